@@ -5,16 +5,19 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'LEVELS', 'WELL_COLUMNS', 'COMBINE', 'SHARES', 'FIXED_COLORS', 'PALETTE', 'class_names', 'positive_class',
            'check_preds', 'unit_ids', 'to_level', 'wilson', 'Metrics', 'metrics', 'confusion', 'class_colors',
-           'plot_confusion', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles', 'gallery']
+           'plot_confusion', 'collapse', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles', 'gallery']
 
-# %% ../nbs/api/06_evaluation.ipynb #eaabe2df
+# %% ../nbs/api/06_evaluation.ipynb #235b2ade
 from collections.abc import Mapping
 from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t as student_t
+
+from .fields import scale_bar
 
 # %% ../nbs/api/06_evaluation.ipynb #ad6722b1
 CONTROLS = {'dmso', 'control', 'ctrl', 'vehicle', 'untreated', 'mock', 'negative', 'neg', 'no', 'false', '0', 'live', 'alive', 'healthy'}
@@ -188,19 +191,30 @@ class _Ranks:
         lo, hi = np.searchsorted(seg, [a, b])
         return np.bincount((seg[lo:hi]-a)*width+unit[lo:hi], minlength=(b-a)*width).reshape(b-a, width).astype(float)
 
-# %% ../nbs/api/06_evaluation.ipynb #30b2320b
-def _rank_scores(self, W, block=2048):
+# %% ../nbs/api/06_evaluation.ipynb #7c165f2a
+def _precision_sum(pos, tp, fp, V, W):
+    "Over thresholds, the sum of new positives times precision, for weights `V` and `W` `[units, r]`."
+    TP, all_ = tp.astype(V.dtype)@V, fp.astype(W.dtype)@W
+    hits = pos.astype(V.dtype)@V
+    all_ += TP
+    np.maximum(all_, 1, out=all_)
+    TP /= all_
+    TP *= hits
+    return TP.sum(0)
+
+def _rank_scores(self, W, block=256):
     "ROC AUC and average precision for weights `W` `[r, n]`."
     V, k = W[:,self.owners], len(self.owners)
     P, N = W@self.npos, W@self.nneg
+    narrow = np.float32 if len(W) > 500 else float # counts below 2**24 are exact in float32, which is twice as fast
+    Vt, Wt = [np.ascontiguousarray(x.T, narrow) for x in (V, W)]
     tp0, fp0, M, ap = np.zeros(k), np.zeros(self.n), np.zeros((k, self.n)), np.zeros(len(W))
     for a in range(0, len(self.thr), block):
         b = min(a+block, len(self.thr))
         pos, neg, tie = self._counts(0, a, b, k), self._counts(1, a, b, self.n), self._counts(2, a, b, self.n)
         tp, fp = tp0+pos.cumsum(0), fp0+neg.cumsum(0)
         M += pos.T@(self.nneg-fp+tie/2)
-        TP, FP, hits = tp@V.T, fp@W.T, pos@V.T
-        ap += (hits*TP/np.maximum(TP+FP, 1)).sum(0)
+        ap += _precision_sum(pos, tp, fp, Vt, Wt)
         tp0, fp0 = tp[-1], fp[-1]
     return _ratio(((V@M)*W).sum(1), P*N), np.where(N == 0, np.nan, _ratio(ap, P))
 
@@ -232,23 +246,37 @@ class _Parts:
         if k > 2: out |= {f'{m}[{self.classes[j]}]': x[i] for i, m in enumerate(('roc_auc', 'average_precision')) for j, x in r.items()}
         return out
 
-# %% ../nbs/api/06_evaluation.ipynb #f3edcefc
-def _levels(n, confidence=.95):
-    "The lower percentile (0 to 1) of the expanded percentile interval for `n` units."
-    if n < 2: return np.nan
-    return float(norm.cdf(-np.sqrt(n/(n-1))*student_t.ppf((1+confidence)/2, n-1)))
+# %% ../nbs/api/06_evaluation.ipynb #c3527032
+def _scale(m):
+    "The scale on which metric `m` has no walls: there, back, and the slope there."
+    if m in ('brier', 'log_loss'): return np.log, np.exp, lambda x: 1/x
+    if m == 'mcc': return np.arctanh, np.tanh, lambda x: 1/(1-x*x)
+    return lambda x: np.log(x/(1-x)), lambda z: 1/(1+np.exp(-z)), lambda x: 1/(x*(1-x))
 
-def _boot(parts, units_of, confidence, n_boot, seed):
-    "Lower and upper limit of every metric from resampling whole units."
+def _limits(m, x, sd, n, confidence):
+    "Lower and upper limit of metric `m` of value `x`, whose resamples of `n` units have the spread `sd`."
+    if n < 2 or not np.isfinite(x) or not np.isfinite(sd): return np.nan, np.nan
+    there, back, slope = _scale(m)
+    low, high = -1. if m == 'mcc' else 0., np.inf if m in ('brier', 'log_loss') else 1.
+    if sd > 1e-9 and low < x < high:
+        half = student_t.ppf((1+confidence)/2, n-1)*sd*np.sqrt(n/(n-1))*slope(x)
+        return float(back(there(x)-half)), float(back(there(x)+half))
+    if np.isinf(high): return np.nan, np.nan
+    a, b = wilson((x-low)/(high-low)*n, n, confidence)
+    return a*(high-low)+low, b*(high-low)+low
+
+def _boot(parts, values, units_of, confidence, n_boot, seed):
+    "Lower and upper limit of every metric from resampling whole units, and the largest share of resamples that lacked a class."
     rng = np.random.default_rng(seed)
     W = rng.multinomial(parts.n, np.full(parts.n, 1/parts.n), size=n_boot).astype(float)
     lim, empty = {}, 0.
     for m, x in parts.scores(W).items():
-        x, a = x[~np.isnan(x)], _levels(units_of(m), confidence)
-        empty = max(empty, 1-len(x)/n_boot if len(x) else 0)
-        lim[m] = tuple(np.quantile(x, [a, 1-a])) if len(x) and a == a else (np.nan, np.nan)
+        x = x[~np.isnan(x)]
+        if len(x): empty = max(empty, 1-len(x)/n_boot)
+        lim[m] = _limits(m, values[m], x.std() if len(x) > 1 else np.nan, units_of(m), confidence)
     return lim, empty
 
+# %% ../nbs/api/06_evaluation.ipynb #995cfc5e
 def wilson(
     k:int, # right answers
     n:int, # answers
@@ -260,7 +288,7 @@ def wilson(
     mid, half = (p+z*z/(2*n))/(1+z*z/n), z*np.sqrt(p*(1-p)/n+z*z/(4*n*n))/(1+z*z/n)
     return float(max(mid-half, 0)), float(min(mid+half, 1))
 
-# %% ../nbs/api/06_evaluation.ipynb #3fe2ec5d
+# %% ../nbs/api/06_evaluation.ipynb #45665236
 SHARES = ('accuracy', 'recall[', 'precision[')
 
 def _shares(C, classes, confidence):
@@ -277,9 +305,8 @@ def _naive(arrays, C, classes, pos, bins, confidence, seed):
     parts = _Parts(y, v, P, np.random.default_rng(seed).permutation(len(y))%g, classes, pos, bins)
     out = {}
     for m, x in parts.scores(np.vstack([np.ones(g), 1-np.eye(g)])).items():
-        half = norm.ppf((1+confidence)/2)*np.sqrt(np.nanvar(x[1:])*(g-1)) if np.isfinite(x[1:]).any() else np.nan
-        low = -1. if m == 'mcc' else 0.
-        out[m] = (max(x[0]-half, low), x[0]+half if m in ('brier', 'log_loss') else min(x[0]+half, 1.))
+        ok = x[1:][~np.isnan(x[1:])]
+        out[m] = _limits(m, x[0], ok.std()*(g-1)/np.sqrt(g) if len(ok) > 1 else np.nan, g, confidence)
     return out | _shares(C, classes, confidence)
 
 # %% ../nbs/api/06_evaluation.ipynb #e404508a
@@ -364,7 +391,7 @@ def metrics(
     settings = dict(combine=combine if isinstance(combine, str) else getattr(combine, '__name__', 'function'), threshold=threshold, n_boot=n_boot, confidence=confidence, bins=bins, seed=seed)
     return Metrics(table, level, by, counts, classes, classes[pos] if len(classes) == 2 else None, notes, settings)
 
-# %% ../nbs/api/06_evaluation.ipynb #dd7156f1
+# %% ../nbs/api/06_evaluation.ipynb #20eed117
 def _arrays(units, classes, threshold, positive):
     "Truth and verdict as class numbers `[n]`, probabilities `[n, k]` or None, and the number of the positive class."
     code = {c: i for i, c in enumerate(classes)}
@@ -382,7 +409,7 @@ def _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, 
     value = {m: x[0] for m, x in parts.scores(np.ones((1, parts.n))).items()}
     holds = {c: len(np.unique(grouped[y == j])) for j, c in enumerate(classes)}
     units_of = lambda m: holds[m[m.index('[')+1:-1]] if m.startswith('recall[') else parts.n
-    lim, empty = _boot(parts, units_of, confidence, n_boot, seed)
+    lim, empty = _boot(parts, value, units_of, confidence, n_boot, seed)
     C = parts.C.sum(0).reshape(k, k)
     if independent: lim |= _shares(C, classes, confidence)
     if empty > .01: notes.append(f'Up to {empty:.0%} of the resamples lacked a class and were left out of the numbers that need it: more wells of each class are needed.')
@@ -425,14 +452,22 @@ def class_colors(
     out |= dict(zip(rest, free))
     return {str(c): out[str(c)] for c in classes}
 
-# %% ../nbs/api/06_evaluation.ipynb #feab3e85
-def _cell_text(C, row, names, big):
-    "What stands in each cell: count, share of the row, and for two classes its name."
+# %% ../nbs/api/06_evaluation.ipynb #fe029f44
+def _cell_text(C, row, names, style):
+    "What stands in each cell: name (of two classes), count and share of the row, as far as there is room."
     def text(i, j):
         n, p = int(C[i,j]), row[i,j]
-        if big: return f'{names[i][j]}\n{n:,}\n{p:.1%}'.strip() if p == p else f'{n:,}'
-        return '' if n == 0 else f'{n:,}\n{p:.0%}' if p >= .005 else f'{n:,}'
+        if style == 'large': return f'{names[i][j]}\n{n:,}\n{p:.1%}'.strip() if p == p else f'{n:,}'
+        share = f'{100*p:.0f}' if p >= .005 else ''
+        return share if style == 'small' else '' if n == 0 else f'{n:,}\n{share}%' if share else f'{n:,}'
     return [[text(i, j) for j in range(len(C))] for i in range(len(C))]
+
+def _cell_style(ax, k):
+    "'large', 'medium' or 'small', and a font size, from the inches that one of `k` x `k` cells has on `ax`."
+    w, h = ax.get_position().size*ax.figure.get_size_inches()
+    cell = min(w, h)/k
+    if k <= 4 and cell > .8: return 'large', 10
+    return ('medium', 7) if cell > .33 else ('small', max(min(cell*26, 7), 4))
 
 def _names_of_two(classes, positive):
     "'true positives' and so on for two classes, nothing for more."
@@ -440,7 +475,7 @@ def _names_of_two(classes, positive):
     pos = list(classes).index(positive_class(classes, positive))
     return [[f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)] for i in range(2)]
 
-# %% ../nbs/api/06_evaluation.ipynb #6089758c
+# %% ../nbs/api/06_evaluation.ipynb #f0d65274
 def plot_confusion(
     preds:pd.DataFrame, # predictions, one row a tile; or a confusion matrix made by `confusion`
     ax:plt.Axes=None, # where to draw; a new figure of a size that suits the number of classes if not given
@@ -455,19 +490,24 @@ def plot_confusion(
     table = preds if given else confusion(preds, level, classes=classes)
     C, names = table.to_numpy(), [str(c) for c in table.columns]
     k, row = len(C), _ratio(table.to_numpy(), table.to_numpy().sum(1, keepdims=True))
-    big = k <= 4
-    if ax is None: ax = plt.subplots(figsize=(1.6+1.3*k,)*2 if big else (2.2+.5*k, 2+.5*k), layout='constrained')[1]
+    if ax is None: ax = plt.subplots(figsize=(1.6+1.3*k,)*2 if k <= 4 else (2.2+.5*k, 2+.5*k), layout='constrained')[1]
+    (style, size), wide = _cell_style(ax, k), k > 4
     ax.imshow(np.nan_to_num(row), cmap=cmap, vmin=0, vmax=1)
-    size = 10 if big else 7
-    for i, line in enumerate(_cell_text(C, row, _names_of_two(names, positive), big)):
-        for j, s in enumerate(line): ax.text(j, i, s, ha='center', va='center', fontsize=size, linespacing=1.25 if big else 1, color='white' if row[i,j] > .55 else 'black')
-    ax.set_xticks(range(k), names, rotation=0 if big else 90)
-    ax.set_yticks(range(k), names)
-    ax.set(xlabel='predicted', ylabel='true')
-    ax.set_title(_accuracy_title(C, None if given else metrics(preds, level, by=by, classes=classes, n_boot=2000), level), fontsize=10)
+    for i, line in enumerate(_cell_text(C, row, _names_of_two(names, positive), style)):
+        for j, s in enumerate(line): ax.text(j, i, s, ha='center', va='center', fontsize=size, linespacing=1 if wide else 1.25, color='white' if row[i,j] > .55 else 'black')
+    ax.set_xticks(range(k), names, rotation=90 if wide else 0, fontsize=max(size, 6), parse_math=False)
+    ax.set_yticks(range(k), names, fontsize=max(size, 6), parse_math=False)
+    ax.set(xlabel='predicted' + (' (in cells: % of the row)' if style == 'small' else ''), ylabel='true')
+    ax.set_title(_accuracy_title(C, None if given else _accuracy_only(preds, level, by, classes), level), fontsize=10 if style != 'small' else 8)
     return ax
 
-# %% ../nbs/api/06_evaluation.ipynb #96ad418e
+# %% ../nbs/api/06_evaluation.ipynb #dcaed16e
+def _accuracy_only(preds, level, by, classes):
+    "`metrics` without the probabilities where they are not needed, which saves the rank metrics."
+    classes = class_names(preds, classes)
+    if level == 'tile': preds = check_preds(preds, classes).drop(columns=[f'p_{c}' for c in classes], errors='ignore')
+    return metrics(preds, level, by=by, classes=classes)
+
 def _accuracy_title(C, m, level):
     "The accuracy with its interval, and what was counted and resampled."
     n = int(C.sum())
@@ -475,6 +515,42 @@ def _accuracy_title(C, m, level):
     lo, hi = m.interval('accuracy')
     few = ', too few to trust' if m.counts['resampled'] < 5 else ''
     return f"accuracy {m['accuracy']:.1%} ({lo:.1%} to {hi:.1%})\n{n:,} {level}s; {m.counts['resampled']} {m.by}s resampled{few}"
+
+# %% ../nbs/api/06_evaluation.ipynb #307b622c
+def _groups(preds, by, classes):
+    "Which group each class belongs to: a dict."
+    if isinstance(by, Mapping): groups = {str(k): str(v) for k, v in by.items()}
+    elif callable(by): groups = {c: str(by(c)) for c in classes}
+    else:
+        if by not in preds: raise ValueError(f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a dict from class to group, or a function.')
+        of = preds.groupby('label', observed=True)[by].unique()
+        mixed = [c for c in of.index if len(of[c]) > 1]
+        if mixed: raise ValueError(f'Class {mixed[0]!r} holds several values of {by!r}: {list(of[mixed[0]])}. Give a dict from class to group.')
+        values = sorted({str(v[0]) for v in of}, key=len, reverse=True)
+        words = {c: [v for v in values if v in c.replace('_', ' ').split()] for c in classes}
+        groups = {c: str(of[c][0]) if c in of.index else (words[c]+[None])[0] for c in classes}
+    lost = [c for c in classes if groups.get(c) is None]
+    if lost: raise ValueError(f'Nothing says to which group class {lost[0]!r} belongs. Give a dict from class to group.')
+    return groups
+
+def collapse(
+    preds:pd.DataFrame, # predictions, one row a tile
+    by:str|Mapping='treatment', # a column that each class has one value of, a dict class -> group, or a function class -> group
+    verdict:str='mapped', # 'mapped': the group of the verdict, so that counts add up; 'summed': the group with the highest summed probability
+    classes:list|None=None, # the classes in the order wanted; sorted order if not given
+) -> pd.DataFrame: # predictions whose classes are the groups
+    "Predictions of many classes as predictions of a few groups of them."
+    if verdict not in ('mapped', 'summed'): raise ValueError(f"verdict={verdict!r} is unknown; it is 'mapped' or 'summed'.")
+    classes, out = class_names(preds, classes), check_preds(preds, classes)
+    groups = _groups(out, by, classes)
+    names = sorted({groups[c] for c in classes})
+    P = _check_probs(out, classes, 1e-3)
+    out = out.drop(columns=[f'p_{c}' for c in classes], errors='ignore')
+    out['label'], out['pred'] = out.label.map(groups), out.pred.map(groups)
+    if P is None: return out
+    Q = P@np.array([[groups[c] == g for g in names] for c in classes], float)
+    if verdict == 'summed': out['pred'] = np.array(names, object)[Q.argmax(1)]
+    return pd.concat([out, pd.DataFrame(Q, out.index, [f'p_{g}' for g in names])], axis=1)
 
 # %% ../nbs/api/06_evaluation.ipynb #51395050
 def _smooth(x, window):
@@ -554,13 +630,22 @@ def worst_tiles(
     if kind == 'wrong': return out[v != y].sort_values('p_pred', ascending=False, kind='stable').head(n)
     return out.sort_values('margin', kind='stable').head(n)
 
-# %% ../nbs/api/06_evaluation.ipynb #7ce3a982
+# %% ../nbs/api/06_evaluation.ipynb #9df73a62
 def _caption(r):
     "What is said under one tile: truth, verdict with its probability, where it comes from."
     verdict = '' if 'pred' not in r else f'called {r.pred}' + (f' {r[f"p_{r.pred}"]:.2f}' if f'p_{r.pred}' in r else '')
     truth = f'true {r.label}' if 'label' in r else ''
     return '\n'.join(s for s in (', '.join(s for s in (truth, verdict) if s), str(r.tile)) if s)
 
+def _pictures(tiles, table):
+    "The pixels of the rows of `table`, found in `tiles` by their id."
+    if not len(table): raise ValueError('The table has no rows to show; worst_tiles gives none where no tile is wrong.')
+    at = pd.Series(np.arange(len(tiles.table)), tiles.table['tile'])
+    lost = [t for t in table.tile if t not in at.index]
+    if lost: raise ValueError(f'{len(lost)} of {len(table)} tiles are not in this store, the first is {lost[0]!r}. Open the store that the predictions were made from.')
+    return tiles[at[table.tile].to_list()]
+
+# %% ../nbs/api/06_evaluation.ipynb #4a5af44f
 def gallery(
     tiles, # Tiles: `tiles[[i, j]]` gives uint8 `[2, h, w]`, `tiles.table` has a column `tile`, `tiles.um_per_px`
     table:pd.DataFrame, # the rows to show, found by their `tile`; what `worst_tiles` gives
@@ -569,24 +654,12 @@ def gallery(
     fontsize:int=7, # of the captions
 ) -> np.ndarray: # the axes, one a tile
     "Tiles as pictures with a scale bar, truth, verdict, probability, and where each comes from."
-    if not len(table): raise ValueError('The table has no rows to show; worst_tiles gives none where no tile is wrong.')
-    at = pd.Series(np.arange(len(tiles.table)), tiles.table['tile'])
-    lost = [t for t in table.tile if t not in at.index]
-    if lost: raise ValueError(f'{len(lost)} of {len(table)} tiles are not in this store, the first is {lost[0]!r}. Open the store that the predictions were made from.')
-    pics = tiles[at[table.tile].to_list()]
+    pics = _pictures(tiles, table)
     rows, (h, w) = -(-len(table)//cols), pics.shape[1:3]
-    fig, axs = plt.subplots(rows, cols, figsize=(cols*width, rows*(width*h/w+.55)), layout='constrained', squeeze=False)
+    fig, axs = plt.subplots(rows, cols, figsize=(cols*width, rows*(width*h/w+.36)), layout='constrained', squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, pic, (_, r) in zip(axs.flat, pics, table.iterrows()):
         ax.imshow(pic, cmap='gray', vmin=0, vmax=255)
         ax.set_title(_caption(r), fontsize=fontsize, parse_math=False)
-        if tiles.um_per_px: _bar(ax, tiles.um_per_px, w)
+        if tiles.um_per_px: scale_bar(ax, tiles.um_per_px)
     return axs.flat[:len(table)]
-
-# %% ../nbs/api/06_evaluation.ipynb #9dd69101
-def _bar(ax, um_per_px, w):
-    "A scale bar of a round length, about a quarter of the picture wide."
-    um = max((u for u in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if u/um_per_px <= w/3), default=1)
-    y = ax.get_ylim()[0]*.94
-    ax.plot([w*.95-um/um_per_px, w*.95], [y, y], color='white', lw=3, solid_capstyle='butt')
-    ax.text(w*.95-um/um_per_px/2, y*.97, f'{um} um', color='white', ha='center', va='bottom', fontsize=7)
