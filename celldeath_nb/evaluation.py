@@ -5,11 +5,17 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'LEVELS', 'WELL_COLUMNS', 'COMBINE', 'SHARES', 'FIXED_COLORS', 'PALETTE', 'class_names', 'positive_class',
            'check_preds', 'unit_ids', 'to_level', 'wilson', 'Metrics', 'metrics', 'confusion', 'class_colors',
-           'plot_confusion', 'collapse', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles', 'gallery']
+           'plot_confusion', 'collapse', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles', 'gallery',
+           'calibrate', 'apply_temperature', 'calibration_table', 'plot_calibration', 'coverage_table', 'plot_coverage',
+           'Threshold', 'choose_threshold', 'learning_curve', 'PowerLaw', 'fit_power_law', 'plot_learning_curve',
+           'report_table']
 
-# %% ../nbs/api/06_evaluation.ipynb #235b2ade
+# %% ../nbs/api/06_evaluation.ipynb #d55d81ca
+import tempfile
 from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
 from html import escape
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -452,7 +458,7 @@ def class_colors(
     out |= dict(zip(rest, free))
     return {str(c): out[str(c)] for c in classes}
 
-# %% ../nbs/api/06_evaluation.ipynb #fe029f44
+# %% ../nbs/api/06_evaluation.ipynb #900bc879
 def _cell_text(C, row, names, style):
     "What stands in each cell: name (of two classes), count and share of the row, as far as there is room."
     def text(i, j):
@@ -467,7 +473,7 @@ def _cell_style(ax, k):
     w, h = ax.get_position().size*ax.figure.get_size_inches()
     cell = min(w, h)/k
     if k <= 4 and cell > .8: return 'large', 10
-    return ('medium', 7) if cell > .33 else ('small', max(min(cell*26, 7), 4))
+    return ('medium', min(max(cell*18, 7), 9)) if cell > .33 else ('small', max(min(cell*26, 7), 5))
 
 def _names_of_two(classes, positive):
     "'true positives' and so on for two classes, nothing for more."
@@ -475,7 +481,7 @@ def _names_of_two(classes, positive):
     pos = list(classes).index(positive_class(classes, positive))
     return [[f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)] for i in range(2)]
 
-# %% ../nbs/api/06_evaluation.ipynb #f0d65274
+# %% ../nbs/api/06_evaluation.ipynb #5133f216
 def plot_confusion(
     preds:pd.DataFrame, # predictions, one row a tile; or a confusion matrix made by `confusion`
     ax:plt.Axes=None, # where to draw; a new figure of a size that suits the number of classes if not given
@@ -497,7 +503,8 @@ def plot_confusion(
         for j, s in enumerate(line): ax.text(j, i, s, ha='center', va='center', fontsize=size, linespacing=1 if wide else 1.25, color='white' if row[i,j] > .55 else 'black')
     ax.set_xticks(range(k), names, rotation=90 if wide else 0, fontsize=max(size, 6), parse_math=False)
     ax.set_yticks(range(k), names, fontsize=max(size, 6), parse_math=False)
-    ax.set(xlabel='predicted' + (' (in cells: % of the row)' if style == 'small' else ''), ylabel='true')
+    ax.set_xlabel('predicted (cells: % of row)' if style == 'small' else 'predicted', fontsize=8 if style == 'small' else 10)
+    ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
     ax.set_title(_accuracy_title(C, None if given else _accuracy_only(preds, level, by, classes), level), fontsize=10 if style != 'small' else 8)
     return ax
 
@@ -663,3 +670,329 @@ def gallery(
         ax.set_title(_caption(r), fontsize=fontsize, parse_math=False)
         if tiles.um_per_px: scale_bar(ax, tiles.um_per_px)
     return axs.flat[:len(table)]
+
+# %% ../nbs/api/06_evaluation.ipynb #c6dc42c7
+def _heat(P, temperature):
+    "Probabilities `[n, k]` with their logits divided by `temperature`."
+    z = np.log(np.clip(P, 1e-12, 1))/temperature
+    z = np.exp(z-z.max(1, keepdims=True))
+    return z/z.sum(1, keepdims=True)
+
+def calibrate(
+    preds_valid:pd.DataFrame, # validation predictions with probabilities, one row a tile
+    classes:list|None=None, # the classes in the order wanted; sorted order if not given
+    limits:tuple=(.05, 20.), # temperatures between which to look
+) -> float: # the temperature
+    "The temperature that makes validation predictions likeliest."
+    classes = class_names(preds_valid, classes)
+    y, _, P, _ = _arrays(check_preds(preds_valid, classes), classes, None, None)
+    if P is None: raise ValueError('The predictions have no p_<class> columns, so there is nothing to calibrate.')
+    row = np.arange(len(y))
+    loss = lambda log_t: -np.log(np.clip(_heat(P, np.exp(log_t))[row,y], 1e-300, 1)).mean()
+    lo, hi = np.log(limits)
+    t = float(np.exp(minimize_scalar(loss, bounds=(lo, hi), method='bounded', options=dict(xatol=1e-5)).x))
+    if min(abs(np.log(t)-lo), abs(np.log(t)-hi)) < .01:
+        why = 'not one of them is wrong' if (P.argmax(1) == y).all() else 'their probabilities say nothing about the truth'
+        raise ValueError(f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more validation tiles, or leave the probabilities as they are.')
+    return t
+
+def apply_temperature(
+    preds:pd.DataFrame, # predictions with probabilities, one row a tile
+    temperature:float, # what `calibrate` gave
+    classes:list|None=None, # the classes; all `p_` columns if not given
+) -> pd.DataFrame: # a copy with new probabilities and the same verdicts
+    "Predictions with their logits divided by the temperature."
+    if not temperature > 0: raise ValueError(f'temperature={temperature} is not above 0; give the number that calibrate returned.')
+    classes, out = class_names(preds, classes), check_preds(preds, classes)
+    out[[f'p_{c}' for c in classes]] = _heat(_check_probs(out, classes, 1e-3), temperature)
+    return out
+
+# %% ../nbs/api/06_evaluation.ipynb #f5e70934
+def calibration_table(
+    preds:pd.DataFrame, # predictions with probabilities, one row a tile
+    bins:int=10, # bins of equal width from 0 to 1
+    of:str|None=None, # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    classes:list|None=None, # the classes; all `p_` columns if not given
+) -> pd.DataFrame: # one row a bin that is not empty: `low`, `high`, `n`, `probability`, `share`, and Wilson's `share_low`, `share_high`
+    "Mean probability and observed share, bin by bin."
+    classes = class_names(preds, classes)
+    if of is not None and of not in classes: raise ValueError(f'of={of!r} is none of the classes {classes}.')
+    y, _, P, _ = _arrays(check_preds(preds, classes), classes, None, None)
+    if P is None: raise ValueError('The predictions have no p_<class> columns, so there is nothing to compare with the truth.')
+    j = None if of is None else classes.index(of)
+    p, hit = (P.max(1), P.argmax(1) == y) if j is None else (P[:,j], y == j)
+    b = np.clip(np.ceil(p*bins).astype(int)-1, 0, bins-1)
+    t = pd.DataFrame(dict(b=b, probability=p, share=hit)).groupby('b').agg(n=('share', 'size'), probability=('probability', 'mean'), share=('share', 'mean')).reset_index()
+    t['low'], t['high'] = t.b/bins, (t.b+1)/bins
+    t[['share_low', 'share_high']] = [wilson(s*n, n) for s, n in zip(t.share, t.n)]
+    return t[['low', 'high', 'n', 'probability', 'share', 'share_low', 'share_high']]
+
+# %% ../nbs/api/06_evaluation.ipynb #88da3896
+def plot_calibration(
+    preds:pd.DataFrame, # predictions with probabilities, one row a tile
+    ax:plt.Axes|None=None, # where to draw; a new figure if not given
+    bins:int=10, # bins of equal width from 0 to 1
+    of:str|None=None, # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    label:str|None=None, # name of the curve
+    color:str|None=None, # of the curve; the class's color, or black
+    classes:list|None=None, # the classes; all `p_` columns if not given
+) -> plt.Axes: # the axes drawn on
+    "Reliability diagram: observed share against mean probability, with the number of tiles in each bin."
+    t = calibration_table(preds, bins, of, classes)
+    if ax is None: ax = plt.subplots(figsize=(4.2, 4.2), layout='constrained')[1]
+    color = color or (class_colors(class_names(preds, classes))[of] if of else 'black')
+    ax.bar((t.low+t.high)/2, .22*t.n/t.n.max(), 1/bins, color=color, alpha=.12, edgecolor='white')
+    for _, r in t.iterrows(): ax.text((r.low+r.high)/2, .22*r.n/t.n.max()+.01, f'{int(r.n):,}', ha='center', va='bottom', fontsize=6, color='#555555')
+    err = np.abs(np.stack([t.share-t.share_low, t.share_high-t.share]))
+    ax.plot([0, 1], [0, 1], color='#999999', lw=1, ls='--')
+    ax.errorbar(t.probability, t.share, err, fmt='o-', ms=4, lw=1.2, capsize=2, color=color, label=label)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='probability of the verdict' if of is None else f'probability of {of}', ylabel='share right' if of is None else f'share that is {of}')
+    if label: ax.legend(fontsize=8, loc='upper left')
+    return ax
+
+# %% ../nbs/api/06_evaluation.ipynb #137ff972
+def coverage_table(
+    preds:pd.DataFrame, # predictions with probabilities, one row a tile
+    by:str|None=None, # what is resampled for the interval; None: wells if the table names them
+    points:int=20, # how many shares between 0 and 1
+    n_boot:int=2000, # resamples
+    seed:int=0, # of the resampling
+    classes:list|None=None, # the classes; all `p_` columns if not given
+) -> pd.DataFrame: # one row a share: `coverage`, `threshold`, `n`, `accuracy`, `low`, `high`
+    "Accuracy among the surest share of tiles, for rising shares."
+    classes = class_names(preds, classes)
+    out = check_preds(preds, classes)
+    y, v, P, _ = _arrays(out, classes, None, None)
+    if P is None: raise ValueError('The predictions have no p_<class> columns, so no tile is more certain than another.')
+    unit = _group(unit_ids(out, _choose_by(out, 'tile', by, [])), 500, [], 'unit', seed)
+    n, sure = int(unit.max())+1, P[np.arange(len(y)),v]
+    thr = np.quantile(sure, 1-np.arange(1, points+1)/points, method='inverted_cdf')
+    N, K = [np.stack([np.bincount(unit[sure >= t], w[sure >= t], n) for t in thr], 1) for w in (np.ones(len(y)), (y == v)*1.)]
+    W = np.random.default_rng(seed).multinomial(n, np.full(n, 1/n), size=n_boot)
+    acc, boot = _ratio(K.sum(0), N.sum(0)), _ratio(W@K, W@N)
+    lim = [_limits('accuracy', a, np.nanstd(b), int((N[:,i] > 0).sum()), .95) for i, (a, b) in enumerate(zip(acc, boot.T))]
+    return pd.DataFrame(dict(coverage=N.sum(0)/len(y), threshold=thr, n=N.sum(0).astype(int), accuracy=acc)).join(pd.DataFrame(lim, columns=['low', 'high']))
+
+def plot_coverage(
+    preds:pd.DataFrame, # predictions with probabilities, one row a tile
+    ax:plt.Axes|None=None, # where to draw; a new figure if not given
+    by:str|None=None, # what is resampled for the band; None: wells if the table names them
+    label:str|None=None, # name of the curve
+    color:str='#0072B2', # of the curve
+    classes:list|None=None, # the classes; all `p_` columns if not given
+) -> plt.Axes: # the axes drawn on
+    "Accuracy against the share of tiles answered, the surest first, with a band of 95 % intervals."
+    t = coverage_table(preds, by, classes=classes)
+    if ax is None: ax = plt.subplots(figsize=(4.8, 3.4), layout='constrained')[1]
+    ax.plot(t.coverage, t.accuracy, color=color, label=label)
+    ax.fill_between(t.coverage, t.low, t.high, color=color, alpha=.2, lw=0)
+    ax.set(xlabel='share of tiles answered, the surest first', ylabel='accuracy among them', xlim=(0, 1))
+    if label: ax.legend(fontsize=8)
+    return ax
+
+# %% ../nbs/api/06_evaluation.ipynb #ec78bd02
+class Threshold(float):
+    "A probability from which on a tile is called positive, with what it was chosen for."
+    positive = rule = ''
+    on_validation = {}
+
+def _sweep(s, pos):
+    "Thresholds between neighboring scores, highest first, with the hits and the false alarms of each."
+    t, first = np.unique(-s, return_index=True)
+    order = np.argsort(-s, kind='stable')
+    last = np.searchsorted(-s[order], t, side='right')
+    tp, n = np.r_[0, np.cumsum(pos[order])[last-1]], np.r_[0, last]
+    edges = np.r_[np.nextafter(-t[0], 2), (-t[:-1]-t[1:])/2, 0.]
+    return edges, tp, n-tp
+
+def _rule(tp, fp, P, N, cost, sensitivity, specificity):
+    "The thresholds that are best, as an array of bool, and the rule in words."
+    if cost is not None:
+        c = dict(false_negative=cost, false_positive=1) if np.isscalar(cost) else dict(cost)
+        if set(c) != {'false_negative', 'false_positive'} or min(c.values()) < 0: raise ValueError(f"cost={cost!r}: give the price of a miss in false alarms (cost=5), or dict(false_negative=5, false_positive=1).")
+        loss = c['false_negative']*(P-tp)+c['false_positive']*fp
+        return loss == loss.min(), f"lowest cost with a miss at {c['false_negative']:g} and a false alarm at {c['false_positive']:g}"
+    if sensitivity is not None: return np.arange(len(tp)) == np.argmax(tp >= sensitivity*P-1e-9), f'highest threshold with sensitivity of at least {sensitivity:g}'
+    ok = fp <= (1-specificity)*N+1e-9
+    return np.arange(len(tp)) == len(ok)-1-np.argmax(ok[::-1]), f'lowest threshold with specificity of at least {specificity:g}'
+
+# %% ../nbs/api/06_evaluation.ipynb #68bbe94b
+def choose_threshold(
+    preds_valid:pd.DataFrame, # validation predictions of two classes with probabilities, one row a tile
+    cost:float|dict|None=None, # what a miss costs, in false alarms; or dict(false_negative=.., false_positive=..)
+    sensitivity:float|None=None, # instead of a cost: the share of positives to find
+    specificity:float|None=None, # instead of a cost: the share of negatives to leave alone
+    level:str='tile', # what is judged: 'tile', 'field', 'well' or 'experiment'
+    positive:str|None=None, # the positive class; None: the one that is not a known control
+    classes:list|None=None, # the two classes; all `p_` columns if not given
+) -> Threshold: # a number for `metrics(preds_test, threshold=...)`, with `.positive`, `.rule`, `.on_validation`
+    "A threshold for the positive class, chosen on validation for a stated purpose."
+    if sum(x is not None for x in (cost, sensitivity, specificity)) != 1: raise ValueError('Give exactly one of cost=, sensitivity= and specificity=: a threshold is chosen for one purpose.')
+    classes = class_names(preds_valid, classes)
+    y, _, P, pos = _arrays(to_level(preds_valid, level, classes=classes), classes, None, None)
+    if len(classes) != 2 or P is None: raise ValueError(f'A threshold needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.')
+    pos = classes.index(positive_class(classes, positive))
+    s, hit = P[:,pos], y == pos
+    if hit.all() or not hit.any(): raise ValueError(f'The validation predictions hold only {classes[pos] if hit.all() else classes[1-pos]}; a threshold needs both classes.')
+    t, tp, fp = _sweep(s, hit)
+    best, rule = _rule(tp, fp, hit.sum(), (~hit).sum(), cost, sensitivity, specificity)
+    i = np.flatnonzero(best)[np.argmin(np.abs(t[best]-.5))]
+    out = Threshold(t[i])
+    out.positive, out.rule = classes[pos], rule
+    out.on_validation = dict(sensitivity=float(tp[i]/hit.sum()), specificity=float(1-fp[i]/(~hit).sum()), n=len(y), level=level)
+    return out
+
+# %% ../nbs/api/06_evaluation.ipynb #356d12b2
+def _shares_of(table, fractions, group, seed):
+    "For each fraction a mask of rows: nested shares of the training groups of each label, and all of validation and test."
+    train = (table['split'] == 'train').to_numpy()
+    if not train.any(): raise ValueError("No row has split 'train'. Split first: split_by(tiles, ...).")
+    unit, rng = unit_ids(table, group), np.random.default_rng(seed)
+    groups = pd.Series(table['label'].to_numpy()[train]).groupby(unit[train]).first()
+    masks = {f: ~train for f in fractions}
+    for label, g in groups.groupby(groups):
+        order = rng.permutation(g.index.to_numpy())
+        for f in fractions: masks[f] = masks[f] | (train & np.isin(unit, order[:max(1, round(f*len(order)))]))
+    return masks
+
+def _own_train():
+    "The package's training function, imported only when it is wanted: this module stands below it."
+    from importlib import import_module
+    return import_module('celldeath_nb.training').train
+
+# %% ../nbs/api/06_evaluation.ipynb #8bb6e8b1
+def learning_curve(
+    tiles, # Tiles with a column `split`: `.table`, `.subset(mask)`
+    recipe, # the recipe of every training; its `seed` is replaced if it has one
+    fractions:tuple=(.1, .2, .4, .7, 1.), # shares of the training photographs, 0 to 1
+    out=None, # folder for the runs; a temporary one if not given
+    train=None, # function (tiles, recipe, out) -> run with `.preds`; None: `celldeath_nb.training.train`
+    group:str='field', # what is left out as a whole: 'field' or 'well'
+    seeds:tuple=(0,), # one training for each, with its own choice of photographs
+) -> pd.DataFrame: # one row a training: `fraction`, `seed`, `tiles`, `fields`, `wells`, `accuracy`, `low`, `high`, `split`
+    "Accuracy against the number of training photographs and wells."
+    bad = [f for f in fractions if not 0 < f <= 1]
+    if bad or not len(fractions): raise ValueError(f'fractions={fractions}: give shares above 0 and up to 1, such as (.1, .3, 1).')
+    train, rows = train or _own_train(), []
+    with tempfile.TemporaryDirectory() as tmp:
+        for seed in seeds:
+            rec = replace(recipe, seed=seed) if is_dataclass(recipe) and hasattr(recipe, 'seed') else recipe
+            for f, mask in _shares_of(tiles.table, fractions, group, seed).items():
+                run = train(tiles.subset(mask), rec, Path(out or tmp)/f'fraction_{f:.3f}_seed_{seed}')
+                rows.append(dict(fraction=f, seed=seed) | _sizes(tiles.table[mask]) | _judge(run.preds))
+    return pd.DataFrame(rows).sort_values(['fraction', 'seed'], ignore_index=True)
+
+def _sizes(table):
+    "How many tiles, photographs and wells the training part of a table has."
+    t = table[table['split'] == 'train']
+    return {f'{l}s': len(np.unique(unit_ids(t, l))) for l in ('tile', 'field', 'well') if _has(t, l)}
+
+def _judge(preds):
+    "Accuracy with its interval on the test split, or on validation where there is none."
+    part = next((s for s in ('test', 'valid') if 'split' in preds and (preds['split'] == s).any()), None)
+    p = preds if part is None else preds[preds['split'] == part]
+    m = metrics(p.drop(columns=[c for c in p.columns if str(c).startswith('p_')]), classes=class_names(p))
+    return dict(zip(('accuracy', 'low', 'high', 'split'), (m['accuracy'], *m.interval('accuracy'), part or 'all')))
+
+# %% ../nbs/api/06_evaluation.ipynb #610a4f5d
+_exponents = np.linspace(.02, 2.5, 200)
+
+def _fit(n, E, w):
+    "Least-squares `a, b, c` for each row of errors `E` `[d, points]` with weights `w`."
+    best, out = np.full(len(E), np.inf), np.zeros((len(E), 3))
+    Ew, W = E@w, w.sum()
+    for b in _exponents:
+        x = n**-b
+        xx, x1, Ex = (w*x*x).sum(), (w*x).sum(), E@(w*x)
+        det = xx*W-x1*x1
+        a, c = (Ex*W-Ew*x1)/det, (Ew*xx-Ex*x1)/det
+        a, c = np.where(c < 0, Ex/xx, np.where(a < 0, 0, a)), np.where(c < 0, 0, np.where(a < 0, Ew/W, c))
+        sse = ((E-a[:,None]*x-c[:,None])**2@w)
+        better = sse < best
+        best[better], out[better] = sse[better], np.stack([a, np.full(len(E), b), c], 1)[better]
+    return out
+
+class PowerLaw:
+    "Errors that fall with the number of training images: `error = a*n**-b + c`, with 1,000 redrawn fits for intervals."
+    def __init__(self, fit, draws, n): self.a, self.b, self.c, self.draws, self.n = *map(float, fit), draws, n
+    def accuracy(self, n):
+        "Fitted accuracy at `n` images, with its 95 % interval: three arrays."
+        n, f = np.atleast_1d(np.asarray(n, float)), lambda p: 1-p[:,:1]*n[None]**-p[:,1:2]-p[:,2:]
+        return f(np.array([[self.a, self.b, self.c]]))[0], *np.quantile(f(self.draws), [.025, .975], axis=0)
+    def needed(self, accuracy):
+        "Images needed for an accuracy, with its 95 % interval; infinite where the fit levels off below it."
+        def solve(p):
+            left = 1-accuracy-p[:,2]
+            return np.where(left > 0, (p[:,0]/np.where(left > 0, left, 1))**(1/p[:,1]), np.inf)
+        return float(solve(np.array([[self.a, self.b, self.c]]))[0]), *(float(x) for x in np.quantile(solve(self.draws), [.025, .975], method='nearest'))
+
+# %% ../nbs/api/06_evaluation.ipynb #85d25a30
+def fit_power_law(
+    curve:pd.DataFrame, # what `learning_curve` gave: `accuracy`, a column of counts, and `low`, `high` if known
+    x:str='fields', # the column of counts: 'fields', 'wells' or 'tiles'
+    draws:int=1000, # refits for the interval
+    seed:int=0, # of the refits
+) -> PowerLaw: # `.a`, `.b`, `.c`, `.accuracy(n)`, `.needed(accuracy)`
+    "A power law that levels off, fitted to a learning curve."
+    n, E = curve[x].to_numpy(float), 1-curve.accuracy.to_numpy(float)
+    if len(np.unique(n)) < 3: raise ValueError(f'A power law has three numbers and needs at least 3 different sizes; the curve has {len(np.unique(n))}. Give more fractions.')
+    w = np.ones(len(n))
+    fit = _fit(n, E[None], w)[0]
+    mean = fit[0]*n**-fit[1]+fit[2]
+    scatter = np.sqrt(((E-mean)**2).sum()/max(len(n)-3, 1))
+    known = ((curve.high-curve.low)/3.92).to_numpy(float) if {'low', 'high'} <= set(curve.columns) else np.zeros(len(n))
+    sd = np.maximum(scatter, np.nan_to_num(known))
+    again = mean+np.random.default_rng(seed).normal(0, 1, (draws, len(n)))*sd
+    return PowerLaw(fit, _fit(n, np.clip(again, 0, 1), w), n)
+
+def plot_learning_curve(
+    curve:pd.DataFrame, # what `learning_curve` gave
+    ax:plt.Axes|None=None, # where to draw; a new figure if not given
+    x:str='fields', # 'fields', 'wells' or 'tiles'
+    reach:float=4., # how far beyond the largest size the fit is drawn, as a factor
+    color:str='#0072B2', # of points and curve
+) -> plt.Axes: # the axes drawn on
+    "Accuracy against the number of training images, with the fitted power law and its 95 % band."
+    law = fit_power_law(curve, x)
+    if ax is None: ax = plt.subplots(figsize=(5, 3.6), layout='constrained')[1]
+    n = np.geomspace(curve[x].min(), curve[x].max()*reach, 100)
+    mid, lo, hi = law.accuracy(n)
+    ax.fill_between(n, lo, hi, color=color, alpha=.2, lw=0)
+    seen = n <= curve[x].max()
+    ax.plot(n[seen], mid[seen], color=color)
+    ax.plot(n[~seen], mid[~seen], color=color, ls='--')
+    ax.errorbar(curve[x], curve.accuracy, np.abs(curve[['low', 'high']].sub(curve.accuracy, axis=0)).T, fmt='o', ms=4, capsize=2, color=color)
+    names = dict(fields='photographs', wells='wells', tiles='tiles')
+    ax.set(xscale='log', xlabel=f'training {names.get(x, x)}', ylabel='accuracy', title=f'error = {law.a:.2g} n^-{law.b:.2g} + {law.c:.2g}')
+    return ax
+
+# %% ../nbs/api/06_evaluation.ipynb #c9bff4ff
+def _one(run, metric, level, **kwargs):
+    "One number of one run, whatever the run is given as: a dict split -> value."
+    if isinstance(run, (int, float)): return {'': float(run)}
+    if isinstance(run, Mapping): return {'': float(run[metric])}
+    preds = getattr(run, 'preds', run)
+    if not isinstance(preds, pd.DataFrame): raise ValueError(f'A run is a number, a Metrics, a table of predictions or an object with .preds; this is {type(run).__name__}.')
+    parts = {s: preds[preds['split'] == s] for s in ('valid', 'test') if (preds['split'] == s).any()} if 'split' in preds else {'': preds}
+    return {s: metrics(p, level, n_boot=0, **kwargs)[metric] for s, p in (parts or {'': preds}).items()}
+
+def report_table(
+    runs:Mapping|list, # name of a setting -> its runs, or one list of runs; a run is an object with `.preds`, a table, a `Metrics` or a number
+    metric:str='accuracy', # any name that `metrics` gives
+    level:str='tile', # what is judged
+    percent:bool=True, # whether `text` is in percent
+    **kwargs, # handed to `metrics`, such as threshold=.3
+) -> pd.DataFrame: # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `n`, `min`, `max`, `text`
+    "Several runs as mean and standard deviation, number of runs, lowest and highest."
+    runs = runs if isinstance(runs, Mapping) and not isinstance(runs, Metrics) else {'': runs}
+    rows, k, unit = [], 100 if percent else 1, ' %' if percent else ''
+    for name, rs in runs.items():
+        rs = list(rs) if isinstance(rs, (list, tuple, np.ndarray, pd.Series)) else [rs]
+        if not rs: raise ValueError(f'Setting {name!r} has no runs.')
+        values = pd.DataFrame([_one(r, metric, level, **kwargs) for r in rs])
+        for s in values:
+            x = values[s].dropna().to_numpy(float)
+            sd = x.std(ddof=1) if len(x) > 1 else np.nan
+            text = f'{k*x.mean():.2f} ± {k*sd:.2f}{unit}' if len(x) > 1 else f'{k*x.mean():.2f}{unit}'
+            rows.append(dict(setting=str(name), split=s, metric=metric, mean=x.mean(), sd=sd, n=len(x), min=x.min(), max=x.max(), text=text))
+    return pd.DataFrame(rows)
