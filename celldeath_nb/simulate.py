@@ -6,7 +6,7 @@
 __all__ = ['lines', 'UM_PER_PX', 'nuisance_none', 'nuisance_spread', 'drug_strength', 'phase_contrast', 'simulate_field',
            'write_photo', 'simulate_experiment']
 
-# %% ../nbs/api/00_simulate.ipynb #8529e4ea
+# %% ../nbs/api/00_simulate.ipynb #1a2aa5d3
 import json, os, struct, zlib
 from functools import lru_cache
 from pathlib import Path
@@ -15,20 +15,22 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import AttrDict
 from scipy import fft as sfft
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 from scipy.special import j1
 
 from .files import bar, new_folder, write_csv
 
-# %% ../nbs/api/00_simulate.ipynb #1bb1daa6
-_keys = 'code kind radius stretch cover colony body dome nucleus nucleoli nucleolus granules dying ec50 slope speed'.split()
+# %% ../nbs/api/00_simulate.ipynb #84d57f48
+_keys = 'code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed'.split()
 _rows = dict(
-    iPS1=('FN',    'pluripotent',  8.0, 1.15, 0.72, 120, 3.0, 2.0, 5.2, 2.2, 1.20, 10, .03, 0.10, 1.2, 1.45),
-    iPS2=('DCMWT', 'pluripotent',  8.8, 1.20, 0.64, 100, 2.7, 2.0, 5.6, 1.8, 1.35, 12, .03, 0.12, 1.2, 1.40),
-    H9  =('H9',    'pluripotent',  7.2, 1.10, 0.78, 160, 3.4, 2.4, 4.7, 2.6, 1.05,  8, .04, 0.08, 1.3, 1.50),
-    U2OS=('U2',    'cancer',      21.0, 1.45, 0.86, 260, 1.6, 1.8, 8.6, 3.6, 1.55, 60, .03, 0.90, 1.0, 0.90),
-    MCF7=('MCF7',  'cancer',      12.5, 1.20, 0.52,  70, 2.8, 2.6, 6.6, 2.4, 1.40, 30, .03, 0.70, 1.0, 1.00),
-    PC3 =('PC3',   'cancer',      14.5, 2.60, 0.50, 400, 2.2, 2.4, 6.4, 2.2, 1.30, 40, .04, 1.20, 1.0, 0.85),
-    T47D=('T47D',  'cancer',      11.5, 1.10, 0.84, 180, 2.4, 2.0, 6.2, 1.6, 1.50, 20, .02, 0.80, 1.1, 0.95))
+    iPS1=('FN',    'pluripotent',  8.0, 1.15, 0.74, 120, 1.3, 0.5, 5.3, .35, 2.2, 1.20, .3, 10, 10, .03, 0.10, 1.2, 1.45),
+    iPS2=('DCMWT', 'pluripotent',  8.8, 1.25, 0.62, 100, 1.1, 0.6, 5.8, .35, 1.8, 1.35, .3, 12, 11, .03, 0.12, 1.2, 1.40),
+    H9  =('H9',    'pluripotent',  7.2, 1.10, 0.84, 160, 1.4, 0.5, 4.8, .40, 2.6, 1.05, .3,  8, 9, .04, 0.08, 1.3, 1.50),
+    U2OS=('U2',    'cancer',      21.0, 1.60, 0.90, 200, 1.0, 0.5, 9.6, .12, 6.5, 1.25, .8, 30, 26, .05, 0.90, 1.0, 0.90),
+    MCF7=('MCF7',  'cancer',      12.5, 1.20, 0.52,  70, 1.5, 1.1, 6.8, .25, 2.4, 1.30, .7, 30, 15, .03, 0.70, 1.0, 1.00),
+    PC3 =('PC3',   'cancer',      14.5, 2.60, 0.50, 400, 1.2, 1.2, 6.4, .20, 2.2, 1.30, .8, 40, 16, .04, 1.20, 1.0, 0.85),
+    T47D=('T47D',  'cancer',      11.5, 1.10, 0.92, 180, 1.1, 0.9, 6.2, .30, 1.6, 1.50, .6, 20, 13, .02, 0.80, 1.1, 0.95))
 lines = {k: AttrDict(zip(_keys, v)) for k, v in _rows.items()}
 UM_PER_PX = 0.434221
 
@@ -77,51 +79,55 @@ def _stamp(out, y, x, r, amp, profile='dot', ratio=1., angle=0., keep=None):
         ok = (Y >= 0)&(Y < H)&(X >= 0)&(X < W)&(v > 0)
         np.add.at(out, (Y[ok], X[ok]), v[ok].astype(out.dtype))
 
-# %% ../nbs/api/00_simulate.ipynb #179f7d74
+# %% ../nbs/api/00_simulate.ipynb #16893e83
 def _place(rng, p, shape, px, density):
     "Centers (pixels) on a jittered hexagonal grid, thinned to colonies"
-    step = p.radius*1.62/px
+    step = p.radius*1.62/px/np.sqrt(density)
     ny, nx = int(shape[0]/(step*.866))+3, int(shape[1]/step)+3
     gy, gx = np.mgrid[:ny, :nx].astype(float)
     y = (gy-1)*step*.866; x = (gx-1+.5*(gy % 2))*step
     off = rng.uniform(-.5, .5, 2)*step
-    y = (y + off[0] + rng.normal(0, .24, y.shape)*step).ravel(); x = (x + off[1] + rng.normal(0, .24, x.shape)*step).ravel()
+    y = (y + off[0] + rng.normal(0, .22, y.shape)*step).ravel(); x = (x + off[1] + rng.normal(0, .22, x.shape)*step).ravel()
     field = _smooth(rng, shape, p.colony/px)
     at = field[np.clip(y, 0, shape[0]-1).astype(int), np.clip(x, 0, shape[1]-1).astype(int)] + rng.normal(0, .15, len(y))
     cover = np.clip(p.cover*density, .03, 1.)
     keep = at > np.quantile(field[::16, ::16], 1-cover) if cover < 1 else np.ones(len(y), bool)
+    near = cKDTree(np.c_[y, x]).query_pairs(step*.62, output_type='ndarray')
+    keep[near.max(1)] = False
     return y[keep], x[keep]
 
-# %% ../nbs/api/00_simulate.ipynb #9e36fa8a
+# %% ../nbs/api/00_simulate.ipynb #915afacb
 def _cells(rng, p, shape, px, density, strength, dying):
     "The table of cells: place, shape, state and response"
     y, x = _place(rng, p, shape, px, density)
     n = len(y)
     g = rng.gamma(3., 1/3., n)
-    response = 1-np.exp(-strength*g)
+    response = 1-np.exp(-(strength+.03*dying)*g)
     size = np.exp(rng.normal(0, .16, n))
     u = rng.uniform(size=n)
     base = rng.uniform(size=n) < p.dying*dying
-    dead = base | (u < .55*np.clip(response-.25, 0, None)**1.5)
+    dead = base | (u < .6*np.clip(response-.3, 0, None)**1.7)
     flow = _smooth(rng, shape, 90/px)[np.clip(y, 0, shape[0]-1).astype(int), np.clip(x, 0, shape[1]-1).astype(int)]
-    return pd.DataFrame(dict(y=y, x=x, radius=p.radius/px*size, stretch=1+(p.stretch-1)*rng.gamma(4, .25, n),
+    return pd.DataFrame(dict(y=y, x=x, radius=p.radius/px*size/np.sqrt(density), stretch=1+(p.stretch-1)*rng.gamma(4, .25, n),
         angle=flow*1.4 + rng.normal(0, .35, n), response=response,
         state=np.where(dead, 'dying', np.where(response > .2, 'stressed', 'healthy')), grow=rng.normal(0, 1, n)))
 
-# %% ../nbs/api/00_simulate.ipynb #4f783d1b
-def _bodies(cells, warp, shape, spread=1.5):
+# %% ../nbs/api/00_simulate.ipynb #d461913d
+def _bodies(cells, warp, shape, spread=1.5, skip=()):
     "Distance to the nearest cell and to the second (in cell radii), and the label of the nearest"
     near = np.full(shape, 9., np.float32); second = near.copy(); label = np.zeros(shape, np.uint16)
     Y, X = warp
     H, W = shape
     for i, (y, x, r, q, a, s) in enumerate(cells[['y', 'x', 'radius', 'stretch', 'angle', 'shrink']].to_numpy(), 1):
+        if i-1 in skip: continue
         A, B = r*s*np.sqrt(q), r*s/np.sqrt(q)
         c, sn = np.cos(a), np.sin(a)
-        hy, hx = spread*np.hypot(A*sn, B*c)+8, spread*np.hypot(A*c, B*sn)+8
+        hy, hx = spread*np.hypot(A*sn, B*c)+.65*r, spread*np.hypot(A*c, B*sn)+.65*r
         y0, y1, x0, x1 = max(0, int(y-hy)), min(H, int(y+hy)), max(0, int(x-hx)), min(W, int(x+hx))
         if y0 >= y1 or x0 >= x1: continue
         sl = np.s_[y0:y1, x0:x1]
-        dy, dx = Y[sl]-np.float32(y), X[sl]-np.float32(x)
+        at = min(max(int(y), 0), H-1), min(max(int(x), 0), W-1)
+        dy, dx = Y[sl]-(Y[at]+np.float32(y-at[0])), X[sl]-(X[at]+np.float32(x-at[1]))
         u = np.float32(c/A)*dx + np.float32(sn/A)*dy; v = np.float32(c/B)*dy - np.float32(sn/B)*dx
         d = np.sqrt(u*u+v*v)
         n1, n2 = near[sl], second[sl]
@@ -159,84 +165,121 @@ def phase_contrast(
     out = sfft.ifft2(wave*lens*(1-(1+1j*z)*direct))
     return (out.real**2+out.imag**2)/z**2
 
-# %% ../nbs/api/00_simulate.ipynb #9500dc51
-nuisance_none = dict(brightness=86., contrast=1., gradient=0., gradient_angle=0., vignette=.03, focus_um=0., density=1., dying=1., noise=1.)
+# %% ../nbs/api/00_simulate.ipynb #bd0a7407
+nuisance_none = dict(brightness=96., contrast=1., gradient=0., gradient_angle=0., vignette=.03, focus_um=0., density=1., dying=1., noise=1.)
 
-# %% ../nbs/api/00_simulate.ipynb #2ecf4b67
-def _draw(rng, p, cells, shape, px):
+# %% ../nbs/api/00_simulate.ipynb #e4c8b5ad
+def _fine(rng, shape, sigma):
+    "White noise blurred by `sigma` pixels, sd 1"
+    z = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, truncate=3)
+    return z*np.float32(2*np.sqrt(np.pi)*sigma)
+
+def _draw(rng, p, cells, shape, px, density=1.):
     "Optical thickness (radians of phase) and label images of `cells`"
     n = len(cells); r = cells.response.to_numpy()
     dead = (cells.state == 'dying').to_numpy()
-    cells['shrink'] = np.where(dead, .42, 1-.22*r)
+    cells['shrink'] = np.where(dead, .42, 1-.3*r*r)
+    R = p.radius/px
     warp = np.mgrid[:shape[0], :shape[1]].astype(np.float32)
-    for s, a in ((p.radius*1.6/px, .16), (p.radius*.5/px, .05)):
-        warp[0] += _smooth(rng, shape, s)*np.float32(a*p.radius/px); warp[1] += _smooth(rng, shape, s)*np.float32(a*p.radius/px)
-    near, second, label = _bodies(cells, warp, shape)
-    edge = np.float32(1.18)
-    label[near > edge] = 0
-    lut = np.concatenate([[0], np.where(dead, 0, p.body*np.exp(.12*cells.grow)*(1+.35*r))]).astype(np.float32)
-    h = np.clip(1-near/edge, 0, 1)
-    rim = np.minimum(1, h*7)
-    seam = np.clip((second-near)*4.5, 0, 1)
-    seam = 1-(1-seam)**2*np.clip(.45+.35*_smooth(rng, shape, 14/px), 0, 1)
-    thick = lut[label]*rim*(np.float32(.55)+h*np.float32(.45*p.dome))*seam
-    thick *= 1 + np.float32(.05)*_smooth(rng, shape, 3/px) + np.float32(.035)*_smooth(rng, shape, 1.2/px)
-    nuclei = np.zeros(shape, np.uint16)
-    _nuclei(rng, p, cells, thick, nuclei, shape, px, dead, r)
+    for s, a in ((1.0*R, .24), (.38*R, .05), (.12*R, .010)):
+        for k in range(2): warp[k] += _smooth(rng, shape, s)*np.float32(a*R)
+    near, second, label = _bodies(cells, warp, shape, skip=set(np.flatnonzero(dead)))
+    near, second = (v/(1-np.clip((v-np.float32(1.05))/np.float32(.45), 0, np.float32(.99))**2) for v in (near, second))
+    eff = near*second/np.sqrt(near*near+second*second)   # two near cells bridge the gap between them
+    label[eff > 1] = 0
+    lut = np.concatenate([[0], np.where(dead, 0, p.body*density*np.exp(.2*cells.grow)/cells.shrink)]).astype(np.float32)
+    h = np.clip(1-eff, 0, 1)
+    rim = np.minimum(1, h*12)*np.float32(.45)+np.minimum(1, h*2.)*np.float32(.55)
+    gap = (second-near)*np.float32(R*.5)   # pixels to the seam
+    depth = np.clip(.30+.55*_smooth(rng, shape, .45*R), 0, 1.1)
+    wide = np.float32(1.9/px)*np.exp(.6*_smooth(rng, shape, .7*R))
+    seam = np.clip(1-gap/wide, 0, 1); seam = seam*seam*depth
+    dome = np.clip(1-near*near, 0, 1)
+    envelope = lut[label]*rim
+    thick = envelope*(1-seam)+(label > 0)*dome*np.float32(p.dome*np.sqrt(density))
+    nuclei, inside = np.zeros(shape, np.uint16), np.zeros(shape, np.float32)
+    _nuclei(rng, p, cells, thick, inside, nuclei, label, shape, px, dead, r)
+    worm = _smooth(rng, shape, 1.5/px); worm = np.clip(1-(worm*np.float32(3.))**2, 0, 1)
+    where = np.clip(np.clip(1-near*1.15, 0, 1)*2.2-.15+.35*_smooth(rng, shape, 5/px), 0, 1)*(label > 0)*(1-inside)
+    thick += where*worm*np.float32(p.worms*.5)
+    thick += (label > 0)*(where*np.float32(.7)+np.float32(.3))*_fine(rng, shape, .55/px)*np.float32(.10)
     _grains(rng, p, cells, thick, label, px, dead, r)
     _dying(rng, p, cells, thick, px, dead, r)
     return thick*np.float32(.2), label, nuclei
 
-# %% ../nbs/api/00_simulate.ipynb #ee3d04fd
-def _nuclei(rng, p, cells, thick, nuclei, shape, px, dead, r):
+# %% ../nbs/api/00_simulate.ipynb #984c6230
+def _nuclei(rng, p, cells, thick, inside, nuclei, label, shape, px, dead, r):
     n = len(cells)
-    rad = p.nucleus/px*np.exp(rng.normal(0, .1, n))*(1-.22*r)*np.where(dead, .6, 1)
-    q = np.sqrt(1+.35*rng.gamma(3, 1/3, n)); ang = cells.angle + rng.normal(0, .3, n)
-    dist = cells.radius*.18
-    ny, nx = cells.y+rng.normal(0, 1, n)*dist, cells.x+rng.normal(0, 1, n)*dist
-    amp = np.where(dead, 0, .9*(1+.9*r))
+    count = np.bincount(label[::3, ::3].ravel(), minlength=n+1)[1:]
+    gy, gx = np.mgrid[:shape[0]:3, :shape[1]:3]
+    cy = np.bincount(label[::3, ::3].ravel(), gy.ravel(), n+1)[1:]/np.maximum(count, 1); cx = np.bincount(label[::3, ::3].ravel(), gx.ravel(), n+1)[1:]/np.maximum(count, 1)
+    ny = np.where(count > 0, .5*cy+.5*cells.y, cells.y); nx = np.where(count > 0, .5*cx+.5*cells.x, cells.x)
+    squeeze = np.clip(np.sqrt(count*9/np.pi)/cells.radius.to_numpy(), .55, 1)
+    rad = p.nucleus/px*np.exp(rng.normal(0, .1, n))*squeeze*(1-.22*r)*np.where(dead, .6, 1)
+    q = np.sqrt(1+.45*rng.gamma(3, 1/3, n)); ang = cells.angle.to_numpy() + rng.normal(0, .3, n)
+    ny, nx = ny+rng.normal(0, .08, n)*rad, nx+rng.normal(0, .08, n)*rad
+    amp = np.where(dead, 0, p.nuclear/(1-.22*r)**3)
     for i in range(n):
-        s = int(rad.iloc[i] if hasattr(rad, 'iloc') else rad[i])*2+2
+        s = int(rad[i]*1.5)+2
         y0, y1, x0, x1 = max(0, int(ny[i])-s), min(shape[0], int(ny[i])+s), max(0, int(nx[i])-s), min(shape[1], int(nx[i])+s)
         if y0 >= y1 or x0 >= x1: continue
-        dy, dx = np.ogrid[y0-ny[i]:y1-ny[i]-.5, x0-nx[i]:x1-nx[i]-.5] if False else (np.arange(y0, y1, dtype=np.float32)[:, None]-np.float32(ny[i]), np.arange(x0, x1, dtype=np.float32)[None]-np.float32(nx[i]))
+        dy, dx = np.arange(y0, y1, dtype=np.float32)[:, None]-np.float32(ny[i]), np.arange(x0, x1, dtype=np.float32)[None]-np.float32(nx[i])
         c, sn = np.float32(np.cos(ang[i])), np.float32(np.sin(ang[i]))
         R, Q = np.float32(rad[i]), np.float32(q[i])
         d = ((c*dx+sn*dy)/(R*Q))**2+((c*dy-sn*dx)*Q/R)**2
         v = np.clip(1-d, 0, 1)
         nuclei[y0:y1, x0:x1][v > 0] = i+1
-        thick[y0:y1, x0:x1] += np.minimum(1, v*4)*np.float32(amp[i])*(np.float32(.6)+np.float32(.4)*v)
-    m = np.where(dead, 0, np.maximum(1, rng.poisson(p.nucleoli, n)))
-    who = np.repeat(np.arange(n), m)
-    t, w = rng.uniform(0, 2*np.pi, len(who)), np.sqrt(rng.uniform(0, .45, len(who)))*rad[who]
-    _stamp(thick, ny.to_numpy()[who]+w*np.sin(t), nx.to_numpy()[who]+w*np.cos(t),
-           p.nucleolus/px*np.exp(rng.normal(0, .25, len(who)))*(1-.15*r[who])*1.25, .9*(1+.8*r[who]), ratio=1+(1-r[who])*rng.uniform(0, .35, len(who)), angle=t)
+        edge = np.clip(1-np.abs(d-.92)*5, 0, 1)*np.float32(.22*(amp[i] > 0)*(1+r[i]))
+        thick[y0:y1, x0:x1] += np.minimum(1, v*4)*np.float32(amp[i]) + edge
+        if amp[i] > 0: np.maximum(inside[y0:y1, x0:x1], np.minimum(1, v*6), out=inside[y0:y1, x0:x1])
     cells['nucleus_y'], cells['nucleus_x'], cells['nucleus_radius'] = ny, nx, rad
+    _nucleoli(rng, p, cells, thick, px, dead, r, ang, q)
 
-# %% ../nbs/api/00_simulate.ipynb #4aa7b3bb
+# %% ../nbs/api/00_simulate.ipynb #d37ffe5a
+def _nucleoli(rng, p, cells, thick, px, dead, r, ang, q):
+    "Irregular dark bodies: short strings of drops; under the drug fewer, round and compact"
+    n = len(cells)
+    m = np.where(dead, 0, np.maximum(1, rng.poisson(p.nucleoli*(1-.5*r))))
+    who = np.repeat(np.arange(n), m); k = len(who)
+    rad = cells.nucleus_radius.to_numpy()[who]
+    t, w = rng.uniform(0, 2*np.pi, k), np.sqrt(rng.uniform(0, .5, k))*rad
+    u, v = w*np.cos(t)*q[who], w*np.sin(t)/q[who]
+    a = ang[who]
+    y, x = cells.nucleus_y.to_numpy()[who]+u*np.sin(a)+v*np.cos(a), cells.nucleus_x.to_numpy()[who]+u*np.cos(a)-v*np.sin(a)
+    size = p.nucleolus/px*np.exp(rng.normal(0, .28, k))*(1+.25*r[who]); way = rng.uniform(0, 2*np.pi, k)
+    for step in range(3):
+        here = np.ones(k) if step == 0 else (rng.uniform(size=k) < .55*(1-r[who]))
+        bend = way+rng.normal(0, .5, k)
+        _stamp(thick, y+np.sin(bend)*size*.8*step, x+np.cos(bend)*size*.8*step, size*(1-.12*step), here*(1.0+.6*r[who]), ratio=1+rng.uniform(0, .3, k), angle=bend)
+
+# %% ../nbs/api/00_simulate.ipynb #7e3a539f
 def _grains(rng, p, cells, thick, label, px, dead, r):
     n = len(cells)
-    m = np.where(dead, 0, rng.poisson(p.granules*(1+2.5*r)))
+    R, S = cells.radius.to_numpy(), cells.nucleus_radius.to_numpy()
+    Y, X = cells.nucleus_y.to_numpy(), cells.nucleus_x.to_numpy()
+    for mean, near, far, size, amp, dark in ((p.grains*(1+r), 1., .25, (.6, 1.), .55, .75), (p.vesicles*r, .9, .2, (.8, 1.6), .9, .5)):
+        m = np.where(dead, 0, rng.poisson(mean))
+        who = np.repeat(np.arange(n), m); k = len(who)
+        t, w = rng.uniform(0, 2*np.pi, k), near*S[who]+np.abs(rng.normal(0, far, k))*R[who]
+        _stamp(thick, Y[who]+w*np.sin(t), X[who]+w*np.cos(t), rng.uniform(*size, k)/px, amp*rng.uniform(.6, 1.2, k)*np.where(rng.uniform(size=k) < dark, 1, -1))
+    m = np.where(dead, 0, rng.poisson(8*np.clip(r-.15, 0, None)))
     who = np.repeat(np.arange(n), m); k = len(who)
-    t, w = rng.uniform(0, 2*np.pi, k), (cells.nucleus_radius.to_numpy()[who]*.9+np.abs(rng.normal(0, .28, k))*cells.radius.to_numpy()[who])
-    _stamp(thick, cells.nucleus_y.to_numpy()[who]+w*np.sin(t), cells.nucleus_x.to_numpy()[who]+w*np.cos(t), rng.uniform(.5, 1.0, k)/px, rng.normal(.12, .3, k))
-    m = np.where(dead, 0, rng.poisson(6*np.clip(r-.1, 0, None)))
-    who = np.repeat(np.arange(n), m); k = len(who)
-    t = rng.uniform(0, 2*np.pi, k); w = cells.radius.to_numpy()[who]*rng.uniform(.6, .95, k)
-    _stamp(thick, cells.y.to_numpy()[who]+w*np.sin(t), cells.x.to_numpy()[who]+w*np.cos(t), rng.uniform(1., 2., k)/px, rng.uniform(1, 2.5, k), 'ball')
+    t = rng.uniform(0, 2*np.pi, k); w = (cells.radius*cells.shrink).to_numpy()[who]*rng.uniform(.5, .85, k)
+    _stamp(thick, cells.y.to_numpy()[who]+w*np.sin(t), cells.x.to_numpy()[who]+w*np.cos(t), rng.uniform(.8, 1.8, k)/px, rng.uniform(-1., 2., k))
 
-# %% ../nbs/api/00_simulate.ipynb #eea4cee2
+# %% ../nbs/api/00_simulate.ipynb #6ccd941e
 def _dying(rng, p, cells, thick, px, dead, r):
     who = np.flatnonzero(dead); k = len(who)
     if not k: return
     y, x = cells.y.to_numpy()[who], cells.x.to_numpy()[who]
-    R = np.minimum(cells.radius.to_numpy()[who]*.45, 8/px)*np.exp(rng.normal(0, .15, k))
-    _stamp(thick, y, x, R, rng.uniform(8, 14, k), 'ball', 1+rng.uniform(0, .15, k), rng.uniform(0, 6.3, k))
-    m = rng.poisson(12, k); who2 = np.repeat(np.arange(k), m)
-    t = rng.uniform(0, 2*np.pi, len(who2)); w = R[who2]*np.sqrt(rng.uniform(0, 1.2, len(who2)))
-    _stamp(thick, y[who2]+w*np.sin(t), x[who2]+w*np.cos(t), rng.uniform(.8, 2.4, len(who2))/px, rng.uniform(2, 6, len(who2)), 'ball')
+    R = np.minimum(cells.radius.to_numpy()[who]*.45, 7/px)*np.exp(rng.normal(0, .2, k))
+    _stamp(thick, y, x, R*1.2, rng.uniform(3, 10, k), 'dot', 1+rng.gamma(1, .12, k), rng.uniform(0, 6.3, k))
+    _stamp(thick, y, x, R*.9, rng.uniform(0, 5, k), 'ball', 1+rng.gamma(1, .12, k), rng.uniform(0, 6.3, k))
+    m = rng.poisson(40, k); who2 = np.repeat(np.arange(k), m)
+    t = rng.uniform(0, 2*np.pi, len(who2)); w = R[who2]*np.sqrt(rng.uniform(0, 1.3, len(who2)))
+    _stamp(thick, y[who2]+w*np.sin(t), x[who2]+w*np.cos(t), np.minimum(R[who2]*.5, rng.uniform(.7, 1.8, len(who2))/px), rng.uniform(-2, 6, len(who2)), 'dot')
 
-# %% ../nbs/api/00_simulate.ipynb #fd3b627f
+# %% ../nbs/api/00_simulate.ipynb #433dfc0d
 def simulate_field(
     line:str='U2OS', # name of a cell line, a key of `lines`
     treatment:str='DMSO', # 'DMSO' (vehicle) or 'CPT' (camptothecin)
@@ -257,7 +300,7 @@ def simulate_field(
     pad = int(24/px)
     shape = tuple(sfft.next_fast_len(s+2*pad) for s in size)
     cells = _cells(rng, p, shape, px, nu['density'], strength, nu['dying'])
-    phase, label, nuclei = _draw(rng, p, cells, shape, px)
+    phase, label, nuclei = _draw(rng, p, cells, shape, px, nu['density'])
     light = phase_contrast(phase, px, nu['focus_um'])
     crop = np.s_[pad:pad+size[0], pad:pad+size[1]]
     image = _camera(rng, light[crop], nu)
@@ -265,14 +308,14 @@ def simulate_field(
     truth.settings = dict(line=line, treatment=treatment, hour=hour, dose_um=dose, um_per_px=px, effect=effect, strength=strength, seed=seed, **nu)
     return image, truth
 
-# %% ../nbs/api/00_simulate.ipynb #134e0c82
+# %% ../nbs/api/00_simulate.ipynb #b577b63a
 def _camera(rng, light, nu):
     h, w = light.shape
     y, x = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None]
-    shade = 1 + nu['gradient']*(np.cos(nu['gradient_angle'])*x+np.sin(nu['gradient_angle'])*y) - nu['vignette']*(x*x+y*y)
-    grey = nu['brightness']*shade*(1+.30*nu['contrast']*(light-1))
+    shade = 1 + nu['gradient']*(np.cos(nu['gradient_angle'])*x+np.sin(nu['gradient_angle'])*y) - nu['vignette']*(x*x+y*y) + .035*_smooth(rng, light.shape, max(light.shape)/7)
+    grey = nu['brightness']*shade*(1+.48*nu['contrast']*(light-1))
     noise = rng.standard_normal(light.shape, dtype=np.float32)
-    grey = grey + noise*np.sqrt(np.clip(grey, 0, None)*.006+.15)*nu['noise']
+    grey = grey + noise*np.sqrt(np.clip(grey, 0, None)*.035+.8)*nu['noise']
     return np.clip(np.rint(grey), 0, 253).astype(np.uint8)
 
 # %% ../nbs/api/00_simulate.ipynb #8bd48475
@@ -285,19 +328,20 @@ def _truth(cells, label, nuclei, line, pad):
     t = t[(area > 0)|(narea > 0)]
     return AttrDict(cells=label, nuclei=nuclei, table=t[['cell', 'line', 'y', 'x', 'area_px', 'nucleus_area_px', 'state', 'response']].reset_index(drop=True))
 
-# %% ../nbs/api/00_simulate.ipynb #a6a43736
+# %% ../nbs/api/00_simulate.ipynb #cd01c337
 #: spread of each nuisance between experiments, between wells and between photographs
-nuisance_spread = dict(brightness=(.20, .04, .03), contrast=(.16, .08, .10), gradient=(.03, .01, .02), focus_um=(1.2, .6, 1.2),
-    density=(.12, .08, .10), dying=(.5, .3, .5), noise=(.1, .0, .05))
+nuisance_spread = dict(brightness=(.18, .04, .04), contrast=(.22, .10, .15), gradient=(.03, .01, .02), focus_um=(1.2, .6, 1.2),
+    density=(.22, .08, .10), dying=(.6, .3, .6), noise=(.1, .0, .05))
 
-# %% ../nbs/api/00_simulate.ipynb #f46e02c5
+# %% ../nbs/api/00_simulate.ipynb #d7b4a895
 def _rng(*key):
     "A generator for `key`, the same on every machine"
     return np.random.default_rng([zlib.crc32(str(k).encode()) for k in key])
 
-def _nuisance(keys, strength=1.):
+def _nuisance(keys, strength=1., shift=0.):
     "The settings of one photograph: `keys` name its experiment, its well and itself"
     z = [_rng('nuisance', *k).standard_normal(len(nuisance_spread)+1) for k in keys]
+    z[0][:2] = z[0][:2]*(.3 if shift else 1) + shift   # brightness and contrast of the session
     d = {k: float(sum(zz[i]*s for zz, s in zip(z, sd)))*strength for i, (k, sd) in enumerate(nuisance_spread.items())}
     nu = dict(nuisance_none)
     for k in ('brightness', 'contrast', 'density', 'dying', 'noise'): nu[k] = nu[k]*float(np.exp(d[k]))
@@ -305,7 +349,7 @@ def _nuisance(keys, strength=1.):
     nu['gradient_angle'] = float(z[0][-1]*3)
     return nu
 
-# %% ../nbs/api/00_simulate.ipynb #88143b5d
+# %% ../nbs/api/00_simulate.ipynb #57bc1922
 def _plan(lines_, treatments, hours, experiments, wells, sites, design, dose_um, seed, nuisance):
     "One row per photograph: its name and everything that makes it"
     rows = []
@@ -321,7 +365,8 @@ def _plan(lines_, treatments, hours, experiments, wells, sites, design, dose_um,
                             name = f'{lines[line].code}_{treatment}{well}_{hour:g}H_RGB_{site:04d}_N{e}.png'
                             ekey = (seed, 'day', treatment if design == 'confounded' else e)
                             wkey = (seed, 'well', well) if design == 'wells' else (seed, 'well', line, e, w)
-                            nu = _nuisance([ekey, wkey, (seed, 'photo', name)], nuisance)
+                            shift = 1.8*(it/(len(treatments)-1)-.5) if design == 'confounded' and len(treatments) > 1 else 0.
+                            nu = _nuisance([ekey, wkey, (seed, 'photo', name)], nuisance, shift)
                             rows.append(dict(file=name, line=line, treatment=treatment, hour=hour, experiment=f'N{e}', well=well, site=site,
                                 dose_um=0. if treatment == 'DMSO' else dose_um, nuisance=nu))
     return rows
