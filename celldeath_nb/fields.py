@@ -17,7 +17,7 @@ except ImportError: from zlib import crc32, decompressobj
 # %% auto #0
 __all__ = ['image_exts', 'vendor_exts', 'max_bytes', 'channels', 'line_names', 'treatment_names', 'parts_of_name', 'BadFile',
            'list_images', 'Photo', 'file_checksum', 'read_photo', 'to_uint8', 'read_image', 'read_header', 'parse_name',
-           'read_fields', 'field_quality', 'cell_share', 'scale_bar', 'show_fields']
+           'explain_names', 'read_fields', 'field_quality', 'cell_share', 'scale_bar', 'show_fields']
 
 # %% ../nbs/api/02_fields.ipynb #4c630f59
 class BadFile(ValueError):
@@ -31,10 +31,12 @@ class BadFile(ValueError):
 
 def _shown(s): return ''.join(c if c.isprintable() else '?' for c in str(s))
 
-# %% ../nbs/api/02_fields.ipynb #1a506530
+# %% ../nbs/api/02_fields.ipynb #3dacc3b1
 image_exts = ('.png','.jpg','.jpeg','.bmp','.tif','.tiff','.webp','.gif')
 vendor_exts = ('.czi','.nd2','.lif','.vsi','.oib','.oif','.lsm')
 _not_ours = {'truth','__MACOSX','__pycache__','$RECYCLE.BIN','System Volume Information'}
+
+def _inside(p, folder): return os.path.relpath(p, folder).replace(os.sep,'/')
 
 def _is_wanted(name): return os.path.splitext(name)[1].lower() in image_exts+vendor_exts
 
@@ -180,7 +182,7 @@ def _png_chunks(b, path):
         p = end+4
     return out,False
 
-# %% ../nbs/api/02_fields.ipynb #37b1e0bd
+# %% ../nbs/api/02_fields.ipynb #ffe5ed2d
 def _ihdr(b, path):
     "width, height, bits, color type, interlace of a PNG's first chunk."
     if b[12:16]!=b'IHDR' or b[8:12]!=b'\0\0\0\r' or len(b)<33: raise BadFile(path, 'a damaged PNG: it does not begin with its size')
@@ -196,15 +198,16 @@ def _inflate(parts, n):
         if sum(map(len,out))>n: break
     return (out[0] if len(out)==1 else b''.join(out)),d.eof
 
-def _quick_png(parts, w, h):
+def _quick_png(parts, w, h, path):
     "Pixels of an 8-bit grey PNG whose rows are stored plainly (filter 0), as microscopes do; None if it is another one."
     try: raw,eof = _inflate(parts, h*(w+1))
     except Exception: return None # zlib.error and isal's own: Pillow decides
+    if len(raw)>h*(w+1): raise BadFile(path, f'damaged: it holds more pixels than the {h}x{w} that it says')
     if not eof or len(raw)!=h*(w+1): return None
     a = np.frombuffer(raw, np.uint8).reshape(h, w+1)
     return None if a[:,0].any() else a[:,1:]
 
-# %% ../nbs/api/02_fields.ipynb #f747d9a7
+# %% ../nbs/api/02_fields.ipynb #1a053086
 def _png(b, path, max_mpx):
     "Pixels of a PNG as they are stored, and notes."
     w,h,bits,kind,lace = _ihdr(b, path)
@@ -216,9 +219,9 @@ def _png(b, path, max_mpx):
     if not parts: raise BadFile(path, 'truncated: it holds no pixels')
     if b'acTL' in kinds: raise BadFile(path, 'an animation; save the picture you mean')
     if (bits,kind,lace)==(8,0,0) and kinds<={b'IHDR',b'IDAT',b'gAMA'}:
-        a = _quick_png(parts, w, h)
+        a = _quick_png(parts, w, h, path)
         if a is not None: return a,[] if ended else ['its end is missing, the pixels are whole']
-    if not ended: _check_whole(parts, w, h, bits, kind, lace, path)
+    _check_whole(parts, w, h, bits, kind, lace, ended, path)
     a,notes = _pillow(_plain_png(v, chunks), path, 'PNG', max_mpx)
     return a,notes+([] if ended else ['its end is missing, the pixels are whole'])
 
@@ -227,12 +230,15 @@ def _plain_png(v, chunks):
     keep = [v[s-8:e+4] for k,s,e in chunks if k not in (b'gAMA',b'iCCP',b'cHRM')]
     return b''.join([v[:8],*keep,b'\0\0\0\0IEND\xaeB`\x82'])
 
-def _check_whole(parts, w, h, bits, kind, lace, path):
-    "`BadFile` unless the pixels of a PNG without an end are all there."
+def _check_whole(parts, w, h, bits, kind, lace, ended, path):
+    "`BadFile` unless a PNG holds exactly the pixels that it says; one with an end may be interlaced."
+    if lace and ended: return
     n = h*(1+(w*bits*{0:1,2:3,3:1,4:2,6:4}.get(kind,1)+7)//8)
     try: raw,eof = _inflate(parts, n)
     except Exception as e: raise BadFile(path, f'truncated or damaged ({e})') from None
     if lace or len(raw)<n: raise BadFile(path, 'truncated: the pixels end too early; copy the file again')
+    if len(raw)>n: raise BadFile(path, f'damaged: it holds more pixels than the {h}x{w} that it says')
+    if bits==16 and kind in (2,4,6): raise BadFile(path, '16-bit color in a PNG, which cannot be read at its full depth; save it as 16-bit grey or as TIFF')
 
 # %% ../nbs/api/02_fields.ipynb #381e94e7
 def _check_size(w, h, max_mpx, path):
@@ -590,6 +596,22 @@ def parse_name(
     if wrong: raise ValueError(f"{_shown(name)}: {'; '.join(wrong)}. Name it (lines=[...], treatments=[...]) or give a pattern.")
     return out
 
+# %% ../nbs/api/02_fields.ipynb #9e1952c1
+def explain_names(
+    folder:str|Path, # where the photographs are
+    pattern=None, # as for `parse_name`
+    lines:list=(), # names of further cell lines
+    treatments:list=(), # names of further treatments
+) -> pd.DataFrame: # one row a photograph: its name, each part, and what was not understood
+    "What the names of a folder's photographs say, and where they say nothing."
+    rows = []
+    for p in list_images(folder):
+        parts,wrong = _parse(p.name, pattern, lines, treatments)
+        rows.append(dict(file=_inside(p, folder), **parts, not_understood='; '.join(wrong)))
+    if not rows: raise ValueError(f"0 photographs in {folder} ({', '.join(image_exts)}).")
+    df = pd.DataFrame(rows)
+    return df[[c for c in df if c!='not_understood']+['not_understood']]
+
 # %% ../nbs/api/02_fields.ipynb #9988470c
 def _label_regex(label):
     "A pattern that finds `label` as a whole part of a name."
@@ -671,7 +693,7 @@ def _name_rows(fields, pattern, lines, treatments):
         if wrong: odd.append(dict(file=f, reason='; '.join(wrong)))
     return rows,odd
 
-# %% ../nbs/api/02_fields.ipynb #47bf7b9b
+# %% ../nbs/api/02_fields.ipynb #298f3093
 def _fields_table(folder, paths, heads, rows):
     "One row a photograph from paths, headers and names."
     fields = [_inside(p, folder) for p in paths]
@@ -683,8 +705,6 @@ def _fields_table(folder, paths, heads, rows):
     return df
 
 def _safe_col(k): return {'row':'photo_row','col':'photo_col','field':'photo_field','path':'photo_path'}.get(k,k)
-
-def _inside(p, folder): return os.path.relpath(p, folder).replace(os.sep,'/')
 
 def _textable(s):
     try: str(s).encode('utf-8'); return True
@@ -780,7 +800,7 @@ def _name_notes(df):
     key = df.field.map(lambda o: unicodedata.normalize('NFC',o).casefold())
     return [dict(file=f, reason='its name differs from another one only in case or accents; they are kept apart') for f in df.field[key.duplicated()]]
 
-# %% ../nbs/api/02_fields.ipynb #7a7f3467
+# %% ../nbs/api/02_fields.ipynb #39976ff6
 def read_fields(
     folder:str|Path, # where the photographs are, sub-folders included
     labels:list=None, # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
@@ -795,6 +815,7 @@ def read_fields(
     follow_links:bool=False, # follow links that lead out of `folder`
     channel:str=None, # for color: 'luminance', 'red', 'green' or 'blue'
     max_mpx:float=80, # larger pictures are left out, in million pixels
+    quality:bool=False, # decode each photograph now, and add the columns of `field_quality`
 ) -> pd.DataFrame: # one row a photograph; `.attrs` has `folder`, `problems` and `notes`
     "The photographs of a folder as a table."
     if on_error not in ('skip','raise'): raise ValueError(f"on_error={on_error!r} is neither 'skip' nor 'raise'")
@@ -803,11 +824,12 @@ def read_fields(
     df,problems = _read_all(folder, on_error, recurse, follow_links, max_mpx, pattern, lines, treatments)
     if um_per_px is not None: df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
+    if quality: df = _add_quality(df, channel, max_mpx, on_error, problems)
     if label_from not in ('auto','name','folder',None): df = _join_csv(df, _csv_path(label_from))
     df = _check_labels(_labels(df, labels, label_from), labels, problems)
     return _finish(df, folder, problems, allow, channel)
 
-# %% ../nbs/api/02_fields.ipynb #1a6b4d8d
+# %% ../nbs/api/02_fields.ipynb #11d4a5ee
 def _csv_path(o):
     if not Path(o).is_file(): raise FileNotFoundError(f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists")
     return Path(o)
@@ -830,6 +852,23 @@ def _read_all(folder, on_error, recurse, follow_links, max_mpx, pattern, lines, 
     df.attrs['name_problems'] = odd
     return df,problems
 
+def _add_quality(df, channel, max_mpx, on_error, problems):
+    "The columns of `field_quality`; photographs that cannot be decoded are listed."
+    def one(p):
+        try: return field_quality(to_uint8(*_full_range(read_photo(p, 0, channel, max_mpx).pixels)))
+        except BadFile as e: return e
+    with ThreadPoolExecutor(os.cpu_count() or 1) as ex: qs = list(bar(ex.map(one, df.path), total=len(df), what='looking at quality'))
+    bad = [isinstance(q,BadFile) for q in qs]
+    problems += [dict(file=f, reason=q.reason) for f,q,o in zip(df.field,qs,bad) if o]
+    if any(bad) and on_error=='raise': raise BadFile(problems[-1]['file'], problems[-1]['reason'])
+    if all(bad): raise ValueError(f"No photograph can be decoded; the first: {_shown(problems[-1]['file'])}: {problems[-1]['reason']}.")
+    q = pd.DataFrame([{} if o else q for q,o in zip(qs,bad)], index=df.index)
+    return pd.concat([df,q], axis=1)[~np.array(bad)].reset_index(drop=True)
+
+def _full_range(a):
+    "Pixels and a window for looking at quality only."
+    return (a,None) if a.dtype.kind=='u' else (a,(float(a.min()),float(max(a.max(),a.min()+1))))
+
 def _finish(df, folder, problems, allow, channel):
     "Last checks of the whole set, and what it says of itself."
     notes = _name_notes(df)
@@ -842,26 +881,41 @@ def _finish(df, folder, problems, allow, channel):
     df.attrs.update(attrs)
     return df
 
-# %% ../nbs/api/02_fields.ipynb #1158858e
+# %% ../nbs/api/02_fields.ipynb #26c8c46f
 def field_quality(
     px:np.ndarray, # uint8 [height, width]
-) -> dict: # focus, black, saturated, gradient, cell_share, constant
-    "Numbers that tell a bad photograph: focus, black and saturated share, uneven light, share of the area with cells."
-    a = px.astype(np.float32)
-    lap = 4*a[1:-1,1:-1]-a[:-2,1:-1]-a[2:,1:-1]-a[1:-1,:-2]-a[1:-1,2:]
-    return dict(focus=float(lap.var()) if lap.size else 0., black=float((px==0).mean()), saturated=float((px==255).mean()),
-        gradient=_gradient(a), cell_share=cell_share(px), constant=bool(px.min()==px.max()))
+) -> dict: # focus, black, saturated, gradient, cell_share, overlay, constant
+    "Numbers that tell a bad photograph: focus, black and saturated share, uneven light, share of the area with cells, a burnt-in bar."
+    n = np.bincount(px.ravel(), minlength=256)
+    return dict(focus=_focus(px), black=float(n[0]/px.size), saturated=float(n[255]/px.size), gradient=_gradient(px),
+        cell_share=cell_share(px), overlay=_overlay(px, n), constant=bool(px.min()==px.max()))
 
-def _gradient(a):
+def _focus(px):
+    "Variance of the Laplacian."
+    if min(px.shape)<3: return 0.
+    a = px.astype(np.int16)
+    lap = (a[1:-1,1:-1]<<2)-a[:-2,1:-1]-a[2:,1:-1]-a[1:-1,:-2]-a[1:-1,2:]
+    return float(lap.var(dtype=np.float64))
+
+def _gradient(px):
     "How much the light differs over the photograph: range of a fitted plane over the mean."
-    h,w = a.shape
-    y,x = np.linspace(-.5,.5,h), np.linspace(-.5,.5,w)
-    m = float(a.mean())
-    sy = float((a.mean(1)*y).sum()/max((y**2).sum(),1e-9))
-    sx = float((a.mean(0)*x).sum()/max((x**2).sum(),1e-9))
-    return (abs(sy)+abs(sx))/max(m,1e-9)
+    rows,cols = px.mean(1),px.mean(0)
+    slope = lambda v: abs(np.polyfit(np.linspace(-.5,.5,len(v)), v, 1)[0]) if len(v)>1 else 0.
+    return float((slope(rows)+slope(cols))/max(rows.mean(),1e-9))
 
-# %% ../nbs/api/02_fields.ipynb #dde8280b
+def _overlay(px, n):
+    "True if a sharp bar of pure black or white lies in the photograph, such as a scale bar or a line of text."
+    h,w = px.shape
+    for v in (0,255):
+        if not 3*w//25<=n[v]<px.size*.05: continue
+        m = px==v
+        m = m[:-2]&m[1:-1]&m[2:] # three rows thick
+        k = max(w//25,8)
+        run = np.cumsum(np.pad(m, ((0,0),(1,0))), axis=1, dtype=np.int32)
+        if m.shape[0] and w>k and ((run[:,k:]-run[:,:-k])==k).any(): return True
+    return False
+
+# %% ../nbs/api/02_fields.ipynb #0fe36506
 def cell_share(
     px:np.ndarray, # uint8 [height, width]
     block:int=16, # side of the squares that are looked at, in pixels
@@ -870,8 +924,9 @@ def cell_share(
     "Share of the area with structure, which in phase contrast is where cells are."
     h,w = (o//block*block for o in px.shape)
     if not h or not w: return float(px.std()>floor)
-    a = px[:h,:w].reshape(h//block,block,w//block,block).astype(np.float32)
-    return float((a.std((1,3))>floor).mean())
+    a = px[:h,:w].astype(np.uint16)
+    mean = lambda v: v.reshape(h//block,block,w).sum(1, dtype=np.uint32).reshape(h//block,w//block,block).sum(2)/block**2
+    return float((mean(a*a)-mean(a)**2>floor**2).mean())
 
 # %% ../nbs/api/02_fields.ipynb #1b09e261
 def scale_bar(
@@ -896,7 +951,7 @@ def _round_number(o):
     k = 10.**np.floor(np.log10(o))
     return max(m*k for m in (1,2,5) if m*k<=o*1.0001)
 
-# %% ../nbs/api/02_fields.ipynb #f74693db
+# %% ../nbs/api/02_fields.ipynb #b42d1ce1
 def show_fields(
     fields:pd.DataFrame, # of `read_fields`
     n:int=6, # how many, spread evenly over the table
@@ -918,4 +973,4 @@ def show_fields(
 
 def _caption(r):
     what = [str(r[k]) for k in ('label','line','experiment') if k in r and pd.notna(r[k])]
-    return _shown(os.path.basename(r.field))[-40:]+'\n'+' '.join(what)
+    return (_shown(os.path.basename(r.field))[-40:]+'\n'+' '.join(what)).replace('$', r'\$')
