@@ -18,3 +18,6 @@ from .models import *
 from .training import *
 from .cam import *
 from .report import *
+
+# %% ../nbs/api/15_all.ipynb #4243f095
+__all__ = [o for o in dir() if not o.startswith('_')]
