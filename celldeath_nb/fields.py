@@ -16,10 +16,10 @@ except ImportError: from zlib import crc32, decompressobj
 
 # %% auto #0
 __all__ = ['image_exts', 'vendor_exts', 'max_bytes', 'channels', 'line_names', 'treatment_names', 'parts_of_name', 'BadFile',
-           'list_images', 'Photo', 'file_checksum', 'read_photo', 'to_uint8', 'read_image', 'read_header', 'parse_name',
-           'explain_names', 'read_fields', 'field_quality', 'cell_share', 'scale_bar', 'show_fields']
+           'StopWork', 'list_images', 'Photo', 'file_checksum', 'read_photo', 'to_uint8', 'read_image', 'read_header',
+           'parse_name', 'explain_names', 'read_fields', 'field_quality', 'cell_share', 'scale_bar', 'show_fields']
 
-# %% ../nbs/api/02_fields.ipynb #4c630f59
+# %% ../nbs/api/02_fields.ipynb #e25ded2d
 class BadFile(ValueError):
     "A file that is left out: `file` says which, and `reason` why."
     def __init__(self,
@@ -28,6 +28,9 @@ class BadFile(ValueError):
     ):
         self.file,self.reason = str(file),reason
         super().__init__(f'{_shown(file)}: {reason}')
+
+class StopWork(ValueError):
+    "Something that would make the whole set wrong, and needs a decision."
 
 def _shown(s): return ''.join(c if c.isprintable() else '?' for c in str(s))
 
@@ -118,7 +121,7 @@ def _read_bytes(path):
     if len(b)!=st.st_size or (now.st_size,now.st_mtime_ns)!=(st.st_size,st.st_mtime_ns): raise BadFile(path, 'changed while it was read')
     return b,st
 
-# %% ../nbs/api/02_fields.ipynb #0a740a7b
+# %% ../nbs/api/02_fields.ipynb #034a6cc7
 _magic = ((b'\x89PNG\r\n\x1a\n','PNG'), (b'\xff\xd8\xff','JPEG'), (b'BM','BMP'), (b'II*\0','TIFF'), (b'MM\0*','TIFF'), (b'II+\0','TIFF'), (b'MM\0+','TIFF'), (b'GIF8','GIF'))
 _others = ((b'%PDF','a PDF file'), (b'PK\3\4','a zip archive'), (b'\x1f\x8b','a gzip archive'), (b'ISCAM','a Zeiss CZI file'), (b'ZISRAW','a Zeiss CZI file'), (b'\xda\xce\xbe\n','a Nikon ND2 file'))
 
@@ -130,11 +133,11 @@ def _kind(b, path):
     raise BadFile(path, f'not an image: this is {_what(b, path)}')
 
 def _what(b, path):
+    if Path(path).suffix.lower() in vendor_exts: return "a microscope's own format; export it as TIFF, or install celldeath_nb[microscopes]"
     for m,k in _others:
         if b.startswith(m): return k
     head = b[:300].lstrip().lower()
     if head.startswith((b'<!doctype html', b'<html')) or b'<html' in head: return 'HTML (a web page; download the file again)'
-    if Path(path).suffix.lower() in vendor_exts: return "a microscope's own format; export it as TIFF, or install celldeath_nb[microscopes]"
     if b and all(32<=o<127 or o in (9,10,13) for o in b[:300]): return 'text'
     return 'no format that is known here'
 
@@ -289,7 +292,7 @@ def _pillow_pixels(im, path):
     if im.mode not in ('L','LA','RGB','RGBA','I','I;16','I;16B','I;16L','I;16N','F'): raise BadFile(path, f'color mode {im.mode}; save it as grey or RGB')
     return np.asarray(im),notes
 
-# %% ../nbs/api/02_fields.ipynb #e6704c29
+# %% ../nbs/api/02_fields.ipynb #bc29a334
 channels = {'red':0,'green':1,'blue':2}
 
 def _grey(a, path, channel, notes):
@@ -304,18 +307,18 @@ def _grey(a, path, channel, notes):
     return _colored(a, path, channel, notes)
 
 def _colored(a, path, channel, notes):
-    if channel is None: raise ValueError(f"{_shown(path)} is in color (its channels differ), and cells are looked at in grey here. Choose channel='luminance', 'red', 'green' or 'blue', or take the file out.")
+    if channel is None: raise StopWork(f"{_shown(path)} is in color (its channels differ), and cells are looked at in grey here. Choose channel='luminance', 'red', 'green' or 'blue', or take the file out.")
     if channel!='luminance': raise ValueError(f"channel={channel!r} is none of 'luminance', 'red', 'green' and 'blue'")
     notes.append('color, read as luminance')
     y = a.astype(np.float64)@np.array([.299,.587,.114])
     return y.round().astype(a.dtype) if a.dtype.kind in 'ui' else y
 
-# %% ../nbs/api/02_fields.ipynb #b3217cee
+# %% ../nbs/api/02_fields.ipynb #06bf325e
 def _tiff_page(t, page, path):
     "The page to read of an open TIFF."
     n = len(t.pages)
     if n==0: raise BadFile(path, 'a TIFF without a page')
-    if page is None and n>1: raise ValueError(f'{_shown(path)} has {n} pages (axes {t.series[0].axes if t.series else "unknown"}). Say which one is meant: page=0 is the first.')
+    if page is None and n>1: raise StopWork(f'{_shown(path)} has {n} pages (axes {t.series[0].axes if t.series else "unknown"}). Say which one is meant: page=0 is the first.')
     if (page or 0)>=n: raise BadFile(path, f'it has {n} pages, and page={page} was asked for; the first is page=0')
     return t.pages[page or 0]
 
@@ -328,9 +331,7 @@ def _tiff(b, path, page, max_mpx):
             _check_strips(p, len(b), max_mpx, path)
             if p.bitspersample==1: raise BadFile(path, 'one bit a pixel; a mask, not a photograph?')
             return _tiff_pixels(p, b, path, page or 0, max_mpx)
-    except (ValueError,MemoryError) as e:
-        if type(e) in (BadFile,MemoryError) or 'Say which one' in str(e): raise
-        raise BadFile(path, f'truncated or damaged ({_shown(e)})') from None
+    except (BadFile,StopWork,MemoryError): raise
     except Exception as e: raise BadFile(path, f'truncated or damaged ({_shown(e) or type(e).__name__})') from None
 
 def _check_strips(p, n, max_mpx, path):
@@ -381,7 +382,7 @@ def read_photo(
     if a.dtype.kind=='f' and not np.isfinite(a).all(): raise BadFile(path, 'values that are no numbers (NaN or infinity)')
     return Photo(a, a.shape[1], a.shape[0], kind, a.dtype.itemsize*8, lossy=kind=='JPEG', notes=notes, bytes=st.st_size, mtime_ns=st.st_mtime_ns, crc=file_checksum(b))
 
-# %% ../nbs/api/02_fields.ipynb #1e261cfb
+# %% ../nbs/api/02_fields.ipynb #c464a4b4
 def to_uint8(
     a:np.ndarray, # pixels of any depth
     window:tuple=None, # (low, high): the values that become 0 and 255; None: the range of the type
@@ -396,7 +397,7 @@ def to_uint8(
     if a.dtype in (np.uint8,np.uint16): return _line(np.arange(np.iinfo(a.dtype).max+1), lo, hi)[a]
     return _line(a, lo, hi)
 
-def _line(v, lo, hi): return ((np.asarray(v,np.float64)-lo)*(255/(hi-lo))).round().clip(0,255).astype(np.uint8)
+def _line(v, lo, hi): return ((np.asarray(v,np.float64)-lo)*255/(hi-lo)).round().clip(0,255).astype(np.uint8)
 
 # %% ../nbs/api/02_fields.ipynb #a6e41127
 def read_image(
@@ -409,7 +410,7 @@ def read_image(
     "One photograph as 8-bit grey, or `BadFile` with the reason."
     return to_uint8(read_photo(path, page, channel, max_mpx).pixels, window)
 
-# %% ../nbs/api/02_fields.ipynb #6c580bab
+# %% ../nbs/api/02_fields.ipynb #7a48422e
 def _png_texts(f, path):
     "The size, the PNG texts (key -> first value) and the count of scale texts of an open file; `BadFile` if its pixels are cut off."
     n = f.seek(0,2)
@@ -431,7 +432,7 @@ def _number(s):
     try: return float(s)
     except (TypeError,ValueError): return float('nan')
 
-def _png_head(f, path, ph):
+def _png_head(f, path, ph, page):
     (ph.width,ph.height,ph.bits,kind,_),texts,n = _png_texts(f, path)
     ph.color = kind not in (0,4)
     ph.um_per_px = _scale(_number(texts.get('Microns Per Pixel')))
@@ -439,15 +440,14 @@ def _png_head(f, path, ph):
 
 def _scale(o): return o if 1e-3<=o<=100 else float('nan')
 
-# %% ../nbs/api/02_fields.ipynb #f3655ae5
+# %% ../nbs/api/02_fields.ipynb #12c38367
 _meters = {'m':1e6,'cm':1e4,'mm':1e3,'µm':1,'μm':1,'um':1,'micron':1,'microns':1,'nm':1e-3,'inch':25400,'\\u00B5m':1}
 
-def _tiff_head(f, path, ph):
+def _tiff_head(f, path, ph, page):
     import tifffile
     f.seek(0)
-    with tifffile.TiffFile(f) as t:
-        if not len(t.pages): raise BadFile(path, 'a TIFF without a page')
-        p = t.pages[0]
+    with tifffile.TiffFile(f, name=os.path.basename(path)) as t:
+        p = _tiff_page(t, page, path)
         ph.width,ph.height,ph.bits = p.imagewidth,p.imagelength,int(np.max(p.bitspersample))
         ph.color = p.photometric not in (0,1)
         ph.um_per_px = _scale(_tiff_scale(t, p))
@@ -466,18 +466,23 @@ def _tiff_scale(t, p):
     um = _meters.get(unit, float('nan'))/per
     return um if um<20 else float('nan') # 72 or 300 dots per inch are a printer's numbers
 
-# %% ../nbs/api/02_fields.ipynb #f0592d03
-def _other_head(f, path, ph):
+# %% ../nbs/api/02_fields.ipynb #2bebc51a
+def _other_head(f, path, ph, page):
     f.seek(0)
     if ph.format!='GIF': _check_end(f.read(), ph.format, path)
     f.seek(0)
     with Image.open(f, formats=[ph.format]) as im:
         ph.width,ph.height = im.size
         if im.getexif().get(0x112,1) in (5,6,7,8): ph.width,ph.height = ph.height,ph.width
-        ph.color,ph.lossy = im.mode not in ('L','LA','1'),ph.format=='JPEG'
+        ph.color,ph.lossy = im.mode not in ('L','LA','1'),ph.format=='JPEG' or ph.format=='WEBP' and _lossy_webp(f)
+
+def _lossy_webp(f):
+    f.seek(0)
+    return b'VP8 ' in f.read(4096)
 
 def read_header(
     path:str|Path, # the file
+    page:int=None, # which page of a file with several; 0 is the first
     max_mpx:float=80, # larger pictures are refused, in million pixels
 ) -> Photo: # as of `read_photo`, without pixels
     "What a file says about itself, without decoding it; or `BadFile`."
@@ -485,8 +490,8 @@ def read_header(
     with f:
         try:
             ph = Photo(format=_kind(f.read(300), path), bytes=st.st_size, mtime_ns=st.st_mtime_ns)
-            {'PNG':_png_head,'TIFF':_tiff_head}.get(ph.format,_other_head)(f, path, ph)
-        except (BadFile,MemoryError): raise
+            {'PNG':_png_head,'TIFF':_tiff_head}.get(ph.format,_other_head)(f, path, ph, page)
+        except (BadFile,StopWork,MemoryError): raise
         except Exception as e: raise BadFile(path, f'truncated or damaged ({_shown(e) or type(e).__name__})') from None
     _check_size(ph.width, ph.height, max_mpx, path)
     return ph
@@ -503,7 +508,7 @@ def _stem(name):
     m = _tile_end.match(stem)
     return (os.path.splitext(m['photo'])[0],(int(m['row']),int(m['col']))) if m else (stem,None)
 
-# %% ../nbs/api/02_fields.ipynb #5642a8a7
+# %% ../nbs/api/02_fields.ipynb #1633e7fc
 def _part(s, lines, treatments):
     "What the part `s` of a name says, as a dict; None if it says nothing that is known."
     S = s.upper()
@@ -517,13 +522,21 @@ def _part(s, lines, treatments):
         if S.startswith(k) and (m:=re.fullmatch(r'(\d*)|(\d+(?:\.\d+)?)UM', S[len(k):])):
             return dict(treatment=treatments[k], **(dict(well=m[1]) if m[1] else {}), **(dict(dose_um=float(m[2])) if m[2] else {}))
 
+def _part_or_parts(s, *known):
+    "The part `s`, also with hyphens in it (MCF-7) or as parts between hyphens."
+    p = _part(s.replace('-',''), *known) if s else {}
+    if p is not None or '-' not in s: return p
+    ps = [_part(o, *known) for o in s.split('-')]
+    keys = [k for o in ps for k in o or ()]
+    return None if None in ps or len(keys)>len(set(keys)) else {k:v for o in ps for k,v in o.items()}
+
 def _by_form(stem, lines=(), treatments=()):
     "Parts of a name by their form, and a list of what went wrong."
     lines = {**line_names,**{o.upper():o for o in lines}}
     treatments = {**treatment_names,**{o.upper():o for o in treatments}}
     out,wrong = {},[]
     for s in re.split(r'[_\s]+', stem.strip('_ ')):
-        p = _part(s, lines, treatments)
+        p = _part_or_parts(re.sub(r'^\W+|\W+$', '', s), lines, treatments)
         if p is None: wrong.append(f'the part {s!r} is no line, treatment, hour, dose, site or experiment that is known'); continue
         for k,v in p.items():
             if k in out and out[k]!=v: wrong.append(f'two parts say the {k}: {out[k]} and {v}')
@@ -627,14 +640,22 @@ def _find_labels(name, labels):
             if taken.isdisjoint(range(*m.span())): hits.append(o); taken.update(range(*m.span()))
     return list(dict.fromkeys(hits))
 
-# %% ../nbs/api/02_fields.ipynb #4a1a325f
+# %% ../nbs/api/02_fields.ipynb #0698463a
 def _labels_by_name(df, labels):
     "A label for each row from its own name; None where there is none."
     if labels is None: return df.treatment.astype(object).where(df.treatment.notna(), None).tolist()
     hits = [_find_labels(o, labels) for o in df.field]
+    _no_second_reading(df, hits, labels)
     both = [(f,h) for f,h in zip(df.field,hits) if len(h)>1]
     if both: raise ValueError(f"{len(both)} names hold more than one label, for example {_shown(both[0][0])} ({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=).")
     return [h[0] if h else None for h in hits]
+
+def _no_second_reading(df, hits, labels):
+    "`StopWork` if a label is another one with a number behind it, and a name holds it."
+    for f,h in zip(df.field,hits):
+        for o in h:
+            short = next((k for k in labels if k!=o and re.fullmatch(re.escape(k)+r'\d+', o, re.IGNORECASE) and not k[-1:].isdigit()), None)
+            if short: raise StopWork(f'{_shown(f)} can be read as {o}, or as {short} with the number {o[len(short):]} behind it. Choose labels of which none is the beginning of another, or give a CSV (label_from=).')
 
 def _labels_by_folder(df, labels):
     "A label for each row from the folders above it: the one that is a label, or the first."
@@ -676,11 +697,11 @@ def _join_csv(df, csv):
     new = [c for c in t.columns if c not in keys and c not in ('path','field')]
     return df.drop(columns=[c for c in new if c in df]).merge(t[keys+new], how='left', on=keys)
 
-# %% ../nbs/api/02_fields.ipynb #9c1388d5
-def _heads(paths, max_mpx):
+# %% ../nbs/api/02_fields.ipynb #a3106148
+def _heads(paths, page, max_mpx):
     "Headers of the files, and problems."
     def one(p):
-        try: return read_header(p, max_mpx)
+        try: return read_header(p, page, max_mpx)
         except BadFile as e: return e
     with ThreadPoolExecutor(8) as ex: return list(bar(ex.map(one, paths), total=len(paths), what='reading headers'))
 
@@ -743,11 +764,12 @@ def _no_conflict(df):
         other = [known[o.lower()] for o in f.split('/')[:-1] if o.lower() in known]
         if l is not None and other and l not in other: raise ValueError(f"{_shown(f)} is {l} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'.")
 
-# %% ../nbs/api/02_fields.ipynb #84fb932f
+# %% ../nbs/api/02_fields.ipynb #bbf5ea5a
 def _check_labels(df, labels, problems):
     "Drop and list photographs without a label; stop if there are many, or a label without photographs."
     if 'label' not in df: return df
     missing = [o for o in labels or [] if o not in set(df.label.dropna())]
+    if missing and {p for f in df.field for p in f.split('/')[:-1]}.issuperset(missing): raise ValueError(f"The labels {', '.join(map(repr,missing))} stand in the names of folders, not of files. Use label_from='folder'.")
     if missing: raise ValueError(f"The label{'s' if len(missing)>1 else ''} {', '.join(map(repr,missing))} fit{'' if len(missing)>1 else 's'} no file (the first is {_shown(df.field[0])}). Look at the spelling, or leave out what is not there.")
     none = df.label.isna()
     if none.sum()>max(.01*len(df), 0): 
@@ -787,12 +809,12 @@ def _check_formats(df, allow):
     if len(share)>1 and share.min()==0 and share.max()==1:
         raise ValueError(f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] reads them all the same).")
 
-# %% ../nbs/api/02_fields.ipynb #9efcf4cf
-def _check_color(df, channel):
+# %% ../nbs/api/02_fields.ipynb #1df0eec2
+def _check_color(df, page, channel):
     "`ValueError` if the first photograph with color channels is really in color and no channel was chosen."
     if channel is None and df.color.any():
         p = df.path[df.color].iloc[0]
-        try: read_photo(p, page=0)
+        try: read_photo(p, page)
         except BadFile: pass # it is reported when it is cut
 
 def _name_notes(df):
@@ -800,7 +822,7 @@ def _name_notes(df):
     key = df.field.map(lambda o: unicodedata.normalize('NFC',o).casefold())
     return [dict(file=f, reason='its name differs from another one only in case or accents; they are kept apart') for f in df.field[key.duplicated()]]
 
-# %% ../nbs/api/02_fields.ipynb #39976ff6
+# %% ../nbs/api/02_fields.ipynb #dac0467f
 def read_fields(
     folder:str|Path, # where the photographs are, sub-folders included
     labels:list=None, # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
@@ -813,6 +835,7 @@ def read_fields(
     allow:list=(), # refusals to waive: 'formats', 'duplicates'
     recurse:bool=True, # look into sub-folders too
     follow_links:bool=False, # follow links that lead out of `folder`
+    page:int=None, # which page of files with several; 0 is the first
     channel:str=None, # for color: 'luminance', 'red', 'green' or 'blue'
     max_mpx:float=80, # larger pictures are left out, in million pixels
     quality:bool=False, # decode each photograph now, and add the columns of `field_quality`
@@ -821,25 +844,25 @@ def read_fields(
     if on_error not in ('skip','raise'): raise ValueError(f"on_error={on_error!r} is neither 'skip' nor 'raise'")
     if isinstance(labels,str): raise ValueError(f"labels={labels!r} is one word; give a list, such as labels=['CPT','DMSO']")
     folder = Path(folder)
-    df,problems = _read_all(folder, on_error, recurse, follow_links, max_mpx, pattern, lines, treatments)
+    df,problems = _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments)
     if um_per_px is not None: df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
-    if quality: df = _add_quality(df, channel, max_mpx, on_error, problems)
+    if quality: df = _add_quality(df, page, channel, max_mpx, on_error, problems)
     if label_from not in ('auto','name','folder',None): df = _join_csv(df, _csv_path(label_from))
     df = _check_labels(_labels(df, labels, label_from), labels, problems)
-    return _finish(df, folder, problems, allow, channel)
+    return _finish(df, folder, problems, allow, page, channel)
 
-# %% ../nbs/api/02_fields.ipynb #11d4a5ee
+# %% ../nbs/api/02_fields.ipynb #b737292c
 def _csv_path(o):
     if not Path(o).is_file(): raise FileNotFoundError(f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists")
     return Path(o)
 
-def _read_all(folder, on_error, recurse, follow_links, max_mpx, pattern, lines, treatments):
+def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments):
     "Headers and names of all photographs of a folder, and problems."
     found = list(_scan(folder, recurse, follow_links))
     found = [(p, why or (None if _textable(p) else 'a name that is not proper text (UTF-8); rename it')) for p,why in found]
     good = [p for p,why in found if why is None]
-    heads = _heads(good, max_mpx)
+    heads = _heads(good, page, max_mpx)
     problems = [dict(file=_inside(p,folder), reason=why) for p,why in found if why]
     problems += [dict(file=_inside(p,folder), reason=h.reason) for p,h in zip(good,heads) if isinstance(h,BadFile)]
     if problems and on_error=='raise': raise BadFile(problems[0]['file'], problems[0]['reason'])
@@ -852,10 +875,10 @@ def _read_all(folder, on_error, recurse, follow_links, max_mpx, pattern, lines, 
     df.attrs['name_problems'] = odd
     return df,problems
 
-def _add_quality(df, channel, max_mpx, on_error, problems):
+def _add_quality(df, page, channel, max_mpx, on_error, problems):
     "The columns of `field_quality`; photographs that cannot be decoded are listed."
     def one(p):
-        try: return field_quality(to_uint8(*_full_range(read_photo(p, 0, channel, max_mpx).pixels)))
+        try: return field_quality(to_uint8(*_full_range(read_photo(p, page, channel, max_mpx).pixels)))
         except BadFile as e: return e
     with ThreadPoolExecutor(os.cpu_count() or 1) as ex: qs = list(bar(ex.map(one, df.path), total=len(df), what='looking at quality'))
     bad = [isinstance(q,BadFile) for q in qs]
@@ -869,19 +892,19 @@ def _full_range(a):
     "Pixels and a window for looking at quality only."
     return (a,None) if a.dtype.kind=='u' else (a,(float(a.min()),float(max(a.max(),a.min()+1))))
 
-def _finish(df, folder, problems, allow, channel):
+def _finish(df, folder, problems, allow, page, channel):
     "Last checks of the whole set, and what it says of itself."
     notes = _name_notes(df)
     _check_twins(df, notes, allow)
     _check_formats(df, allow)
-    _check_color(df, channel)
-    attrs = dict(df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, channel=channel)
+    _check_color(df, page, channel)
+    attrs = dict(df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, page=page, channel=channel)
     first = ['field','path','label'] if 'label' in df else ['field','path']
     df = df[first+[c for c in df.columns if c not in first+['color']]]
     df.attrs.update(attrs)
     return df
 
-# %% ../nbs/api/02_fields.ipynb #26c8c46f
+# %% ../nbs/api/02_fields.ipynb #7648ec43
 def field_quality(
     px:np.ndarray, # uint8 [height, width]
 ) -> dict: # focus, black, saturated, gradient, cell_share, overlay, constant
@@ -906,13 +929,15 @@ def _gradient(px):
 def _overlay(px, n):
     "True if a sharp bar of pure black or white lies in the photograph, such as a scale bar or a line of text."
     h,w = px.shape
-    for v in (0,255):
-        if not 3*w//25<=n[v]<px.size*.05: continue
-        m = px==v
-        m = m[:-2]&m[1:-1]&m[2:] # three rows thick
-        k = max(w//25,8)
-        run = np.cumsum(np.pad(m, ((0,0),(1,0))), axis=1, dtype=np.int32)
-        if m.shape[0] and w>k and ((run[:,k:]-run[:,:-k])==k).any(): return True
+    k = max(w//25,8)
+    return any(3*k<=n[v]<px.size*.05 and h>4 and w>k and _sharp_bar(px, v, k) for v in (0,255))
+
+def _sharp_bar(px, v, k):
+    "True if three rows of the value `v`, `k` pixels long, have quite other pixels just above."
+    m = px==v
+    run = np.cumsum(np.pad(m[:-2]&m[1:-1]&m[2:], ((0,0),(1,0))), axis=1, dtype=np.int32)
+    for i,j in np.argwhere(run[:,k:]-run[:,:-k]==k)[:50]:
+        if i and abs(px[i-1,j:j+k].astype(int)-v).mean()>40: return True
     return False
 
 # %% ../nbs/api/02_fields.ipynb #0fe36506
@@ -951,7 +976,7 @@ def _round_number(o):
     k = 10.**np.floor(np.log10(o))
     return max(m*k for m in (1,2,5) if m*k<=o*1.0001)
 
-# %% ../nbs/api/02_fields.ipynb #b42d1ce1
+# %% ../nbs/api/02_fields.ipynb #13dd63d0
 def show_fields(
     fields:pd.DataFrame, # of `read_fields`
     n:int=6, # how many, spread evenly over the table
@@ -966,7 +991,7 @@ def show_fields(
     fig,axs = plt.subplots(nrows, ncols, figsize=(width*ncols,width*.85*nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.set_axis_off()
     for ax,(_,r) in zip(axs.flat,rows.iterrows()):
-        ax.imshow(read_image(r.path, window, channel=fields.attrs.get('channel')), cmap='gray', vmin=0, vmax=255)
+        ax.imshow(read_image(r.path, window, fields.attrs.get('page'), channel=fields.attrs.get('channel')), cmap='gray', vmin=0, vmax=255)
         ax.set_title(_caption(r), fontsize=7)
         scale_bar(ax, r.um_per_px)
     return fig

@@ -512,7 +512,7 @@ def _fields_of(fields):
     df.attrs.update(attrs)
     return df
 
-# %% ../nbs/api/03_tiles.ipynb #bafda71e
+# %% ../nbs/api/03_tiles.ipynb #09d84f78
 def _pair(o): return None if o is None else [int(k) for k in o]
 
 def _check_out(out, overwrite):
@@ -543,7 +543,7 @@ def cut_tiles(
     "Cut photographs into tiles in the folder `out`; the same call goes on after an interruption."
     out,df = Path(out),_fields_of(fields)
     _check_out(out, overwrite)
-    channel = channel or df.attrs.get('channel')
+    channel,page = channel or df.attrs.get('channel'),df.attrs.get('page') if page is None else page
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(grid=_check_grid(grid), tile_px=_pair(tile_px), overlap=overlap, edge=edge, resize_to=_pair(resize_to), rescale_to=rescale_to, turn=None,
