@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'LEVELS', 'WELL_COLUMNS', 'COMBINE', 'SHARES', 'FIXED_COLORS', 'PALETTE', 'class_names', 'positive_class',
-           'check_preds', 'unit_ids', 'to_level', 'wilson', 'Metrics', 'metrics', 'confusion', 'class_colors',
-           'plot_confusion', 'collapse', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles', 'gallery',
-           'calibrate', 'apply_temperature', 'calibration_table', 'plot_calibration', 'coverage_table', 'plot_coverage',
-           'Threshold', 'choose_threshold', 'learning_curve', 'PowerLaw', 'fit_power_law', 'plot_learning_curve',
-           'report_table']
+           'check_preds', 'as_preds', 'unit_ids', 'to_level', 'wilson', 'Metrics', 'metrics', 'confusion',
+           'class_colors', 'plot_confusion', 'collapse', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles',
+           'gallery', 'calibrate', 'apply_temperature', 'calibration_table', 'plot_calibration', 'coverage_table',
+           'plot_coverage', 'Threshold', 'choose_threshold', 'learning_curve', 'PowerLaw', 'fit_power_law',
+           'plot_learning_curve', 'report_table']
 
-# %% ../nbs/api/06_evaluation.ipynb #d55d81ca
+# %% ../nbs/api/06_evaluation.ipynb #08a91339
 import tempfile
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
@@ -21,7 +21,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from scipy.stats import norm, t as student_t
+from threadpoolctl import threadpool_limits
 
 from .fields import scale_bar
 
@@ -90,6 +92,40 @@ def check_preds(
         if bad.any(): _refuse(out, bad, lambda i: f'{col} {out[col].iloc[i]!r} is none of the classes {classes}', 'Accuracy means nothing where the classes differ: map the labels first, or keep the other rows.')
     return out
 
+# %% ../nbs/api/06_evaluation.ipynb #06b8e0a3
+def _columns_there(table, names):
+    "Refuse names of columns that the table lacks."
+    lost = [c for c in names if c not in table]
+    if lost: raise ValueError(f'The table has no column {lost[0]!r}; it has {list(table.columns)[:20]}.')
+
+def _two_from_one(table, score, positive):
+    "Two columns of probability from the score of the positive class."
+    others = sorted(set(table.label)-{positive})
+    if positive is None or len(others) != 1: raise ValueError(f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth holds {sorted(set(table.label))}.')
+    return pd.DataFrame({f'p_{positive}': table[score].astype(float), f'p_{others[0]}': 1-table[score].astype(float)})
+
+def as_preds(
+    table:pd.DataFrame|str|Path, # a table, or a CSV file, one row a tile or image
+    truth:str='label', # its column with the truth
+    probs:dict|None=None, # class -> its column of probabilities
+    score:str|None=None, # instead of `probs`, for two classes: the column with the probability of `positive`
+    positive:str|None=None, # the class that `score` speaks of
+    verdict:str|None=None, # its column with the verdict; the likeliest class if not given
+    logits:bool=False, # True: the columns of `probs` are logits, and softmax is applied
+    **columns, # our name = their name, of any of tile, field, well, experiment, line, treatment, hour, dose_um, split
+) -> pd.DataFrame: # predictions that every function here takes
+    "A table of predictions from any other tool's table."
+    t = pd.read_csv(table) if not isinstance(table, pd.DataFrame) else table.reset_index(drop=True)
+    _columns_there(t, [truth, *(probs or {}).values(), *([score] if score else []), *([verdict] if verdict else []), *columns.values()])
+    out = pd.DataFrame({ours: t[theirs] for ours, theirs in columns.items()}, index=t.index)
+    out['label'] = t[truth].astype(str).where(t[truth].notna())
+    if score: out = out.join(_two_from_one(t.assign(label=out.label), score, str(positive) if positive is not None else None))
+    if probs:
+        z = t[list(probs.values())].to_numpy(float)
+        out[[f'p_{c}' for c in probs]] = softmax(z, axis=1) if logits else z
+    if verdict: out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
+    return check_preds(out)
+
 # %% ../nbs/api/06_evaluation.ipynb #dd54a908
 LEVELS = ['tile', 'field', 'well', 'experiment']
 WELL_COLUMNS = ['experiment', 'line', 'treatment', 'dose_um', 'well']
@@ -147,15 +183,16 @@ def to_level(
     res[[f'p_{c}' for c in classes]] = P = _combine(P, unit, combine)
     return res.assign(pred=np.array(classes, object)[P.argmax(1)])
 
-# %% ../nbs/api/06_evaluation.ipynb #2650686b
+# %% ../nbs/api/06_evaluation.ipynb #d0efb233
 def _ratio(a, b):
     "`a/b`, and nan where `b` is 0."
     with np.errstate(divide='ignore', invalid='ignore'): return np.where(b == 0, np.nan, a/np.where(b == 0, 1, b))
 
 def _average(x, w=None):
-    "The mean over classes of `x` `[r, k]`, weighted by `w`, over those classes where `x` is defined."
-    ok, w = ~np.isnan(x), np.ones_like(x) if w is None else w
-    return _ratio((np.where(ok, x, 0)*w).sum(1), (ok*w).sum(1))
+    "The mean over classes of `x` `[r, k]`, weighted by `w`, over those classes where `x` is defined; unweighted where all weights are 0."
+    ok = ~np.isnan(x)
+    x0, plain = np.where(ok, x, 0), _ratio(np.where(ok, x, 0).sum(1), ok.sum(1))
+    return plain if w is None else np.where((ok*w).sum(1) == 0, plain, _ratio((x0*w).sum(1), (ok*w).sum(1)))
 
 def _mcc(C):
     "Matthews correlation of confusion matrices `[r, k, k]`, for any number of classes; 0 where it is undefined, as in scikit-learn."
@@ -197,7 +234,7 @@ class _Ranks:
         lo, hi = np.searchsorted(seg, [a, b])
         return np.bincount((seg[lo:hi]-a)*width+unit[lo:hi], minlength=(b-a)*width).reshape(b-a, width).astype(float)
 
-# %% ../nbs/api/06_evaluation.ipynb #7c165f2a
+# %% ../nbs/api/06_evaluation.ipynb #bcdd0a24
 def _precision_sum(pos, tp, fp, V, W):
     "Over thresholds, the sum of new positives times precision, for weights `V` and `W` `[units, r]`."
     TP, all_ = tp.astype(V.dtype)@V, fp.astype(W.dtype)@W
@@ -222,11 +259,11 @@ def _rank_scores(self, W, block=256):
         M += pos.T@(self.nneg-fp+tie/2)
         ap += _precision_sum(pos, tp, fp, Vt, Wt)
         tp0, fp0 = tp[-1], fp[-1]
-    return _ratio(((V@M)*W).sum(1), P*N), np.where(N == 0, np.nan, _ratio(ap, P))
+    return _ratio(((V@M)*W).sum(1), P*N), _ratio(ap, P)
 
 _Ranks.scores = _rank_scores
 
-# %% ../nbs/api/06_evaluation.ipynb #6fca77f0
+# %% ../nbs/api/06_evaluation.ipynb #568fe9ec
 class _Parts:
     "All sums over units that the metrics are made of."
     def __init__(self, y, v, P, unit, classes, pos, bins=15):
@@ -246,9 +283,9 @@ class _Parts:
         k, n = len(self.classes), W@self.size
         out = _count_scores((W@self.C).reshape(-1, k, k), self.classes)
         if self.P is None: return out
-        r = {j: x.scores(W) for j, x in self.ranks.items()}
+        with threadpool_limits(1, 'blas'): r = {j: x.scores(W) for j, x in self.ranks.items()} # blocks are small: more threads wait for each other
         rank = {m: _average(np.stack([x[i] for x in r.values()], 1)) for i, m in enumerate(('roc_auc', 'average_precision'))}
-        out |= rank | dict(brier=W@self.loss[0]/n, log_loss=W@self.loss[1]/n, ece=np.abs(W@self.gap).sum(1)/n)
+        out |= rank | dict(brier=_ratio(W@self.loss[0], n), log_loss=_ratio(W@self.loss[1], n), ece=_ratio(np.abs(W@self.gap).sum(1), n))
         if k > 2: out |= {f'{m}[{self.classes[j]}]': x[i] for i, m in enumerate(('roc_auc', 'average_precision')) for j, x in r.items()}
         return out
 
@@ -344,13 +381,12 @@ class Metrics(Mapping):
     def __repr__(self): return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(f'\n- {s}' for s in self.notes)
     _repr_html_ = to_html
 
-# %% ../nbs/api/06_evaluation.ipynb #9f51e6a2
+# %% ../nbs/api/06_evaluation.ipynb #5c6363fd
 def _choose_by(preds, level, by, notes):
     "The level of the units to resample, said in `notes` where it is not the well."
     if by is None:
-        have = [l for l in LEVELS[LEVELS.index(level):] if _has(preds, l)]
-        by = 'well' if 'well' in have else have[0]
-        if LEVELS.index(by) < 2: notes.append(f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these intervals, which are therefore too narrow.')
+        by = next(l for l in ('well', 'field', 'experiment', 'tile') if _has(preds, l) and LEVELS.index(l) >= LEVELS.index(level))
+        if by in ('tile', 'field'): notes.append(f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these intervals, which are therefore too narrow.')
     if by not in LEVELS: raise ValueError(f'by={by!r} is unknown; it is one of {LEVELS}.')
     if LEVELS.index(by) < LEVELS.index(level): raise ValueError(f'by={by!r} is finer than level={level!r}: a {level} cannot be taken apart. Resample {level}s or something above them.')
     return by
@@ -366,11 +402,11 @@ def _group(unit, most, notes, by, seed):
     notes.append(f'{n:,} {by}s were joined at random into {most} groups, and whole groups were resampled.')
     return (np.random.default_rng(seed).permutation(n)%most)[unit]
 
-# %% ../nbs/api/06_evaluation.ipynb #0af1aec4
+# %% ../nbs/api/06_evaluation.ipynb #732210b9
 def metrics(
     preds:pd.DataFrame, # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
     level:str='tile', # what is judged: 'tile', 'field', 'well' or 'experiment'
-    by:str|None=None, # what is resampled, at least as coarse as `level`; None: wells, or the finest above them that the table names
+    by:str|None=None, # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
     combine:str='mean', # how tiles make a unit above the tile: 'mean', 'median', 'vote', or a function [n, k] -> [k]
     threshold:float|None=None, # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
     positive:str|None=None, # two classes: the positive one; None: the one that is not a known control
@@ -508,12 +544,15 @@ def plot_confusion(
     ax.set_title(_accuracy_title(C, None if given else _accuracy_only(preds, level, by, classes), level), fontsize=10 if style != 'small' else 8)
     return ax
 
-# %% ../nbs/api/06_evaluation.ipynb #dcaed16e
+# %% ../nbs/api/06_evaluation.ipynb #6475deae
+def _verdicts(preds, classes):
+    "The predictions without their probabilities: enough for accuracy, and fast."
+    return check_preds(preds, classes).drop(columns=[f'p_{c}' for c in classes], errors='ignore')
+
 def _accuracy_only(preds, level, by, classes):
-    "`metrics` without the probabilities where they are not needed, which saves the rank metrics."
+    "`metrics` for an accuracy, without the rank metrics where they can be left out."
     classes = class_names(preds, classes)
-    if level == 'tile': preds = check_preds(preds, classes).drop(columns=[f'p_{c}' for c in classes], errors='ignore')
-    return metrics(preds, level, by=by, classes=classes)
+    return metrics(_verdicts(preds, classes) if level == 'tile' else preds, level, by=by, classes=classes)
 
 def _accuracy_title(C, m, level):
     "The accuracy with its interval, and what was counted and resampled."
@@ -671,12 +710,10 @@ def gallery(
         if tiles.um_per_px: scale_bar(ax, tiles.um_per_px)
     return axs.flat[:len(table)]
 
-# %% ../nbs/api/06_evaluation.ipynb #c6dc42c7
+# %% ../nbs/api/06_evaluation.ipynb #ed564800
 def _heat(P, temperature):
     "Probabilities `[n, k]` with their logits divided by `temperature`."
-    z = np.log(np.clip(P, 1e-12, 1))/temperature
-    z = np.exp(z-z.max(1, keepdims=True))
-    return z/z.sum(1, keepdims=True)
+    return softmax(np.log(np.clip(P, 1e-12, 1))/temperature, axis=1)
 
 def calibrate(
     preds_valid:pd.DataFrame, # validation predictions with probabilities, one row a tile
@@ -860,7 +897,7 @@ def _own_train():
     from importlib import import_module
     return import_module('celldeath_nb.training').train
 
-# %% ../nbs/api/06_evaluation.ipynb #8bb6e8b1
+# %% ../nbs/api/06_evaluation.ipynb #b1dd7d3d
 def learning_curve(
     tiles, # Tiles with a column `split`: `.table`, `.subset(mask)`
     recipe, # the recipe of every training; its `seed` is replaced if it has one
@@ -891,7 +928,7 @@ def _judge(preds):
     "Accuracy with its interval on the test split, or on validation where there is none."
     part = next((s for s in ('test', 'valid') if 'split' in preds and (preds['split'] == s).any()), None)
     p = preds if part is None else preds[preds['split'] == part]
-    m = metrics(p.drop(columns=[c for c in p.columns if str(c).startswith('p_')]), classes=class_names(p))
+    m = _accuracy_only(p, 'tile', None, None)
     return dict(zip(('accuracy', 'low', 'high', 'split'), (m['accuracy'], *m.interval('accuracy'), part or 'all')))
 
 # %% ../nbs/api/06_evaluation.ipynb #610a4f5d
