@@ -403,7 +403,7 @@ def write_photo(
         b''.join(chunk(b'tEXt', k.encode()+b'\0'+v.encode()) for k, v in text.items()) +
         chunk(b'IDAT', b'\x78\x01'+body+struct.pack('>I', zlib.adler32(raw))) + chunk(b'IEND', b''))
 
-# %% ../nbs/api/00_simulate.ipynb #eca519b8
+# %% ../nbs/api/00_simulate.ipynb #f693b5d2
 def simulate_experiment(
     out:Path, # folder to make
     lines:tuple=('iPS1', 'U2OS', 'MCF7'), # names of cell lines
@@ -423,12 +423,14 @@ def simulate_experiment(
 )->Path: # the folder
     "Photographs of a whole experiment with their truth; the folder appears only when whole"
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
     rows = _plan(lines, treatments, hours, experiments, wells, sites, design, dose_um, seed, nuisance)
     workers = min(workers or os.cpu_count(), max(1, len(rows)//4))
     with new_folder(out) as folder:
         (Path(folder)/'truth').mkdir()
         jobs = (delayed(_write_one)(r, folder, size, um_per_px, effect, seed) for r in rows)
-        done = list(bar(Parallel(n_jobs=workers, return_as='generator')(jobs), total=len(rows), what='simulating'))
+        try: done = list(bar(Parallel(n_jobs=workers, return_as='generator')(jobs), total=len(rows), what='simulating'))
+        finally: get_reusable_executor().shutdown() # idle helpers would keep a notebook from ending for five minutes
         write_csv(pd.concat([t for t, _ in done], ignore_index=True), Path(folder)/'truth'/'cells.csv')
         write_csv(pd.DataFrame([s for _, s in done]), Path(folder)/'truth'/'fields.csv')
     return Path(out)
