@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['write_whole', 'new_folder', 'write_csv', 'read_csv', 'write_json', 'read_json', 'bar']
 
-# %% ../nbs/api/00_files.ipynb #11cdb5a9
-import json, os, shutil, tempfile
+# %% ../nbs/api/00_files.ipynb #49ba6886
+import json, os, shutil, sys, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,7 +142,7 @@ def read_json(
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise ValueError(f'{path} is damaged: it cannot be read as JSON ({e}). Make it again, or take a copy that is whole.') from None
 
-# %% ../nbs/api/00_files.ipynb #644d73da
+# %% ../nbs/api/00_files.ipynb #aad2b7cc
 def bar(
     it=None, # what to go through; None: a bar that is moved by hand with `.update(n)`
     total:int=None, # how many there will be, if `it` does not tell
@@ -150,4 +150,5 @@ def bar(
 ): # goes through the same things
     "Go through `it` with a progress bar that appears after two seconds."
     from tqdm.auto import tqdm
-    return tqdm(it, total=total, desc=what, delay=2, disable=bool(os.environ.get('IN_TEST')), leave=False)
+    often = .2 if sys.stderr.isatty() or 'ipykernel' in sys.modules else 20 # a log file wants a line now and then
+    return tqdm(it, total=total, desc=what, delay=2, mininterval=often, disable=bool(os.environ.get('IN_TEST')), leave=False)

@@ -48,7 +48,7 @@ def _picture(fig, alt):
 
 def _settings(d): return _html_table(pd.DataFrame(dict(setting=list(d), value=[', '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in d.values()])), index=False)
 
-# %% ../nbs/api/13_report.ipynb #31265e6e
+# %% ../nbs/api/13_report.ipynb #aaa9a397
 def _percent(m):
     lo, hi = m.interval('accuracy')
     return f'{m["accuracy"]:.1%} (95 % interval {lo:.1%} to {hi:.1%})' if np.isfinite([lo, hi]).all() else f'{m["accuracy"]:.1%}'
@@ -62,8 +62,9 @@ def answer(
     p = preds[preds.split == side]
     m, chance = metrics(p), p.label.value_counts(normalize=True).max()
     what = f'photographs held out ({held_out})' if side == 'test' and held_out else 'photographs held out for testing' if side == 'test' else 'validation photographs, which helped to choose the best epoch'
+    near = (' The interval holds what that guess would reach, so nothing was shown to be learned.' if m.interval('accuracy')[0] <= chance else '')
     return (f'On {what}, the network told {" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in {_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
-            f'Calling every tile by the commonest class would reach {chance:.1%}.')
+            f'Calling every tile by the commonest class would reach {chance:.1%}.{near}')
 
 # %% ../nbs/api/13_report.ipynb #4134a7c2
 def _warnings(checks):
@@ -96,16 +97,15 @@ def _inputs(table, problems):
     else: parts.append(_p('Every file that looks like a photograph was read.'))
     return _section('What went in', *parts)
 
-# %% ../nbs/api/13_report.ipynb #add72772
+# %% ../nbs/api/13_report.ipynb #eb24df59
 _sides = dict(valid='validation', test='test')
 
 def _results(run, preds):
     axs = plot_history(run.history)
     parts = [_picture(axs[0].figure, 'Loss and accuracy after each epoch. The network of the best epoch by validation loss is the one that was kept; every number on this page is its.')]
-    for s in ('valid', 'test'):
-        p = preds[preds.split == s]
-        if len(p): parts.append(_picture(plot_confusion(p).figure, f'Confusion matrix of {_sides[s]}: each row is a true class, each column what the network called it.'))
-    return _section('How training went, and what it reached', *parts)
+    shown = [_picture(plot_confusion(p).figure, f'Confusion matrix of {_sides[s]}: each row is a true class, each column what the network called it.')
+             for s in ('valid', 'test') if len(p := preds[preds.split == s])]
+    return _section('How training went, and what it reached', *parts, f'<div class="side">{"".join(shown)}</div>')
 
 def _numbers(preds):
     parts = []
@@ -135,11 +135,11 @@ def _made(run, steps):
     parts += [f'<details><summary>Machine and versions</summary>{_settings(info)}{_settings({k: v for k, v in env["versions"].items() if v})}</details>']
     return _section('How it was made', *parts)
 
-# %% ../nbs/api/13_report.ipynb #29564c3a
+# %% ../nbs/api/13_report.ipynb #5fa86056
 _style = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}h1{font-size:1.7rem}h2{margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
 table{border-collapse:collapse;font-size:.88rem;margin:.6rem 0}th,td{padding:.18rem .6rem;border-bottom:1px solid #e4e4e4;text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}figure{margin:1rem 0}img{max-width:100%}figcaption,.note{color:#555;font-size:.9rem}.answer{font-size:1.15rem}.bad,.good{border-left:6px solid;padding:.3rem 1rem;margin:1rem 0}
-.bad{border-color:#D55E00;background:#fdf1e9}.good{border-color:#009E73;background:#eef8f4}details{margin:.6rem 0}summary{cursor:pointer}'''
+.bad{border-color:#D55E00;background:#fdf1e9}.good{border-color:#009E73;background:#eef8f4}details{margin:.6rem 0}.side{display:flex;flex-wrap:wrap;gap:1rem}.side figure{flex:1 1 20rem}summary{cursor:pointer}'''
 
 def _words():
     terms = {'tile': 'a rectangular piece of a photograph; the network judges tiles', 'training, validation, test': 'photographs to learn from; to choose the best epoch; to ask once, at the end',
