@@ -292,12 +292,13 @@ def _pillow_pixels(im, path):
     if im.mode not in ('L','LA','RGB','RGBA','I','I;16','I;16B','I;16L','I;16N','F'): raise BadFile(path, f'color mode {im.mode}; save it as grey or RGB')
     return np.asarray(im),notes
 
-# %% ../nbs/api/02_fields.ipynb #bc29a334
+# %% ../nbs/api/02_fields.ipynb #43b521a3
 channels = {'red':0,'green':1,'blue':2}
 
 def _grey(a, path, channel, notes):
     "[height, width] of pixels that may have channels."
     if a.ndim==2: return a
+    if a.ndim!=3 or not 1<=a.shape[2]<=4: raise BadFile(path, f'pixels of the shape {a.shape}, not [height, width]')
     if a.shape[2] in (2,4):
         if (a[...,-1]!=np.iinfo(a.dtype).max).any(): raise BadFile(path, 'transparent pixels, whose color is not defined; save it without transparency')
         a = a[...,:-1]
@@ -313,7 +314,14 @@ def _colored(a, path, channel, notes):
     y = a.astype(np.float64)@np.array([.299,.587,.114])
     return y.round().astype(a.dtype) if a.dtype.kind in 'ui' else y
 
-# %% ../nbs/api/02_fields.ipynb #06bf325e
+# %% ../nbs/api/02_fields.ipynb #011eb540
+def _tifffile():
+    "The module, which is slow to import and talks to the console about odd files unless somebody listens."
+    import logging, tifffile
+    log = logging.getLogger('tifffile')
+    if not log.handlers: log.addHandler(logging.NullHandler())
+    return tifffile
+
 def _tiff_page(t, page, path):
     "The page to read of an open TIFF."
     n = len(t.pages)
@@ -324,9 +332,8 @@ def _tiff_page(t, page, path):
 
 def _tiff(b, path, page, max_mpx):
     "Pixels of a page of a TIFF, and notes."
-    import tifffile
     try:
-        with tifffile.TiffFile(io.BytesIO(b)) as t:
+        with _tifffile().TiffFile(io.BytesIO(b)) as t:
             p = _tiff_page(t, page, path)
             _check_strips(p, len(b), max_mpx, path)
             if p.bitspersample==1: raise BadFile(path, 'one bit a pixel; a mask, not a photograph?')
@@ -440,13 +447,12 @@ def _png_head(f, path, ph, page):
 
 def _scale(o): return o if 1e-3<=o<=100 else float('nan')
 
-# %% ../nbs/api/02_fields.ipynb #12c38367
+# %% ../nbs/api/02_fields.ipynb #e991f8f3
 _meters = {'m':1e6,'cm':1e4,'mm':1e3,'µm':1,'μm':1,'um':1,'micron':1,'microns':1,'nm':1e-3,'inch':25400,'\\u00B5m':1}
 
 def _tiff_head(f, path, ph, page):
-    import tifffile
     f.seek(0)
-    with tifffile.TiffFile(f, name=os.path.basename(path)) as t:
+    with _tifffile().TiffFile(f, name=os.path.basename(path)) as t:
         p = _tiff_page(t, page, path)
         ph.width,ph.height,ph.bits = p.imagewidth,p.imagelength,int(np.max(p.bitspersample))
         ph.color = p.photometric not in (0,1)
