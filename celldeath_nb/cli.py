@@ -319,15 +319,15 @@ def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
     if Path(filename).parent == Path(__file__).parent: typer.echo(f'Note: {message}', err=True)
 
-# %% ../nbs/api/14_cli.ipynb #fa3f922e
+# %% ../nbs/api/14_cli.ipynb #051d937c
 def main(
     args:list=None, # the words of the command line; None: those that were typed
 ):
     "Run the command and leave with its exit code: 0 done, 3 done but files were left out, 1 or 2 not done."
     warnings.showwarning = _note
     try: code = app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo('\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.', err=True)
-        code = 130
+    except SystemExit as e: code = e.code # how typer leaves when it is interrupted
+    except (KeyboardInterrupt, typer.Abort): code = 130
     except Exception as e: code = _say_error(e)
+    if code == 130: typer.echo('\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.', err=True)
     sys.exit(code or 0)

@@ -1,0 +1,253 @@
+"The command as a stranger meets it: every mistake is one paragraph, nothing half-written stays, and the road leads to a report."
+import os, re, subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from celldeath_nb.cli import main
+
+shared = Path(__file__).parents[2]/'shared'/'data'
+needs_shared = pytest.mark.skipif(not shared.is_dir(), reason='the real photographs (../shared/data) are not on this machine')
+
+
+def photo(path, seed=0, size=(96, 128)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(60, 200, size, dtype=np.uint8)).save(path)
+
+
+def name(treatment, site, experiment): return f'U2_{treatment}_1H_RGB_{site:04d}_{experiment}.png'
+
+
+def photographs(folder, treatments=('CPT', 'DMSO'), experiments=('N1', 'N2', 'N3'), n=4):
+    for e in experiments:
+        for t in treatments:
+            for i in range(n): photo(folder/name(f'{t}1', i+1, e), seed=hash((e, t, i)) % 2**32)
+    return folder
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    "Run the command in an empty folder: its exit code and what it said."
+    monkeypatch.chdir(tmp_path)
+    def f(*args):
+        code = 0
+        try: main([str(a) for a in args])
+        except SystemExit as e: code = e.code
+        out = capsys.readouterr()
+        assert 'Traceback' not in out.out+out.err
+        return code, out.out+out.err
+    return f
+
+
+def refused(res, *words):
+    code, said = res
+    assert code in (1, 2), said
+    for w in words: assert w in said, said
+
+
+def left(folder, *names): assert sorted(o.name for o in Path(folder).iterdir()) == sorted(names)
+
+
+@pytest.fixture(scope='module')
+def tiles(tmp_path_factory):
+    "A small store: three experiments, two treatments."
+    d = tmp_path_factory.mktemp('store')
+    with pytest.raises(SystemExit) as e: main(['slice', str(photographs(d/'photos')), '--out', str(d/'tiles'), '--grid', '1x1'])
+    assert e.value.code == 0
+    return d/'tiles'
+
+
+def test_empty_folder(call, tmp_path):
+    (tmp_path/'photos').mkdir()
+    refused(call('slice', 'photos', '--out', 'tiles'), 'photos')
+    left(tmp_path, 'photos')
+
+
+def test_folder_that_is_not_there(call, tmp_path):
+    refused(call('slice', 'nowhere', '--out', 'tiles'), 'nowhere')
+    left(tmp_path)
+
+
+def test_no_image_in_it(call, tmp_path):
+    (tmp_path/'photos').mkdir()
+    (tmp_path/'photos'/'notes.txt').write_text('none')
+    refused(call('slice', 'photos', '--out', 'tiles'), 'photos')
+    left(tmp_path, 'photos')
+
+
+def test_hidden_files_and_checkpoints_are_not_photographs(call, tmp_path):
+    p = photographs(tmp_path/'photos')
+    photo(p/'.ipynb_checkpoints'/name('CPT1', 9, 'N1'))
+    photo(p/'._U2_CPT1_1H_RGB_0009_N1.png')
+    (p/'.DS_Store').write_bytes(b'x')
+    code, said = call('slice', 'photos', '--out', 'tiles', '--grid', '1x1')
+    assert code == 0 and '24 tiles' in said, said
+
+
+def test_label_that_fits_no_file(call, tmp_path):
+    photographs(tmp_path/'photos')
+    refused(call('slice', 'photos', '--out', 'tiles', '--labels', 'CPT', 'vehicle'), 'vehicle')
+    left(tmp_path, 'photos')
+
+
+def test_two_labels_that_fit_one_file(call, tmp_path):
+    p = photographs(tmp_path/'photos', n=1)
+    photo(p/'U2_CPT1_DMSO_1H_RGB_0009_N1.png')
+    refused(call('slice', 'photos', '--out', 'tiles', '--labels', 'CPT', 'DMSO'), 'U2_CPT1_DMSO_1H_RGB_0009_N1.png')
+    left(tmp_path, 'photos')
+
+
+def test_well_number_belongs_to_the_treatment(call, tmp_path):
+    photographs(tmp_path/'photos')
+    code, said = call('slice', 'photos', '--out', 'tiles', '--grid', '1x1', '--labels', 'CPT', 'DMSO')
+    assert code == 0 and 'CPT: 12' in said and 'DMSO: 12' in said, said
+
+
+def test_truncated_photograph_is_left_out_and_named(call, tmp_path):
+    p = photographs(tmp_path/'photos')
+    bad = p/name('CPT1', 1, 'N1')
+    bad.write_bytes(bad.read_bytes()[:3000])
+    code, said = call('slice', 'photos', '--out', 'tiles', '--grid', '1x1')
+    assert code == 3 and bad.name in said and '23 tiles' in said, said
+    listed = pd.read_csv(tmp_path/'tiles'/'problems.csv')
+    assert listed.file.tolist() == [bad.name]
+
+
+def test_photographs_smaller_than_a_tile(call, tmp_path):
+    photographs(tmp_path/'photos')
+    refused(call('slice', 'photos', '--out', 'tiles', '--tile', '480x640'), '480', '96')
+    left(tmp_path, 'photos')
+
+
+@pytest.mark.parametrize('options', [('--grid', '2'), ('--tile', 'large'), ('--grid', '2x2', '--tile', '10x10')])
+def test_sizes_that_are_no_sizes(call, tmp_path, options):
+    photographs(tmp_path/'photos', n=1)
+    refused(call('slice', 'photos', '--out', 'tiles', *options), options[0])
+    left(tmp_path, 'photos')
+
+
+def test_one_class_only(call, tmp_path):
+    photographs(tmp_path/'photos', treatments=('CPT',))
+    assert call('slice', 'photos', '--out', 'tiles', '--grid', '1x1')[0] in (0, 1)
+    if (tmp_path/'tiles').exists(): refused(call('train', 'tiles', '--out', 'run'), 'CPT', 'class')
+    assert not (tmp_path/'run').exists()
+
+
+def test_class_missing_from_training_after_the_split(call, tmp_path):
+    p = photographs(tmp_path/'photos', treatments=('DMSO',))
+    for i in range(4): photo(p/name('CPT1', i+1, 'N3'), seed=90+i)
+    assert call('slice', 'photos', '--out', 'tiles', '--grid', '1x1')[0] == 0
+    refused(call('train', 'tiles', '--out', 'run', '--test', 'experiment=N3'), 'class')
+    left(tmp_path, 'photos', 'tiles')
+
+
+def test_held_out_experiment_that_does_not_exist(call, tiles, tmp_path):
+    refused(call('train', tiles, '--out', 'run', '--test', 'experiment=N9'), 'N9', 'N1', 'N3')
+    left(tmp_path)
+
+
+def test_output_that_exists(call, tiles, tmp_path):
+    for out in ('run', 'p.csv'): (tmp_path/out).mkdir() if out == 'run' else (tmp_path/out).write_text('mine')
+    refused(call('train', tiles, '--out', 'run'), 'run', '--overwrite')
+    refused(call('slice', tiles, '--out', 'run'), 'run', '--overwrite')
+    refused(call('demo', '--out', 'run'), 'run', '--overwrite')
+    refused(call('predict', 'run', tiles, '--out', 'p.csv'), 'p.csv', '--overwrite')
+    left(tmp_path, 'run', 'p.csv')
+    assert (tmp_path/'p.csv').read_text() == 'mine' and not list((tmp_path/'run').iterdir())
+
+
+def test_output_that_cannot_be_written(call, tmp_path):
+    photographs(tmp_path/'photos', n=1)
+    (tmp_path/'file').write_text('mine')
+    refused(call('slice', 'photos', '--out', 'file/tiles', '--grid', '1x1'), 'file')
+    left(tmp_path, 'photos', 'file')
+
+
+@pytest.mark.skipif(os.name == 'nt' or os.geteuid() == 0, reason='who may write anywhere cannot be refused')
+def test_output_in_a_folder_of_somebody_else(call, tmp_path):
+    (tmp_path/'theirs').mkdir(mode=0o555)
+    refused(call('demo', '--out', 'theirs/demo'), 'theirs')
+
+
+def test_no_gpu(call, tiles, tmp_path):
+    import torch
+    if torch.cuda.is_available(): pytest.skip('this machine has a GPU')
+    refused(call('train', tiles, '--out', 'run', '--device', 'cuda'), 'cuda', 'cpu')
+    left(tmp_path)
+
+
+def test_no_network(call, tiles, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setenv('HF_HOME', str(tmp_path/'hf'))
+    refused(call('train', tiles, '--out', 'run', '--weights', 'frozen'), 'scratch')
+    assert not (tmp_path/'run').exists()
+
+
+def test_words_that_do_not_fit(call, tiles, tmp_path):
+    refused(call('train', tiles, '--out', 'run', '--arch', 'resnet5O'), 'resnet50')
+    refused(call('train', tiles, '--out', 'run', '--lr', '1e-2', '1e-4'), 'lr')
+    refused(call('train', tiles, '--out', 'run', '--recipe', 'fast'), 'fast', 'quick')
+    refused(call('predict', tiles, tiles), 'model.json')
+    left(tmp_path)
+
+
+@pytest.fixture(scope='module')
+def run(tiles):
+    with pytest.raises(SystemExit) as e: main(['train', str(tiles), '--out', str(tiles.parent/'run'), '--epochs', '1', '--batch-size', '4', '--test', 'experiment=N3'])
+    assert e.value.code == 0
+    return tiles.parent/'run'
+
+
+def test_run_folder_is_whole(run):
+    assert {'recipe.json', 'history.csv', 'predictions.csv', 'metrics.json', 'environment.json', 'model', 'report.html', 'curves.png', 'confusion_test.png', 'confusion_valid.png'} <= {o.name for o in run.iterdir()}
+    assert not list(run.parent.glob('.run*'))
+
+
+def test_predict(call, run, tiles, tmp_path):
+    code, said = call('predict', run, tiles.parent/'photos', '--out', 'p.csv')
+    t = pd.read_csv(tmp_path/'p.csv')
+    assert code == 0 and len(t) == 24 and np.allclose(t.p_CPT+t.p_DMSO, 1), said
+    assert {'field', 'tile', 'pred'} <= set(t) and '24 tiles' in said
+
+
+def test_predict_on_photographs_of_another_size(call, run, tmp_path):
+    photo(tmp_path/'photos'/name('CPT1', 1, 'N1'), size=(40, 40))
+    refused(call('predict', run, 'photos'), '40')
+    left(tmp_path, 'photos')
+
+
+def test_unforeseen_error_is_one_paragraph_and_a_file(call, monkeypatch):
+    import celldeath_nb.cli as cli
+    monkeypatch.setattr(cli, '_free', lambda *a: {}['no such thing'])
+    code, said = call('demo')
+    log = Path(re.search(r'file (\S+\.log)', said).group(1))
+    assert code == 1 and 'KeyError' in said and 'no such thing' in log.read_text()
+    log.unlink()
+
+
+def test_interrupt(call, monkeypatch):
+    import celldeath_nb.cli as cli
+    def stop(*a): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, '_free', stop)
+    code, said = call('demo')
+    assert code == 130 and 'Interrupted' in said
+
+
+@needs_shared
+def test_the_real_photographs_are_not_to_be_believed(call, tmp_path):
+    code, said = call('demo', '--data', shared/'u2os', '--out', 'd', '--epochs', '1')
+    page = (tmp_path/'d'/'report.html').read_text(encoding='utf-8')
+    assert code == 0 and 'experiment nearly coincide' in said, said
+    assert 'Do not believe this accuracy yet' in page and 'experiment nearly coincide' in page and '<td class=n>22</td>' in page
+
+
+@needs_shared
+def test_labels_from_folders(call, tmp_path):
+    code, said = call('demo', '--data', shared/'celltype', '--out', 'd', '--epochs', '1', '--pattern', '{line}-{frame}.j-{cell}-{n}', '--group', 'frame')
+    assert code == 0 and '293A from HT1080' in said, said
+    t = pd.read_csv(tmp_path/'d'/'run'/'predictions.csv')
+    assert not set(t.frame[t.split == 'test']) & set(t.frame[t.split == 'valid'])
