@@ -7,10 +7,10 @@ __all__ = ['CONTROLS', 'LEVELS', 'WELL_COLUMNS', 'COMBINE', 'SHARES', 'FIXED_COL
            'check_preds', 'as_preds', 'unit_ids', 'to_level', 'wilson', 'Metrics', 'metrics', 'confusion',
            'class_colors', 'plot_confusion', 'collapse', 'turning_point', 'best_epoch', 'plot_history', 'worst_tiles',
            'gallery', 'calibrate', 'apply_temperature', 'calibration_table', 'plot_calibration', 'coverage_table',
-           'plot_coverage', 'Threshold', 'choose_threshold', 'learning_curve', 'PowerLaw', 'fit_power_law',
-           'plot_learning_curve', 'report_table']
+           'plot_coverage', 'Threshold', 'choose_threshold', 'apply_threshold', 'learning_curve', 'PowerLaw',
+           'fit_power_law', 'plot_learning_curve', 'report_table']
 
-# %% ../nbs/api/06_evaluation.ipynb #08a91339
+# %% ../nbs/api/06_evaluation.ipynb #a39d264e
 import tempfile
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
@@ -24,6 +24,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import norm, t as student_t
 from threadpoolctl import threadpool_limits
+from fastcore.basics import patch
 
 from .fields import scale_bar
 
@@ -92,7 +93,7 @@ def check_preds(
         if bad.any(): _refuse(out, bad, lambda i: f'{col} {out[col].iloc[i]!r} is none of the classes {classes}', 'Accuracy means nothing where the classes differ: map the labels first, or keep the other rows.')
     return out
 
-# %% ../nbs/api/06_evaluation.ipynb #06b8e0a3
+# %% ../nbs/api/06_evaluation.ipynb #2a62b2d9
 def _columns_there(table, names):
     "Refuse names of columns that the table lacks."
     lost = [c for c in names if c not in table]
@@ -104,6 +105,7 @@ def _two_from_one(table, score, positive):
     if positive is None or len(others) != 1: raise ValueError(f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth holds {sorted(set(table.label))}.')
     return pd.DataFrame({f'p_{positive}': table[score].astype(float), f'p_{others[0]}': 1-table[score].astype(float)})
 
+# %% ../nbs/api/06_evaluation.ipynb #b35d0ce5
 def as_preds(
     table:pd.DataFrame|str|Path, # a table, or a CSV file, one row a tile or image
     truth:str='label', # its column with the truth
@@ -149,7 +151,7 @@ def unit_ids(
     if level == 'tile': return np.arange(len(preds))
     return preds.groupby(_unit_columns(preds, level), dropna=False, sort=False, observed=True).ngroup().to_numpy()
 
-# %% ../nbs/api/06_evaluation.ipynb #7be7c67d
+# %% ../nbs/api/06_evaluation.ipynb #a1a8c63d
 COMBINE = dict(mean=lambda p: p.mean(0), median=lambda p: np.median(p, 0)/max(np.median(p, 0).sum(), 1e-300))
 
 def _combine(P, unit, combine):
@@ -163,6 +165,7 @@ def _combine(P, unit, combine):
     order = np.argsort(unit, kind='stable')
     return np.stack([f(p) for p in np.split(P[order], np.cumsum(np.bincount(unit, minlength=n))[:-1])])
 
+# %% ../nbs/api/06_evaluation.ipynb #f1f83905
 def to_level(
     preds:pd.DataFrame, # predictions, one row a tile
     level:str='field', # 'tile', 'field', 'well' or 'experiment'
@@ -234,7 +237,7 @@ class _Ranks:
         lo, hi = np.searchsorted(seg, [a, b])
         return np.bincount((seg[lo:hi]-a)*width+unit[lo:hi], minlength=(b-a)*width).reshape(b-a, width).astype(float)
 
-# %% ../nbs/api/06_evaluation.ipynb #bcdd0a24
+# %% ../nbs/api/06_evaluation.ipynb #56fc4e1f
 def _precision_sum(pos, tp, fp, V, W):
     "Over thresholds, the sum of new positives times precision, for weights `V` and `W` `[units, r]`."
     TP, all_ = tp.astype(V.dtype)@V, fp.astype(W.dtype)@W
@@ -249,7 +252,7 @@ def _rank_scores(self, W, block=256):
     "ROC AUC and average precision for weights `W` `[r, n]`."
     V, k = W[:,self.owners], len(self.owners)
     P, N = W@self.npos, W@self.nneg
-    narrow = np.float32 if len(W) > 500 else float # counts below 2**24 are exact in float32, which is twice as fast
+    narrow = np.float32 if len(W) > 500 else float # many resamples only give a spread: seven digits are enough, and twice as fast
     Vt, Wt = [np.ascontiguousarray(x.T, narrow) for x in (V, W)]
     tp0, fp0, M, ap = np.zeros(k), np.zeros(self.n), np.zeros((k, self.n)), np.zeros(len(W))
     for a in range(0, len(self.thr), block):
@@ -289,34 +292,53 @@ class _Parts:
         if k > 2: out |= {f'{m}[{self.classes[j]}]': x[i] for i, m in enumerate(('roc_auc', 'average_precision')) for j, x in r.items()}
         return out
 
-# %% ../nbs/api/06_evaluation.ipynb #c3527032
+# %% ../nbs/api/06_evaluation.ipynb #5700ae07
+def _strata(T):
+    "The stratum of each unit, from its rows of each true class `[n, k]`: its class, or a joint one."
+    s = np.where((T > 0).sum(1) == 1, T.argmax(1), -1)
+    names, counts = np.unique(s, return_counts=True)
+    s = np.where(np.isin(s, names[counts == 1]), -1, s)
+    if (s == -1).sum() == 1: s[s == -1] = names[counts.argmax()] if len(names) > 1 else -1
+    return np.unique(s, return_inverse=True)[1]
+
+def _weights(strata, n_boot, seed):
+    "Weights of the units in each resample, `[n_boot, n]`."
+    rng, W = np.random.default_rng(seed), np.ones((n_boot, len(strata)))
+    for s in np.unique(strata):
+        i = np.flatnonzero(strata == s)
+        k = len(i)
+        if k > 1: W[:,i] = rng.multinomial(k-1, np.full(k, 1/k), size=n_boot)*(k/(k-1))
+    return W
+
+# %% ../nbs/api/06_evaluation.ipynb #589338f8
 def _scale(m):
     "The scale on which metric `m` has no walls: there, back, and the slope there."
     if m in ('brier', 'log_loss'): return np.log, np.exp, lambda x: 1/x
     if m == 'mcc': return np.arctanh, np.tanh, lambda x: 1/(1-x*x)
     return lambda x: np.log(x/(1-x)), lambda z: 1/(1+np.exp(-z)), lambda x: 1/(x*(1-x))
 
-def _limits(m, x, sd, n, confidence):
-    "Lower and upper limit of metric `m` of value `x`, whose resamples of `n` units have the spread `sd`."
-    if n < 2 or not np.isfinite(x) or not np.isfinite(sd): return np.nan, np.nan
+def _limits(m, x, sd, n, dof, confidence):
+    "Lower and upper limit of metric `m` of value `x` and standard error `sd`, which rests on `n` units with `dof` degrees of freedom."
+    if dof < 1 or not np.isfinite(x) or not np.isfinite(sd): return np.nan, np.nan
     there, back, slope = _scale(m)
     low, high = -1. if m == 'mcc' else 0., np.inf if m in ('brier', 'log_loss') else 1.
     if sd > 1e-9 and low < x < high:
-        half = student_t.ppf((1+confidence)/2, n-1)*sd*np.sqrt(n/(n-1))*slope(x)
+        half = student_t.ppf((1+confidence)/2, dof)*sd*slope(x)
         return float(back(there(x)-half)), float(back(there(x)+half))
     if np.isinf(high): return np.nan, np.nan
     a, b = wilson((x-low)/(high-low)*n, n, confidence)
     return a*(high-low)+low, b*(high-low)+low
 
-def _boot(parts, values, units_of, confidence, n_boot, seed):
+def _boot(parts, values, confidence, n_boot, seed):
     "Lower and upper limit of every metric from resampling whole units, and the largest share of resamples that lacked a class."
-    rng = np.random.default_rng(seed)
-    W = rng.multinomial(parts.n, np.full(parts.n, 1/parts.n), size=n_boot).astype(float)
-    lim, empty = {}, 0.
-    for m, x in parts.scores(W).items():
-        x = x[~np.isnan(x)]
+    T = parts.C.reshape(parts.n, len(parts.classes), -1).sum(2)
+    strata, lim, empty = _strata(T), {}, 0.
+    behind = {f'recall[{c}]': T[:,j] > 0 for j, c in enumerate(parts.classes)}
+    for m, x in parts.scores(_weights(strata, n_boot, seed)).items():
+        x, units = x[~np.isnan(x)], behind.get(m, np.ones(parts.n, bool))
         if len(x): empty = max(empty, 1-len(x)/n_boot)
-        lim[m] = _limits(m, values[m], x.std() if len(x) > 1 else np.nan, units_of(m), confidence)
+        n = int(units.sum())
+        lim[m] = _limits(m, values[m], x.std() if len(x) > 1 else np.nan, n, n-len(np.unique(strata[units])), confidence)
     return lim, empty
 
 # %% ../nbs/api/06_evaluation.ipynb #995cfc5e
@@ -331,7 +353,7 @@ def wilson(
     mid, half = (p+z*z/(2*n))/(1+z*z/n), z*np.sqrt(p*(1-p)/n+z*z/(4*n*n))/(1+z*z/n)
     return float(max(mid-half, 0)), float(min(mid+half, 1))
 
-# %% ../nbs/api/06_evaluation.ipynb #45665236
+# %% ../nbs/api/06_evaluation.ipynb #6781c2bc
 SHARES = ('accuracy', 'recall[', 'precision[')
 
 def _shares(C, classes, confidence):
@@ -349,10 +371,10 @@ def _naive(arrays, C, classes, pos, bins, confidence, seed):
     out = {}
     for m, x in parts.scores(np.vstack([np.ones(g), 1-np.eye(g)])).items():
         ok = x[1:][~np.isnan(x[1:])]
-        out[m] = _limits(m, x[0], ok.std()*(g-1)/np.sqrt(g) if len(ok) > 1 else np.nan, g, confidence)
+        out[m] = _limits(m, x[0], ok.std()*np.sqrt(g-1) if len(ok) > 1 else np.nan, g, g-1, confidence)
     return out | _shares(C, classes, confidence)
 
-# %% ../nbs/api/06_evaluation.ipynb #e404508a
+# %% ../nbs/api/06_evaluation.ipynb #25069b65
 class Metrics(Mapping):
     "Numbers with intervals: a table, a mapping from a metric's name to its value, and everything that must be said beside them."
     def __init__(self, table, level, by, counts, classes, positive, notes, settings):
@@ -361,27 +383,41 @@ class Metrics(Mapping):
     def __getitem__(self, k): return float(self.table.loc[k, 'value'])
     def __iter__(self): return iter(self.table.index)
     def __len__(self): return len(self.table)
-    def interval(self, k, naive=False):
+    def interval(self,
+        k:str, # name of the metric
+        naive:bool=False, # True: the interval that takes every row for a replicate
+    ) -> tuple: # lower and upper limit
         "Lower and upper limit of metric `k`."
         return tuple(float(x) for x in self.table.loc[k, ['naive_low', 'naive_high'] if naive else ['low', 'high']])
-    def sentence(self, k='accuracy'):
+    def sentence(self,
+        k:str='accuracy', # name of the metric
+    ) -> str: # one sentence
         "Metric `k` with its interval and what was resampled, in plain words."
         lo, hi = self.interval(k)
-        return f"{k} {self[k]:.3f} (95 % interval {lo:.3f} to {hi:.3f}, resampling {self.counts['resampled']} {self.by}s)".replace('95 %', f"{self.settings['confidence']:.0%}".replace('%', ' %'))
-    def to_dict(self):
-        "Plain numbers, text and lists, ready for JSON; an undefined number is None."
-        rows = self.table.reset_index().astype(object)
-        rows = rows.where(rows.notna(), None).to_dict('records')
-        return dict(level=self.level, by=self.by, counts=self.counts, classes=self.classes, positive=self.positive, notes=self.notes, settings=self.settings, rows=rows)
-    def to_html(self):
-        "The table and its notes as HTML, with names escaped."
-        n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items())
-        notes = ''.join(f'<li>{escape(s)}</li>' for s in self.notes)
-        return f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: {escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
-    def __repr__(self): return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(f'\n- {s}' for s in self.notes)
-    _repr_html_ = to_html
+        return f"{k} {self[k]:.3f} ({100*self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling {self.counts['resampled']} {self.by}s)"
 
-# %% ../nbs/api/06_evaluation.ipynb #5c6363fd
+# %% ../nbs/api/06_evaluation.ipynb #e14d5b50
+@patch
+def to_dict(self:Metrics) -> dict: # `level`, `by`, `counts`, `classes`, `positive`, `notes`, `settings` and `rows`, one a metric
+    "Plain numbers, text and lists, ready for JSON; an undefined number is None."
+    rows = self.table.reset_index().astype(object)
+    rows = rows.where(rows.notna(), None).to_dict('records')
+    return dict(level=self.level, by=self.by, counts=self.counts, classes=self.classes, positive=self.positive, notes=self.notes, settings=self.settings, rows=rows)
+
+@patch
+def to_html(self:Metrics) -> str: # a fragment of HTML
+    "The table and its notes as HTML, with names escaped."
+    n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items())
+    notes = ''.join(f'<li>{escape(s)}</li>' for s in self.notes)
+    return f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: {escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
+
+@patch
+def __repr__(self:Metrics): return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(f'\n- {s}' for s in self.notes)
+
+@patch
+def _repr_html_(self:Metrics): return self.to_html()
+
+# %% ../nbs/api/06_evaluation.ipynb #92782ed3
 def _choose_by(preds, level, by, notes):
     "The level of the units to resample, said in `notes` where it is not the well."
     if by is None:
@@ -395,14 +431,28 @@ def _few(n, by, notes):
     "Say so where there are too few units for an interval."
     if n < 5: notes.append(f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see how much they differ, and 10 or more to see it well.')
 
-def _group(unit, most, notes, by, seed):
-    "Units joined at random into at most `most` groups."
+# %% ../nbs/api/06_evaluation.ipynb #eb4531d2
+def _mixed(preds, P, notes):
+    "Say so where the table holds several splits, or tiles twice, or no probabilities."
+    if P is None: notes.append('The table has no probabilities: only what follows from verdicts is given.')
+    splits = sorted(preds['split'].dropna().unique()) if 'split' in preds else []
+    if len(splits) > 1: notes.append(f'The table mixes the splits {", ".join(map(str, splits))}; choose one, as in preds[preds.split == "test"].')
+    n = int(preds.tile.duplicated().sum())
+    if n: notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
+
+def _group(unit, y, most, notes, by, seed):
+    "Units joined at random into at most `most` groups, of one true class as far as may be."
     n = int(unit.max())+1
     if n <= most: return unit
     notes.append(f'{n:,} {by}s were joined at random into {most} groups, and whole groups were resampled.')
-    return (np.random.default_rng(seed).permutation(n)%most)[unit]
+    of = np.zeros(n, int)
+    of[unit] = y
+    order = np.lexsort([np.random.default_rng(seed).random(n), of])
+    group = np.empty(n, int)
+    group[order] = np.arange(n)*most//n
+    return group[unit]
 
-# %% ../nbs/api/06_evaluation.ipynb #732210b9
+# %% ../nbs/api/06_evaluation.ipynb #39516db3
 def metrics(
     preds:pd.DataFrame, # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
     level:str='tile', # what is judged: 'tile', 'field', 'well' or 'experiment'
@@ -422,18 +472,18 @@ def metrics(
     preds = check_preds(preds, classes)
     by = _choose_by(preds, level, by, notes)
     units = to_level(preds, level, combine, classes)
-    y, v, P, pos = _arrays(units, classes, threshold, positive)
+    y, v, P, pos = _arrays(units, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
     unit = unit_ids(units, by)
     n = int(unit.max())+1
     _few(n, by, notes)
-    if P is None: notes.append('The table has no probabilities: only what follows from verdicts is given.')
-    arrays, grouped = (y, v, P), _group(unit, max_units, notes, by, seed)
-    table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, by == level, notes)
+    _mixed(preds, P, notes)
+    arrays, grouped = (y, v, P), _group(unit, y, max_units, notes, by, seed)
+    table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, n == len(units), notes)
     counts = {f'{l}s': int(unit_ids(preds, l).max())+1 for l in LEVELS if _has(preds, l)} | dict(units=len(units), resampled=n)
     settings = dict(combine=combine if isinstance(combine, str) else getattr(combine, '__name__', 'function'), threshold=threshold, n_boot=n_boot, confidence=confidence, bins=bins, seed=seed)
     return Metrics(table, level, by, counts, classes, classes[pos] if len(classes) == 2 else None, notes, settings)
 
-# %% ../nbs/api/06_evaluation.ipynb #20eed117
+# %% ../nbs/api/06_evaluation.ipynb #0bc03c11
 def _arrays(units, classes, threshold, positive):
     "Truth and verdict as class numbers `[n]`, probabilities `[n, k]` or None, and the number of the positive class."
     code = {c: i for i, c in enumerate(classes)}
@@ -450,8 +500,7 @@ def _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, 
     parts, k = _Parts(y, v, P, grouped, classes, pos, bins), len(classes)
     value = {m: x[0] for m, x in parts.scores(np.ones((1, parts.n))).items()}
     holds = {c: len(np.unique(grouped[y == j])) for j, c in enumerate(classes)}
-    units_of = lambda m: holds[m[m.index('[')+1:-1]] if m.startswith('recall[') else parts.n
-    lim, empty = _boot(parts, value, units_of, confidence, n_boot, seed)
+    lim, empty = _boot(parts, value, confidence, n_boot, seed)
     C = parts.C.sum(0).reshape(k, k)
     if independent: lim |= _shares(C, classes, confidence)
     if empty > .01: notes.append(f'Up to {empty:.0%} of the resamples lacked a class and were left out of the numbers that need it: more wells of each class are needed.')
@@ -517,7 +566,7 @@ def _names_of_two(classes, positive):
     pos = list(classes).index(positive_class(classes, positive))
     return [[f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)] for i in range(2)]
 
-# %% ../nbs/api/06_evaluation.ipynb #5133f216
+# %% ../nbs/api/06_evaluation.ipynb #9ebe1008
 def plot_confusion(
     preds:pd.DataFrame, # predictions, one row a tile; or a confusion matrix made by `confusion`
     ax:plt.Axes=None, # where to draw; a new figure of a size that suits the number of classes if not given
@@ -529,6 +578,7 @@ def plot_confusion(
 ) -> plt.Axes: # the axes drawn on
     "Counts and shares of each true class, true in rows and predicted in columns, with the accuracy and its interval above."
     given = preds.index.name == 'true'
+    if given and not np.array_equal(preds, np.round(preds)): raise ValueError('This confusion matrix holds shares; give counts: confusion(preds) without normalize=True. The figure shows both.')
     table = preds if given else confusion(preds, level, classes=classes)
     C, names = table.to_numpy(), [str(c) for c in table.columns]
     k, row = len(C), _ratio(table.to_numpy(), table.to_numpy().sum(1, keepdims=True))
@@ -562,7 +612,7 @@ def _accuracy_title(C, m, level):
     few = ', too few to trust' if m.counts['resampled'] < 5 else ''
     return f"accuracy {m['accuracy']:.1%} ({lo:.1%} to {hi:.1%})\n{n:,} {level}s; {m.counts['resampled']} {m.by}s resampled{few}"
 
-# %% ../nbs/api/06_evaluation.ipynb #307b622c
+# %% ../nbs/api/06_evaluation.ipynb #5db2cff2
 def _groups(preds, by, classes):
     "Which group each class belongs to: a dict."
     if isinstance(by, Mapping): groups = {str(k): str(v) for k, v in by.items()}
@@ -579,6 +629,7 @@ def _groups(preds, by, classes):
     if lost: raise ValueError(f'Nothing says to which group class {lost[0]!r} belongs. Give a dict from class to group.')
     return groups
 
+# %% ../nbs/api/06_evaluation.ipynb #96f3808a
 def collapse(
     preds:pd.DataFrame, # predictions, one row a tile
     by:str|Mapping='treatment', # a column that each class has one value of, a dict class -> group, or a function class -> group
@@ -622,7 +673,7 @@ def best_epoch(
     "The epoch of the lowest validation loss: the one whose weights are kept."
     return int(history.epoch.iloc[int(np.nanargmin(history.valid_loss.to_numpy(float)))])
 
-# %% ../nbs/api/06_evaluation.ipynb #6999621b
+# %% ../nbs/api/06_evaluation.ipynb #a740f8dc
 def _histories(history):
     "A list of history tables from one, several, or run objects that carry one."
     runs = history if isinstance(history, (list, tuple)) else [history]
@@ -638,6 +689,7 @@ def _curve(ax, hs, col, color, label):
     ax.plot(t.index, t['mean'], color=color, label=label)
     if len(hs) > 1: ax.fill_between(t.index, t['mean']-t['std'], t['mean']+t['std'], color=color, alpha=.2, lw=0)
 
+# %% ../nbs/api/06_evaluation.ipynb #d9ddee9e
 def plot_history(
     history:pd.DataFrame|list, # one row an epoch: `epoch`, `train_loss`, `valid_loss`, `accuracy`; or a list of such tables or runs
     axs:list|None=None, # two axes, for losses and accuracy; a new figure if not given
@@ -656,7 +708,7 @@ def plot_history(
     if turn is not None: axs[0].axvline(turn, color='#D55E00', ls=':', lw=1.5, label=f'validation loss turns at {turn}')
     axs[0].set(xlabel='epoch', ylabel='loss', title=f'loss, {len(hs)} runs, mean and sd' if len(hs) > 1 else 'loss')
     axs[1].set(xlabel='epoch', ylabel='accuracy', title='accuracy')
-    for ax in axs: ax.legend(fontsize=8)
+    for ax in axs: ax.legend(fontsize=7, framealpha=.6)
     return axs
 
 # %% ../nbs/api/06_evaluation.ipynb #26f2a617
@@ -710,7 +762,7 @@ def gallery(
         if tiles.um_per_px: scale_bar(ax, tiles.um_per_px)
     return axs.flat[:len(table)]
 
-# %% ../nbs/api/06_evaluation.ipynb #ed564800
+# %% ../nbs/api/06_evaluation.ipynb #4908f4b6
 def _heat(P, temperature):
     "Probabilities `[n, k]` with their logits divided by `temperature`."
     return softmax(np.log(np.clip(P, 1e-12, 1))/temperature, axis=1)
@@ -733,6 +785,7 @@ def calibrate(
         raise ValueError(f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more validation tiles, or leave the probabilities as they are.')
     return t
 
+# %% ../nbs/api/06_evaluation.ipynb #d4928dd3
 def apply_temperature(
     preds:pd.DataFrame, # predictions with probabilities, one row a tile
     temperature:float, # what `calibrate` gave
@@ -764,7 +817,7 @@ def calibration_table(
     t[['share_low', 'share_high']] = [wilson(s*n, n) for s, n in zip(t.share, t.n)]
     return t[['low', 'high', 'n', 'probability', 'share', 'share_low', 'share_high']]
 
-# %% ../nbs/api/06_evaluation.ipynb #88da3896
+# %% ../nbs/api/06_evaluation.ipynb #d598edcd
 def plot_calibration(
     preds:pd.DataFrame, # predictions with probabilities, one row a tile
     ax:plt.Axes|None=None, # where to draw; a new figure if not given
@@ -779,7 +832,7 @@ def plot_calibration(
     if ax is None: ax = plt.subplots(figsize=(4.2, 4.2), layout='constrained')[1]
     color = color or (class_colors(class_names(preds, classes))[of] if of else 'black')
     ax.bar((t.low+t.high)/2, .22*t.n/t.n.max(), 1/bins, color=color, alpha=.12, edgecolor='white')
-    for _, r in t.iterrows(): ax.text((r.low+r.high)/2, .22*r.n/t.n.max()+.01, f'{int(r.n):,}', ha='center', va='bottom', fontsize=6, color='#555555')
+    for _, r in t.iterrows(): ax.text((r.low+r.high)/2, .22*r.n/t.n.max()+.01, f'{r.n/1000:.1f}k' if t.n.max() >= 2000 else f'{int(r.n)}', ha='center', va='bottom', fontsize=6, color='#555555')
     err = np.abs(np.stack([t.share-t.share_low, t.share_high-t.share]))
     ax.plot([0, 1], [0, 1], color='#999999', lw=1, ls='--')
     ax.errorbar(t.probability, t.share, err, fmt='o-', ms=4, lw=1.2, capsize=2, color=color, label=label)
@@ -787,7 +840,7 @@ def plot_calibration(
     if label: ax.legend(fontsize=8, loc='upper left')
     return ax
 
-# %% ../nbs/api/06_evaluation.ipynb #137ff972
+# %% ../nbs/api/06_evaluation.ipynb #32b77cb4
 def coverage_table(
     preds:pd.DataFrame, # predictions with probabilities, one row a tile
     by:str|None=None, # what is resampled for the interval; None: wells if the table names them
@@ -801,15 +854,18 @@ def coverage_table(
     out = check_preds(preds, classes)
     y, v, P, _ = _arrays(out, classes, None, None)
     if P is None: raise ValueError('The predictions have no p_<class> columns, so no tile is more certain than another.')
-    unit = _group(unit_ids(out, _choose_by(out, 'tile', by, [])), 500, [], 'unit', seed)
+    unit = _group(unit_ids(out, _choose_by(out, 'tile', by, [])), y, 500, [], 'unit', seed)
     n, sure = int(unit.max())+1, P[np.arange(len(y)),v]
     thr = np.quantile(sure, 1-np.arange(1, points+1)/points, method='inverted_cdf')
     N, K = [np.stack([np.bincount(unit[sure >= t], w[sure >= t], n) for t in thr], 1) for w in (np.ones(len(y)), (y == v)*1.)]
-    W = np.random.default_rng(seed).multinomial(n, np.full(n, 1/n), size=n_boot)
+    strata = _strata(np.bincount(unit*len(classes)+y, minlength=n*len(classes)).reshape(n, -1))
+    W, used = _weights(strata, n_boot, seed), N > 0
     acc, boot = _ratio(K.sum(0), N.sum(0)), _ratio(W@K, W@N)
-    lim = [_limits('accuracy', a, np.nanstd(b), int((N[:,i] > 0).sum()), .95) for i, (a, b) in enumerate(zip(acc, boot.T))]
+    dof = [u.sum()-len(np.unique(strata[u])) for u in used.T]
+    lim = [_limits('accuracy', a, np.nanstd(b), int(u.sum()), d, .95) for a, b, u, d in zip(acc, boot.T, used.T, dof)]
     return pd.DataFrame(dict(coverage=N.sum(0)/len(y), threshold=thr, n=N.sum(0).astype(int), accuracy=acc)).join(pd.DataFrame(lim, columns=['low', 'high']))
 
+# %% ../nbs/api/06_evaluation.ipynb #36ebe750
 def plot_coverage(
     preds:pd.DataFrame, # predictions with probabilities, one row a tile
     ax:plt.Axes|None=None, # where to draw; a new figure if not given
@@ -879,6 +935,19 @@ def choose_threshold(
     out.on_validation = dict(sensitivity=float(tp[i]/hit.sum()), specificity=float(1-fp[i]/(~hit).sum()), n=len(y), level=level)
     return out
 
+# %% ../nbs/api/06_evaluation.ipynb #e989c5d7
+def apply_threshold(
+    preds:pd.DataFrame, # predictions of two classes with probabilities, one row a tile
+    threshold:float, # what `choose_threshold` gave
+    positive:str|None=None, # the positive class; None: the threshold's own, or the one that is not a known control
+    classes:list|None=None, # the two classes; all `p_` columns if not given
+) -> pd.DataFrame: # a copy with new verdicts
+    "Predictions with the verdicts that a threshold gives."
+    classes = class_names(preds, classes)
+    out = check_preds(preds, classes)
+    _, v, _, _ = _arrays(out, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
+    return out.assign(pred=np.array(classes, object)[v])
+
 # %% ../nbs/api/06_evaluation.ipynb #356d12b2
 def _shares_of(table, fractions, group, seed):
     "For each fraction a mask of rows: nested shares of the training groups of each label, and all of validation and test."
@@ -897,7 +966,7 @@ def _own_train():
     from importlib import import_module
     return import_module('celldeath_nb.training').train
 
-# %% ../nbs/api/06_evaluation.ipynb #b1dd7d3d
+# %% ../nbs/api/06_evaluation.ipynb #84c7f071
 def learning_curve(
     tiles, # Tiles with a column `split`: `.table`, `.subset(mask)`
     recipe, # the recipe of every training; its `seed` is replaced if it has one
@@ -919,6 +988,7 @@ def learning_curve(
                 rows.append(dict(fraction=f, seed=seed) | _sizes(tiles.table[mask]) | _judge(run.preds))
     return pd.DataFrame(rows).sort_values(['fraction', 'seed'], ignore_index=True)
 
+# %% ../nbs/api/06_evaluation.ipynb #b48088a9
 def _sizes(table):
     "How many tiles, photographs and wells the training part of a table has."
     t = table[table['split'] == 'train']
@@ -931,7 +1001,7 @@ def _judge(preds):
     m = _accuracy_only(p, 'tile', None, None)
     return dict(zip(('accuracy', 'low', 'high', 'split'), (m['accuracy'], *m.interval('accuracy'), part or 'all')))
 
-# %% ../nbs/api/06_evaluation.ipynb #610a4f5d
+# %% ../nbs/api/06_evaluation.ipynb #51214e98
 _exponents = np.linspace(.02, 2.5, 200)
 
 def _fit(n, E, w):
@@ -949,21 +1019,26 @@ def _fit(n, E, w):
         best[better], out[better] = sse[better], np.stack([a, np.full(len(E), b), c], 1)[better]
     return out
 
+# %% ../nbs/api/06_evaluation.ipynb #cece2d02
 class PowerLaw:
     "Errors that fall with the number of training images: `error = a*n**-b + c`, with 1,000 redrawn fits for intervals."
     def __init__(self, fit, draws, n): self.a, self.b, self.c, self.draws, self.n = *map(float, fit), draws, n
-    def accuracy(self, n):
+    def accuracy(self,
+        n:list, # numbers of images
+    ) -> tuple: # accuracy, lower and upper limit, an array each
         "Fitted accuracy at `n` images, with its 95 % interval: three arrays."
         n, f = np.atleast_1d(np.asarray(n, float)), lambda p: 1-p[:,:1]*n[None]**-p[:,1:2]-p[:,2:]
         return f(np.array([[self.a, self.b, self.c]]))[0], *np.quantile(f(self.draws), [.025, .975], axis=0)
-    def needed(self, accuracy):
+    def needed(self,
+        accuracy:float, # the accuracy wanted, 0 to 1
+    ) -> tuple: # number of images, lower and upper limit
         "Images needed for an accuracy, with its 95 % interval; infinite where the fit levels off below it."
         def solve(p):
             left = 1-accuracy-p[:,2]
             return np.where(left > 0, (p[:,0]/np.where(left > 0, left, 1))**(1/p[:,1]), np.inf)
         return float(solve(np.array([[self.a, self.b, self.c]]))[0]), *(float(x) for x in np.quantile(solve(self.draws), [.025, .975], method='nearest'))
 
-# %% ../nbs/api/06_evaluation.ipynb #85d25a30
+# %% ../nbs/api/06_evaluation.ipynb #116f37cf
 def fit_power_law(
     curve:pd.DataFrame, # what `learning_curve` gave: `accuracy`, a column of counts, and `low`, `high` if known
     x:str='fields', # the column of counts: 'fields', 'wells' or 'tiles'
@@ -982,6 +1057,7 @@ def fit_power_law(
     again = mean+np.random.default_rng(seed).normal(0, 1, (draws, len(n)))*sd
     return PowerLaw(fit, _fit(n, np.clip(again, 0, 1), w), n)
 
+# %% ../nbs/api/06_evaluation.ipynb #425ed79c
 def plot_learning_curve(
     curve:pd.DataFrame, # what `learning_curve` gave
     ax:plt.Axes|None=None, # where to draw; a new figure if not given

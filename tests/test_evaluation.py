@@ -167,6 +167,8 @@ def test_tables_that_lack_things():
     for bad in (df[:0], df.drop(columns=['p_CPT', 'p_DMSO']), df.drop(columns='p_DMSO').assign(pred='DMSO')):
         with pytest.raises(ValueError): ev.metrics(bad)
     one = ev.metrics(df[:1])
+    assert 'mixes the splits' in ev.metrics(df.assign(split=['train', 'test']*24)).notes[-1]
+    assert 'repeat a tile' in ev.metrics(pd.concat([df, df])).notes[-1]
     assert one['accuracy'] in (0, 1) and 'do not trust' in ' '.join(one.notes)
 
 
