@@ -743,7 +743,7 @@ def _pictures(tiles, table):
     if lost: raise ValueError(f'{len(lost)} of {len(table)} tiles are not in this store, the first is {lost[0]!r}. Open the store that the predictions were made from.')
     return tiles[at[table.tile].to_list()]
 
-# %% ../nbs/api/06_evaluation.ipynb #4a5af44f
+# %% ../nbs/api/06_evaluation.ipynb #5dbee946
 def gallery(
     tiles, # Tiles: `tiles[[i, j]]` gives uint8 `[2, h, w]`, `tiles.table` has a column `tile`, `tiles.um_per_px`
     table:pd.DataFrame, # the rows to show, found by their `tile`; what `worst_tiles` gives
@@ -754,7 +754,7 @@ def gallery(
     "Tiles as pictures with a scale bar, truth, verdict, probability, and where each comes from."
     pics = _pictures(tiles, table)
     rows, (h, w) = -(-len(table)//cols), pics.shape[1:3]
-    fig, axs = plt.subplots(rows, cols, figsize=(cols*width, rows*(width*h/w+.36)), layout='constrained', squeeze=False)
+    fig, axs = plt.subplots(rows, cols, figsize=(cols*width, rows*(width*h/w+.45)), layout='constrained', squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, pic, (_, r) in zip(axs.flat, pics, table.iterrows()):
         ax.imshow(pic, cmap='gray', vmin=0, vmax=255)
