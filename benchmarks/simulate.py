@@ -1,0 +1,181 @@
+"""What the simulated microscope reaches: speed, realism beside the real photographs, no shortcut, learnable in order.
+
+    python benchmarks/simulate.py [speed] [realism] [shortcut] [learn] [--photos ../shared/data/u2os] [--small]
+
+Without a part named, all run. Each part prints its table and stores it in benchmarks/results/simulate_<part>.csv.
+Nothing measured here is a statement about cells."""
+import argparse, os, resource, subprocess, sys, tempfile, time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+root = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(root))
+from celldeath_nb import simulate as S
+from celldeath_nb.simulate import cell_lines, simulate_experiment, simulate_field
+
+def keep(df, part):
+    print(f'\n{part}\n{df.to_string(index=False)}', flush=True)
+    (root/'benchmarks'/'results').mkdir(exist_ok=True)
+    df.to_csv(root/'benchmarks'/'results'/f'simulate_{part}.csv', index=False, lineterminator='\n')
+
+def wilson(k, n):
+    from statsmodels.stats.proportion import proportion_confint
+    return tuple(np.round(proportion_confint(k, n, method='wilson'), 3))
+
+def chance(n):
+    "The 95 % interval of the accuracy that guessing gives on `n` pictures of two equally frequent classes"
+    from scipy.stats import binom
+    return tuple(np.round(binom.ppf([.025, .975], n, .5)/n, 3))
+
+# ---- speed
+
+def one_core(line, size, runs):
+    "Median seconds and the peak memory of a fresh process on one core"
+    code = (f"import time,resource; from celldeath_nb.simulate import simulate_field as s; s({line!r}, size={size}); t=[]\n"
+            f"for i in range({runs}):\n  a=time.perf_counter(), time.process_time(); _,u=s({line!r}, size={size}, seed=i, nuisance=dict(density=1.2)); t.append((time.perf_counter()-a[0], time.process_time()-a[1]))\n"
+            "w,c=(sorted(x)[len(t)//2] for x in zip(*t)); print(w, c, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024, len(u.table))")
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(root)}
+    pin = ['taskset', '-c', '0'] if sys.platform == 'linux' else []
+    return [float(o) for o in subprocess.run(pin+[sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout.split()]
+
+def speed(args):
+    rows = []
+    for line, size, aim in (('U2OS', (960, 1280), 1.), ('H9', (960, 1280), 1.), ('U2OS', (480, 640), .25), ('H9', (480, 640), .25)):
+        wall, cpu, mb, cells = one_core(line, size, 3 if args.small else 7)
+        rows.append(dict(line=line, size=f'{size[0]}x{size[1]}', cells=int(cells), seconds=round(wall, 3), cpu_seconds=round(cpu, 3), peak_mb=round(mb), aim_seconds=aim))
+    for workers in (1, None):
+        with tempfile.TemporaryDirectory() as d:
+            t = time.perf_counter()
+            simulate_experiment(Path(d)/'set', lines=('U2OS',), experiments=4, wells=2, sites=1 if args.small else 3, workers=workers)
+            n = len(list((Path(d)/'set').glob('*.png')))
+        rows.append(dict(line='U2OS', size=f'{n} x 480x640, workers={workers or os.cpu_count()}', seconds=round(time.perf_counter()-t, 2)))
+    keep(pd.DataFrame(rows), 'speed')
+
+# ---- realism
+
+def spectrum(a, bins=24):
+    "Log10 of the radially averaged power spectrum under a Hann window"
+    h = np.hanning(a.shape[0])[:, None]*np.hanning(a.shape[1])
+    f = np.hypot(np.fft.fftfreq(a.shape[0])[:, None], np.fft.rfftfreq(a.shape[1])[None])
+    power = np.abs(np.fft.rfft2((a-a.mean())*h))**2/(h**2).sum()
+    which = np.digitize(f.ravel(), np.geomspace(.004, .5, bins+1))
+    return np.array([np.log10(power.ravel()[which == i].mean()) for i in range(1, bins+1)])
+
+def look(a):
+    "Everything about one photograph that is compared"
+    from scipy.ndimage import uniform_filter
+    a = a.astype(float)
+    m = uniform_filter(a, 32)
+    sd = np.sqrt(np.clip(uniform_filter(a*a, 32)-m*m, 0, None))[16:-16:16, 16:-16:16]
+    gy, gx = np.gradient(a)
+    return dict(spectrum=spectrum(a), local_sd=sd.ravel(), gradient=np.hypot(gy, gx)[::7, ::7].ravel(), mean=a.mean(), sd=a.std(), patches=patches(a))
+
+def patches(a, n=40, size=32):
+    "Texture features of `n` patches of 32x32: sd, skewness, kurtosis, gradients, and energies of six bands"
+    from scipy.ndimage import gaussian_filter
+    from scipy.stats import kurtosis, skew
+    rng = np.random.default_rng(0)
+    bands = [gaussian_filter(a, s)-gaussian_filter(a, 2*s) for s in (.5, 1, 2, 4)]+[a-gaussian_filter(a, .5)]
+    out = []
+    for y, x in zip(rng.integers(0, a.shape[0]-size, n), rng.integers(0, a.shape[1]-size, n)):
+        w = np.s_[y:y+size, x:x+size]
+        p = a[w]; gy, gx = np.gradient(p); g = np.hypot(gy, gx)
+        out.append([p.std(), skew(p, None), kurtosis(p, None), g.mean(), g.std(), np.corrcoef(p[:, 1:].ravel(), p[:, :-1].ravel())[0, 1]]+[b[w].std() for b in bands]+[kurtosis(b[w], None) for b in bands])
+    return np.nan_to_num(out)
+
+def distance(A, B):
+    from scipy.stats import wasserstein_distance
+    pool = lambda X, k: np.concatenate([x[k] for x in X])
+    d = dict(spectrum=np.abs(np.mean([a['spectrum'] for a in A], 0)-np.mean([b['spectrum'] for b in B], 0)).mean())
+    d |= {k: wasserstein_distance(pool(A, k), pool(B, k)) for k in ('local_sd', 'gradient')}
+    return {k: round(float(v), 3) for k, v in (d | {k: abs(np.mean([a[k] for a in A])-np.mean([b[k] for b in B])) for k in ('mean', 'sd')}).items()}
+
+def auc(A, B):
+    "Forest on patches, grouped by photograph, 5 folds: how well A is told from B"
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    X = np.concatenate([o['patches'] for o in A+B]); g = np.repeat(np.arange(len(A+B)), [len(o['patches']) for o in A+B]); y = g >= len(A)
+    p = cross_val_predict(RandomForestClassifier(200, min_samples_leaf=3, n_jobs=-1, random_state=0), X, y, groups=g, cv=StratifiedGroupKFold(5, shuffle=True, random_state=0), method='predict_proba')[:, 1]
+    return round(roc_auc_score(y, p), 3)
+
+def realism(args):
+    from PIL import Image
+    files = sorted(Path(args.photos).glob('U2_*.png'))
+    if not files: return print(f'realism: left out, no photographs in {args.photos}')
+    real = {f.name: look(np.asarray(Image.open(f))) for f in files}
+    n1, n3 = ([v for k, v in real.items() if e in k] for e in ('N1.png', 'N3.png'))
+    plan = S._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 8, 1, 1 if args.small else 3, (10.,), 'balanced', 0, {})
+    sim = [look(simulate_field('U2OS', r['treatment'], 1, r['dose_um'] or None, seed=i, nuisance=r['nuisance'])[0]) for i, r in enumerate(plan)]
+    every = list(real.values())
+    pairs = {'real N1, real N3': (n1, n3), 'simulated, real': (sim, every), 'simulated, real N1': (sim, n1), 'simulated, real N3': (sim, n3)}
+    keep(pd.DataFrame([dict(compared=k, n=f'{len(a)}, {len(b)}', **distance(a, b), patch_auc=auc(a, b)) for k, (a, b) in pairs.items()]), 'realism')
+
+# ---- no shortcut
+
+def first_order(a): return np.r_[a.mean(), a.std(), np.percentile(a, [1, 5, 25, 50, 75, 95, 99])]
+
+def held_out(X, y, e):
+    "Right or wrong for each picture, by a logistic regression that has seen the other experiments"
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    ok = np.zeros(len(y), bool)
+    for t in np.unique(e): ok[e == t] = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(X[e != t], y[e != t]).predict(X[e == t]) == y[e == t]
+    return ok
+
+def shortcut(args):
+    from PIL import Image
+    rows = []
+    for design, hour in (('balanced', 1), ('balanced', 3), ('confounded', 1), ('wells', 1)):
+        with tempfile.TemporaryDirectory() as d:
+            out = simulate_experiment(Path(d)/'set', lines=tuple(cell_lines), hours=(hour,), wells=2, sites=1 if args.small else 2, design=design, seed=1)
+            f = pd.read_csv(out/'truth'/'fields.csv')
+            X = np.array([first_order(np.asarray(Image.open(out/o))) for o in f.file])
+        y, e = (f.treatment == 'CPT').to_numpy(), f.experiment.to_numpy()
+        ok = held_out(X, y, e)
+        for name, m in [('each held out once', np.ones(len(y), bool)), ('N4', e == 'N4')]:
+            rows.append(dict(design=design, hour=hour, held_out=name, n=int(m.sum()), accuracy=round(ok[m].mean(), 3), chance_95=chance(m.sum())))
+    keep(pd.DataFrame(rows), 'shortcut')
+
+# ---- learnable, in order
+
+def taught(folder, where):
+    "Predictions for the held-out experiment N4 of a network trained on the others by `Recipe.quick()`, and the seconds it took"
+    from celldeath_nb.fields import read_fields
+    from celldeath_nb.splits import split_by
+    from celldeath_nb.tiles import cut_tiles
+    from celldeath_nb.training import Recipe, train
+    tiles = split_by(cut_tiles(read_fields(folder, labels=['CPT', 'DMSO']), where/'tiles', grid=(2, 2)), test={'experiment': 'N4'}, valid=.15)
+    t = time.perf_counter()
+    p = train(tiles, Recipe.quick(), where/'run').preds
+    q = p[p.split == 'test'].copy()
+    q['ok'], q['n_train'], q['seconds'] = q.pred == q.label, int((p.split == 'train').sum()) or int((tiles.table.split == 'train').sum()), round(time.perf_counter()-t)
+    return q.assign(kind=[cell_lines[o].kind for o in q.line])
+
+def counted(q, **name):
+    return dict(**name, n=len(q), accuracy=round(q.ok.mean(), 3), wilson_95=wilson(q.ok.sum(), len(q)), chance_95=chance(len(q)), n_train=int(q.n_train.iloc[0]), seconds=int(q.seconds.iloc[0]))
+
+def learn(args):
+    rows, sites = [], 1 if args.small else 2
+    def run(name, **kw):
+        with tempfile.TemporaryDirectory() as d:
+            kw = dict(lines=tuple(cell_lines), wells=2, sites=sites, seed=3) | kw
+            q = taught(simulate_experiment(Path(d)/'set', **kw), Path(d))
+        rows.append(counted(q, set=name, group='all'))
+        rows.extend(counted(g, set=name, group=k) for k, g in q.groupby('kind'))
+    for hour in (1, 2, 3): run(f'{hour} h', hours=(hour,))
+    for dose in (.1, 1., 10.): run(f'{dose:g} uM, 2 h', hours=(2,), dose_um=dose)
+    run('no effect, 1 h', effect=0.)
+    keep(pd.DataFrame(rows), 'learn')
+
+if __name__ == '__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('parts', nargs='*', help='speed, realism, shortcut, learn; none: all')
+    ap.add_argument('--photos', default=str(root.parent/'shared'/'data'/'u2os'))
+    ap.add_argument('--small', action='store_true', help='fewer pictures, to see that it works')
+    args = ap.parse_args()
+    os.environ.setdefault('IN_TEST', '1') # no progress bars
+    for part in args.parts or ('speed', 'realism', 'shortcut', 'learn'): dict(speed=speed, realism=realism, shortcut=shortcut, learn=learn)[part](args)
