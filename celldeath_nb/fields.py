@@ -17,7 +17,7 @@ except ImportError: from zlib import crc32, decompressobj
 # %% auto #0
 __all__ = ['image_exts', 'vendor_exts', 'max_bytes', 'channels', 'line_names', 'treatment_names', 'parts_of_name', 'BadFile',
            'StopWork', 'list_images', 'Photo', 'file_checksum', 'read_photo', 'to_uint8', 'read_image', 'read_header',
-           'parse_name', 'explain_names', 'read_fields', 'field_quality', 'cell_share', 'scale_bar', 'show_fields']
+           'parse_name', 'explain_names', 'read_fields', 'field_quality', 'cell_area', 'scale_bar', 'show_fields']
 
 # %% ../nbs/api/02_fields.ipynb #e25ded2d
 class BadFile(ValueError):
@@ -121,7 +121,7 @@ def _read_bytes(path):
     if len(b)!=st.st_size or (now.st_size,now.st_mtime_ns)!=(st.st_size,st.st_mtime_ns): raise BadFile(path, 'changed while it was read')
     return b,st
 
-# %% ../nbs/api/02_fields.ipynb #034a6cc7
+# %% ../nbs/api/02_fields.ipynb #081d495e
 _magic = ((b'\x89PNG\r\n\x1a\n','PNG'), (b'\xff\xd8\xff','JPEG'), (b'BM','BMP'), (b'II*\0','TIFF'), (b'MM\0*','TIFF'), (b'II+\0','TIFF'), (b'MM\0+','TIFF'), (b'GIF8','GIF'))
 _others = ((b'%PDF','a PDF file'), (b'PK\3\4','a zip archive'), (b'\x1f\x8b','a gzip archive'), (b'ISCAM','a Zeiss CZI file'), (b'ZISRAW','a Zeiss CZI file'), (b'\xda\xce\xbe\n','a Nikon ND2 file'))
 
@@ -133,7 +133,7 @@ def _kind(b, path):
     raise BadFile(path, f'not an image: this is {_what(b, path)}')
 
 def _what(b, path):
-    if Path(path).suffix.lower() in vendor_exts: return "a microscope's own format; export it as TIFF, or install celldeath_nb[microscopes]"
+    if Path(path).suffix.lower() in vendor_exts: return "a microscope's own format; export it as TIFF with the microscope's program"
     for m,k in _others:
         if b.startswith(m): return k
     head = b[:300].lstrip().lower()
@@ -210,7 +210,7 @@ def _quick_png(parts, w, h, path):
     a = np.frombuffer(raw, np.uint8).reshape(h, w+1)
     return None if a[:,0].any() else a[:,1:]
 
-# %% ../nbs/api/02_fields.ipynb #1a053086
+# %% ../nbs/api/02_fields.ipynb #edd91d65
 def _png(b, path, max_mpx):
     "Pixels of a PNG as they are stored, and notes."
     w,h,bits,kind,lace = _ihdr(b, path)
@@ -228,6 +228,7 @@ def _png(b, path, max_mpx):
     a,notes = _pillow(_plain_png(v, chunks), path, 'PNG', max_mpx)
     return a,notes+([] if ended else ['its end is missing, the pixels are whole'])
 
+# %% ../nbs/api/02_fields.ipynb #86acee36
 def _plain_png(v, chunks):
     "The PNG with nothing but what makes its pixels."
     keep = [v[s-8:e+4] for k,s,e in chunks if k not in (b'gAMA',b'iCCP',b'cHRM')]
@@ -345,10 +346,20 @@ def _check_strips(p, n, max_mpx, path):
     _check_size(p.imagewidth, p.imagelength, max_mpx, path)
     if not p.dataoffsets or any(o+c>n for o,c in zip(p.dataoffsets,p.databytecounts)): raise BadFile(path, 'truncated: its pixels lie beyond its end; copy the file again')
 
-# %% ../nbs/api/02_fields.ipynb #90cf8dbf
+# %% ../nbs/api/02_fields.ipynb #ee2311d1
+def _zip_is_whole(p, b, path):
+    "True, or `BadFile` if a zip-compressed page has fewer bytes than pixels; tifffile would fill them with zeros."
+    rows,cols = (p.tilelength,p.tilewidth) if p.is_tiled else (p.rowsperstrip,p.imagewidth)
+    full = rows*cols*(p.samplesperpixel if p.planarconfig==1 else 1)*p.dtype.itemsize
+    for k,(o,n) in enumerate(zip(p.dataoffsets,p.databytecounts)):
+        last = not p.is_tiled and (k+1)%(-(-p.imagelength//rows))==0
+        want = full//rows*((p.imagelength-1)%rows+1) if last else full
+        if len(zlib.decompressobj().decompress(b[o:o+n], want))<want: raise BadFile(path, 'truncated: it holds fewer pixels than it says')
+    return True
+
 def _tiff_pixels(p, b, path, page, max_mpx):
     "Pixels of the page `p`: by tifffile where it can, otherwise by Pillow."
-    plain = p.photometric in (0,1,2) and p.compression in (1,8,32946,5,32773) 
+    plain = p.photometric in (0,1,2) and (p.compression==1 or p.compression in (8,32946) and _zip_is_whole(p, b, path))
     if plain:
         try: a = p.asarray()
         except ValueError as e:
@@ -514,7 +525,7 @@ def _stem(name):
     m = _tile_end.match(stem)
     return (os.path.splitext(m['photo'])[0],(int(m['row']),int(m['col']))) if m else (stem,None)
 
-# %% ../nbs/api/02_fields.ipynb #1633e7fc
+# %% ../nbs/api/02_fields.ipynb #fe0d6b5e
 def _part(s, lines, treatments):
     "What the part `s` of a name says, as a dict; None if it says nothing that is known."
     S = s.upper()
@@ -528,6 +539,7 @@ def _part(s, lines, treatments):
         if S.startswith(k) and (m:=re.fullmatch(r'(\d*)|(\d+(?:\.\d+)?)UM', S[len(k):])):
             return dict(treatment=treatments[k], **(dict(well=m[1]) if m[1] else {}), **(dict(dose_um=float(m[2])) if m[2] else {}))
 
+# %% ../nbs/api/02_fields.ipynb #1936d321
 def _part_or_parts(s, *known):
     "The part `s`, also with hyphens in it (MCF-7) or as parts between hyphens."
     p = _part(s.replace('-',''), *known) if s else {}
@@ -737,7 +749,7 @@ def _textable(s):
     try: str(s).encode('utf-8'); return True
     except UnicodeEncodeError: return False
 
-# %% ../nbs/api/02_fields.ipynb #a570251e
+# %% ../nbs/api/02_fields.ipynb #4310e4fd
 def _choose_labels(df, labels, label_from):
     "Where the labels come from: 'name' or 'folder'."
     tops = {f.split('/')[0] for f in df.field if '/' in f}
@@ -748,9 +760,11 @@ def _choose_labels(df, labels, label_from):
         return 'name'
     if named>=.99*len(df): return 'name'
     if len(tops)>1: return 'folder'
-    raise ValueError(f"No labels can be found in {len(df)} photographs (the first is {_shown(df.field[0])}): {named} names tell a treatment, and there are not two sub-folders. "
+    if named: return 'name' # the names without a label are named below
+    raise ValueError(f"No labels can be found in {len(df)} photographs (the first is {_shown(df.field[0])}): no name tells a treatment, and there are not two sub-folders. "
         "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none.")
 
+# %% ../nbs/api/02_fields.ipynb #921ca360
 def _labels(df, labels, label_from):
     "The table with its column `label`."
     if label_from is None: return df
@@ -858,11 +872,12 @@ def read_fields(
     df = _check_labels(_labels(df, labels, label_from), labels, problems)
     return _finish(df, folder, problems, allow, page, channel)
 
-# %% ../nbs/api/02_fields.ipynb #b737292c
+# %% ../nbs/api/02_fields.ipynb #d0af8a2d
 def _csv_path(o):
     if not Path(o).is_file(): raise FileNotFoundError(f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists")
     return Path(o)
 
+# %% ../nbs/api/02_fields.ipynb #38ebf9dd
 def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments):
     "Headers and names of all photographs of a folder, and problems."
     found = list(_scan(folder, recurse, follow_links))
@@ -881,6 +896,7 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     df.attrs['name_problems'] = odd
     return df,problems
 
+# %% ../nbs/api/02_fields.ipynb #5007eca2
 def _add_quality(df, page, channel, max_mpx, on_error, problems):
     "The columns of `field_quality`; photographs that cannot be decoded are listed."
     def one(p):
@@ -898,6 +914,7 @@ def _full_range(a):
     "Pixels and a window for looking at quality only."
     return (a,None) if a.dtype.kind=='u' else (a,(float(a.min()),float(max(a.max(),a.min()+1))))
 
+# %% ../nbs/api/02_fields.ipynb #0c912c4b
 def _finish(df, folder, problems, allow, page, channel):
     "Last checks of the whole set, and what it says of itself."
     notes = _name_notes(df)
@@ -910,14 +927,14 @@ def _finish(df, folder, problems, allow, page, channel):
     df.attrs.update(attrs)
     return df
 
-# %% ../nbs/api/02_fields.ipynb #7648ec43
+# %% ../nbs/api/02_fields.ipynb #d86cd27e
 def field_quality(
     px:np.ndarray, # uint8 [height, width]
 ) -> dict: # focus, black, saturated, gradient, cell_share, overlay, constant
     "Numbers that tell a bad photograph: focus, black and saturated share, uneven light, share of the area with cells, a burnt-in bar."
     n = np.bincount(px.ravel(), minlength=256)
     return dict(focus=_focus(px), black=float(n[0]/px.size), saturated=float(n[255]/px.size), gradient=_gradient(px),
-        cell_share=cell_share(px), overlay=_overlay(px, n), constant=bool(px.min()==px.max()))
+        cell_share=cell_area(px), overlay=_overlay(px, n), constant=bool(px.min()==px.max()))
 
 def _focus(px):
     "Variance of the Laplacian."
@@ -938,6 +955,7 @@ def _overlay(px, n):
     k = max(w//25,8)
     return any(3*k<=n[v]<px.size*.05 and h>4 and w>k and _sharp_bar(px, v, k) for v in (0,255))
 
+# %% ../nbs/api/02_fields.ipynb #3d996e79
 def _sharp_bar(px, v, k):
     "True if three rows of the value `v`, `k` pixels long, have quite other pixels just above."
     m = px==v
@@ -946,8 +964,8 @@ def _sharp_bar(px, v, k):
         if i and abs(px[i-1,j:j+k].astype(int)-v).mean()>40: return True
     return False
 
-# %% ../nbs/api/02_fields.ipynb #0fe36506
-def cell_share(
+# %% ../nbs/api/02_fields.ipynb #9d19f62a
+def cell_area(
     px:np.ndarray, # uint8 [height, width]
     block:int=16, # side of the squares that are looked at, in pixels
     floor:float=4., # a square has something in it if its pixels vary by more than this, in gray levels
@@ -982,7 +1000,7 @@ def _round_number(o):
     k = 10.**np.floor(np.log10(o))
     return max(m*k for m in (1,2,5) if m*k<=o*1.0001)
 
-# %% ../nbs/api/02_fields.ipynb #13dd63d0
+# %% ../nbs/api/02_fields.ipynb #528be0e7
 def show_fields(
     fields:pd.DataFrame, # of `read_fields`
     n:int=6, # how many, spread evenly over the table
@@ -994,14 +1012,14 @@ def show_fields(
     from matplotlib import pyplot as plt
     rows = fields.iloc[np.unique(np.linspace(0,len(fields)-1,min(n,len(fields))).astype(int))]
     nrows = -(-len(rows)//ncols)
-    fig,axs = plt.subplots(nrows, ncols, figsize=(width*ncols,width*.85*nrows), squeeze=False, layout='constrained')
+    fig,axs = plt.subplots(nrows, ncols, figsize=(width*ncols,width*.85*nrows), squeeze=False, layout='constrained', dpi=80)
     for ax in axs.flat: ax.set_axis_off()
     for ax,(_,r) in zip(axs.flat,rows.iterrows()):
         ax.imshow(read_image(r.path, window, fields.attrs.get('page'), channel=fields.attrs.get('channel')), cmap='gray', vmin=0, vmax=255)
-        ax.set_title(_caption(r), fontsize=7)
+        ax.set_title(_caption(r, int(14*width)), fontsize=7)
         scale_bar(ax, r.um_per_px)
     return fig
 
-def _caption(r):
+def _caption(r, n=40):
     what = [str(r[k]) for k in ('label','line','experiment') if k in r and pd.notna(r[k])]
-    return (_shown(os.path.basename(r.field))[-40:]+'\n'+' '.join(what)).replace('$', r'\$')
+    return (_shown(os.path.basename(r.field))[-n:]+'\n'+' '.join(what)).replace('$', r'\$')

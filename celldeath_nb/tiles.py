@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tile_layout', 'Tiles', 'cut_tiles', 'open_tiles', 'add_photographs']
 
-# %% ../nbs/api/03_tiles.ipynb #e29d5b53
+# %% ../nbs/api/03_tiles.ipynb #87e8cefd
 import hashlib, json, os, shutil, threading, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,9 @@ import numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
 from .files import bar, read_csv, read_json, write_csv, write_whole, _swap, _sync
-from .fields import BadFile, cell_share, crc32, field_quality, file_checksum, read_fields, read_photo, scale_bar, to_uint8, _caption, _shown
+from .fields import BadFile, cell_area, crc32, field_quality, file_checksum, read_fields, read_photo, scale_bar, to_uint8, _caption, _shown
+try: import fcntl
+except ImportError: fcntl = None # Windows
 
 # %% ../nbs/api/03_tiles.ipynb #0dcc8609
 def _divisors(n, near):
@@ -133,7 +135,7 @@ def _tile_sizes(sizes, job):
 
 def _layout(size, job): return tile_layout(size, job['grid'], job['tile_px'], job['overlap'], job['edge'])
 
-# %% ../nbs/api/03_tiles.ipynb #450f03a0
+# %% ../nbs/api/03_tiles.ipynb #58a5dbab
 def _each(df, opts):
     "The readable photographs, one after the other."
     for p in bar(df.path, total=len(df), what='looking at depths'):
@@ -154,6 +156,7 @@ def _percentile_window(df, opts, lo=.1, hi=99.9):
     a,b = np.percentile(v, [lo,hi])
     return float(a),float(b)
 
+# %% ../nbs/api/03_tiles.ipynb #89faecac
 def _choose_window(df, window, opts):
     "The window of the whole set: None, (low, high) or 'each'."
     deep = 'bits' in df and (df.bits>8).any()
@@ -165,7 +168,7 @@ def _choose_window(df, window, opts):
     except (TypeError,ValueError): raise ValueError(f"window={window!r} is none of (low, high), 'bits', 'dtype', 'percentiles', 'each'") from None
     return lo,hi
 
-# %% ../nbs/api/03_tiles.ipynb #9b6639b0
+# %% ../nbs/api/03_tiles.ipynb #2e206897
 def _prepare(px, um, job):
     "8-bit pixels as they are cut: windowed, turned, rescaled."
     win = job['window']
@@ -186,7 +189,7 @@ def _slice_one(path, um, job):
     except BadFile as e: return None,dict(problem=e.reason)
     keep,shares = list(range(len(a))),None
     if job['min_cell_share'] is not None:
-        shares = [cell_share(o) for o in a]
+        shares = [cell_area(o) for o in a]
         keep = [i for i,s in enumerate(shares) if s>=job['min_cell_share']]
     if job['resize_to']: a = np.stack([_resize(o, job['resize_to']) for o in a])
     if len(keep)<len(a): a = a[keep]
@@ -273,10 +276,7 @@ def __getitem__(self:Tiles,
     i = np.asarray(i)
     return self.batch(np.flatnonzero(i) if i.dtype==bool else i)
 
-# %% ../nbs/api/03_tiles.ipynb #a5dbfb3b
-try: import fcntl
-except ImportError: fcntl = None
-
+# %% ../nbs/api/03_tiles.ipynb #f04f6e0b
 def _grab(fd):
     "True if the file is locked for us alone."
     try:
@@ -285,6 +285,7 @@ def _grab(fd):
         return True
     except OSError: return False
 
+# %% ../nbs/api/03_tiles.ipynb #9143ea6d
 @contextmanager
 def _alone(path):
     "The only writer of `path`, or `FileExistsError`."
@@ -324,7 +325,7 @@ def _n_workers(workers):
     if int(workers)<0: raise ValueError(f'workers={workers} must be 0 or more')
     return int(workers)
 
-# %% ../nbs/api/03_tiles.ipynb #45db0c9f
+# %% ../nbs/api/03_tiles.ipynb #ea3d230b
 def _reserve(fd, path, n):
     "Take the room on the disk before work starts."
     free = shutil.disk_usage(path).free
@@ -336,6 +337,7 @@ def _write_at(fd, a, offset):
     os.lseek(fd, offset, os.SEEK_SET)
     while len(mem): mem = mem[os.write(fd, mem):]
 
+# %% ../nbs/api/03_tiles.ipynb #38ab06ca
 def _journal(folder, fd, h, w):
     "What an interrupted run has finished: records whose pixels are on the disk, whole."
     done,at = [],0
@@ -356,7 +358,7 @@ def _read_at(fd, offset, n):
     while len(out)<n and (b:=os.read(fd, n-len(out))): out += b
     return out
 
-# %% ../nbs/api/03_tiles.ipynb #b5daea89
+# %% ../nbs/api/03_tiles.ipynb #04560974
 def _job_key(df, job):
     "A name for the work: the photographs with their size and time, and every setting."
     src = [[*map(str,r)] for r in df[[c for c in ('field','bytes','mtime_ns','label') if c in df]].itertuples(index=False)]
@@ -369,6 +371,7 @@ def _begin(part, key):
     part.mkdir(parents=True, exist_ok=True)
     with write_whole(p) as tmp: tmp.write_text(key)
 
+# %% ../nbs/api/03_tiles.ipynb #1e2c419f
 def _fill(part, df, job, size, n_tiles, workers, on_error):
     "Write the tiles of all photographs into `pixels.u8`, and give back what is known of each."
     h,w = size
@@ -388,6 +391,7 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
     finally: os.close(fd)
     return done
 
+# %% ../nbs/api/03_tiles.ipynb #8198657a
 def _append(fd, at, df, job, size, workers, on_error):
     "Write the tiles of photographs one behind the other from `at`, and yield what is known of each."
     todo = zip(df.path, df.um_per_px)
@@ -512,13 +516,14 @@ def _fields_of(fields):
     df.attrs.update(attrs)
     return df
 
-# %% ../nbs/api/03_tiles.ipynb #09d84f78
+# %% ../nbs/api/03_tiles.ipynb #c0d7f8cf
 def _pair(o): return None if o is None else [int(k) for k in o]
 
 def _check_out(out, overwrite):
     if out.exists() and not overwrite: raise FileExistsError(f'{out} exists already, and nothing was changed. open_tiles reads it; overwrite=True cuts again; or give another name.')
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not (out/'manifest.json').exists(): raise FileExistsError(f'{out} is no folder of tiles and is not overwritten. Give another name.')
 
+# %% ../nbs/api/03_tiles.ipynb #8da7e613
 def cut_tiles(
     fields:pd.DataFrame, # photographs of `read_fields`, or the path of their folder
     out:str|Path, # the folder to make
@@ -543,6 +548,13 @@ def cut_tiles(
     "Cut photographs into tiles in the folder `out`; the same call goes on after an interruption."
     out,df = Path(out),_fields_of(fields)
     _check_out(out, overwrite)
+    job,size,n = _job_of(df, grid, tile_px, overlap, edge, resize_to, rescale_to, rotate, window, min_cell_share, quality, page, channel, max_mpx, allow)
+    _run(out, df, job, size, n, _n_workers(workers), on_error, allow, overwrite)
+    return open_tiles(out)
+
+# %% ../nbs/api/03_tiles.ipynb #dc33d081
+def _job_of(df, grid, tile_px, overlap, edge, resize_to, rescale_to, rotate, window, min_cell_share, quality, page, channel, max_mpx, allow):
+    "The settings of the work, the size of a tile, and an upper bound of their count; `ValueError` for a set that does not belong together."
     channel,page = channel or df.attrs.get('channel'),df.attrs.get('page') if page is None else page
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
@@ -550,8 +562,7 @@ def cut_tiles(
         min_cell_share=min_cell_share, quality=quality, page=page, channel=channel, max_mpx=max_mpx)
     size,n = _plan(df, job, rotate, allow)
     job['window'] = _choose_window(df, window, dict(page=page, channel=channel, max_mpx=max_mpx))
-    _run(out, df, job, size, n, _n_workers(workers), on_error, allow, overwrite)
-    return open_tiles(out)
+    return job,size,n
 
 # %% ../nbs/api/03_tiles.ipynb #69d1782e
 def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
@@ -589,7 +600,7 @@ def _read_table(path, m):
     if len(t)<m['n'] or _texts_crc(t.tile)!=m['tiles_crc']: raise ValueError(f'{path}/tiles.csv does not belong to its pixels: rows were removed, added or moved. Cut the tiles again, and work on a copy of the table.')
     return t.reset_index(drop=True)
 
-# %% ../nbs/api/03_tiles.ipynb #19a50b67
+# %% ../nbs/api/03_tiles.ipynb #9282cb1b
 def _source_changes(m):
     "Sources that changed or are gone since they were cut."
     root,s = Path(m['folder']),m['sources']
@@ -601,6 +612,7 @@ def _source_changes(m):
         if st.st_size!=n or st.st_mtime_ns!=t and file_checksum((root/f).read_bytes())!=c: out.append(dict(file=f, reason='changed since it was cut'))
     return out
 
+# %% ../nbs/api/03_tiles.ipynb #156642f2
 def open_tiles(
     path:str|Path, # the folder that `cut_tiles` made
     sources:str='warn', # photographs that changed or are missing since: 'warn', 'stop' or 'ignore'
@@ -625,7 +637,7 @@ def _say_changes(path, m, sources):
     if sources=='stop': raise ValueError(msg)
     warnings.warn(msg, stacklevel=3)
 
-# %% ../nbs/api/03_tiles.ipynb #52804b97
+# %% ../nbs/api/03_tiles.ipynb #36da7a75
 def add_photographs(
     path:str|Path, # the folder that `cut_tiles` made
     fields:pd.DataFrame, # photographs of `read_fields`, or the path of their folder; those that are in the store already are passed over
@@ -645,6 +657,7 @@ def add_photographs(
             _finish_more(path, old, df, done, job, size, allow)
     return open_tiles(path)
 
+# %% ../nbs/api/03_tiles.ipynb #cac118da
 def _only_new(df, m):
     "The photographs that are not in the store; `ValueError` if one of those that are has changed."
     known = dict(zip(m['sources']['field'], m['sources']['crc']))
@@ -685,7 +698,7 @@ def _finish_more(path, old, df, done, job, size, allow):
     write_csv(pd.DataFrame(problems, columns=['file','reason']), path/'problems.csv')
     _write_manifest(path, _manifest(full, {k:s[k]+src[k] for k in src}, size, job, m['folder'], problems, m['notes']+_notes(df, done)))
 
-# %% ../nbs/api/03_tiles.ipynb #7404e32d
+# %% ../nbs/api/03_tiles.ipynb #a49acb77
 @patch
 def subset(self:Tiles,
     which, # mask of truth values, or numbers of tiles
@@ -696,6 +709,7 @@ def subset(self:Tiles,
     i = np.flatnonzero(i) if i.dtype==bool else i.astype(np.int64)
     return Tiles(self._store, self._rows[i], self.table.iloc[i].reset_index(drop=True), self.manifest, self._full)
 
+# %% ../nbs/api/03_tiles.ipynb #9065312e
 @patch
 def add(self:Tiles,
     save:bool=False, # write them into the table on the disk too
@@ -760,7 +774,7 @@ def verify(self:Tiles) -> list: # one dict(file, reason) for each damaged photog
         if crc32(b.data)!=c: out.append(dict(file=f, reason='its pixels are not those that were written; cut the tiles again'))
     return out
 
-# %% ../nbs/api/03_tiles.ipynb #d65889f4
+# %% ../nbs/api/03_tiles.ipynb #fccf173c
 @patch
 def show(self:Tiles,
     idxs=None, # numbers of tiles; None: `n` spread evenly
@@ -772,11 +786,11 @@ def show(self:Tiles,
     from matplotlib import pyplot as plt
     i = np.unique(np.linspace(0,len(self)-1,min(n,len(self))).astype(int)) if idxs is None else np.atleast_1d(np.asarray(idxs))
     (h,w),nrows = self.tile_px,-(-len(i)//ncols)
-    fig,axs = plt.subplots(nrows, ncols, figsize=(width*ncols,(width*h/w+.45)*nrows), squeeze=False, layout='constrained')
+    fig,axs = plt.subplots(nrows, ncols, figsize=(width*ncols,(width*h/w+.45)*nrows), squeeze=False, layout='constrained', dpi=80)
     for ax in axs.flat: ax.set_axis_off()
     for ax,k,px in zip(axs.flat, i, self.batch(i)):
         r = self.table.iloc[k]
         ax.imshow(px, cmap='gray', vmin=0, vmax=255)
-        ax.set_title(_caption(r), fontsize=7)
+        ax.set_title(_caption(r, int(14*width)), fontsize=7)
         scale_bar(ax, r.um_per_px)
     return fig

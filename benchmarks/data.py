@@ -1,0 +1,233 @@
+"""Slicing and reading, beside what others do it with; ratios of medians in one run on one machine.
+
+    python benchmarks/data.py --photos FOLDER [--runs 5] [--memory] [--json benchmarks/results/data.json]
+
+FOLDER holds the 45 real photographs (`sample_data('u2os')`). Needs, besides the package: image-slicer==0.3.0, zarr>=3, lmdb, webdataset, psutil; what is missing is left out of the table.
+Runs of different ways alternate, so that other work on the machine falls on all of them alike.
+"""
+import argparse, glob, io, json, os, platform, random, resource, shutil, statistics, subprocess, sys, tempfile, time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np, pandas as pd
+from PIL import Image
+
+from celldeath_nb import fields as F, tiles as T
+from celldeath_nb.files import write_json
+
+H,W,BATCH = 480,640,64
+
+
+def timed(f, *args):
+    t = time.perf_counter()
+    f(*args)
+    return time.perf_counter()-t
+
+
+def interleaved(ways, runs):
+    "Median seconds of each way, one run of each after the other."
+    out = {k: [] for k in ways}
+    for k, f in ways.items(): f()  # warm
+    for _ in range(runs):
+        for k, f in ways.items(): out[k].append(timed(f))
+    return {k: statistics.median(v) for k, v in out.items()}
+
+
+# slicing -----------------------------------------------------------------------------------------------------------
+
+def by_image_slicer(photos, out):
+    "The original's way: PNG tiles by image-slicer."
+    import image_slicer
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    for p in photos:
+        tiles = image_slicer.slice(str(p), 4, save=False)
+        image_slicer.save_tiles(tiles, directory=str(out), prefix=p.name, format='png')
+
+
+def by_us(df, out, workers, quick=True):
+    "A store, checksums and fsync included; `quick=False` leaves every PNG to Pillow."
+    keep = F._quick_png
+    if not quick: F._quick_png = lambda *a: None
+    try: T.cut_tiles(df, out, workers=workers, overwrite=True)
+    finally: F._quick_png = keep
+
+
+def without_isal(f):
+    "`f` with the standard library's zlib."
+    import zlib
+    def g():
+        keep = F.decompressobj, F.crc32, T.crc32
+        F.decompressobj, F.crc32, T.crc32 = zlib.decompressobj, zlib.crc32, zlib.crc32
+        try: f()
+        finally: F.decompressobj, F.crc32, T.crc32 = keep
+    return g
+
+
+def slicing(folder, tmp, runs):
+    df = F.read_fields(folder)
+    photos, out = [Path(p) for p in df.path], tmp/'store'
+    ways = {}
+    try:
+        import image_slicer
+        ways['image-slicer 0.3.0 to PNG tiles'] = lambda: by_image_slicer(photos, tmp/'png')
+    except ImportError: pass
+    ways['Pillow path, 1 thread'] = lambda: by_us(df, out, 1, False)
+    ways['Pillow path, 2 threads'] = lambda: by_us(df, out, 2, False)
+    ways['quick path, standard zlib, 1 thread'] = without_isal(lambda: by_us(df, out, 1))
+    ways['quick path, standard zlib, 2 threads'] = without_isal(lambda: by_us(df, out, 2))
+    if F.decompressobj.__module__ != 'zlib':
+        ways['quick path, isal, 1 thread'] = lambda: by_us(df, out, 1)
+        ways['quick path, isal, 2 threads'] = lambda: by_us(df, out, 2)
+    sec = interleaved(ways, runs)
+    if (tmp/'png').exists(): same_tiles(T.open_tiles(out), tmp/'png')
+    base = sec.get('image-slicer 0.3.0 to PNG tiles')
+    return [dict(way=k, ms_per_photograph=1e3*v/len(photos), ratio=base/v if base else None) for k, v in sec.items()]
+
+
+def same_tiles(t, png):
+    "Asserts that every tile equals image-slicer's, bit for bit."
+    for i, r in t.table.iterrows():
+        p = png/f'{r.field}_{r.row+1:02}_{r.col+1:02}.png'
+        assert (np.asarray(Image.open(p)) == t[i]).all(), p
+
+
+# reading -----------------------------------------------------------------------------------------------------------
+
+def fastai_batches(png, n):
+    "fastai's ordinary loader with two workers; seconds per tile over `n` batches after the first."
+    from fastai.vision.all import ImageDataLoaders, get_image_files
+    files = get_image_files(png)
+    dls = ImageDataLoaders.from_name_func(png, files, lambda f: 'CPT' if '_CPT' in str(f) else 'DMSO', bs=BATCH, num_workers=2, valid_pct=.02, seed=0)
+    def run():
+        done, t = 0, None
+        while done < n:
+            for xb, yb in dls.train:
+                if t is None: t = time.perf_counter(); continue
+                done += 1
+                if done >= n: break
+            if len(dls.train) <= 1: break
+        return (time.perf_counter()-t)/(done*BATCH)
+    return run
+
+
+def readers(t, tmp):
+    "Ways to read a random batch of 64, as functions of numbers of tiles; each gives the same bytes."
+    n, px, out = len(t), t[:], {}
+    buf = np.empty((BATCH, H, W), np.uint8)
+    out['flat file (this package)'] = lambda i: t.batch(i, buf)
+    try:
+        import zarr
+        z = zarr.create_array(str(tmp/'z.zarr'), shape=px.shape, chunks=(1, H, W), dtype='uint8', compressors=None)
+        z[:] = px
+        zz = zarr.create_array(str(tmp/'zz.zarr'), shape=px.shape, chunks=(1, H, W), dtype='uint8')
+        zz[:] = px
+        out['Zarr 3, raw'] = lambda i: z.oindex[i]
+        out['Zarr 3, zstd'] = lambda i: zz.oindex[i]
+    except ImportError: pass
+    try:
+        import lmdb
+        env = lmdb.open(str(tmp/'lmdb'), map_size=4*px.nbytes)
+        with env.begin(write=True) as tx:
+            for k in range(n): tx.put(f'{k:08}'.encode(), px[k].tobytes())
+        def by_lmdb(i):
+            with env.begin(buffers=True) as tx:
+                for k, j in enumerate(i): buf[k] = np.frombuffer(tx.get(f'{j:08}'.encode()), np.uint8).reshape(H, W)
+            return buf
+        out['LMDB'] = by_lmdb
+    except ImportError: pass
+    for k, f in out.items(): assert (f(np.arange(5, 5+BATCH)) == px[5:5+BATCH]).all(), k
+    return out
+
+
+def webdataset_rate(t, tmp):
+    "Seconds per tile of webdataset with its shuffle buffer, one process."
+    import webdataset as wds
+    px, tar = t[:], str(tmp/'w.tar')
+    with wds.TarWriter(tar) as w:
+        for k in range(len(px)): w.write({'__key__': f'{k:08}', 'bin': px[k].tobytes()})
+    def run():
+        ds, start, n, got = wds.WebDataset(tar, shardshuffle=False).shuffle(64), time.perf_counter(), 0, []
+        for o in ds:
+            got.append(np.frombuffer(o['bin'], np.uint8).reshape(H, W))
+            if len(got) == BATCH: np.stack(got); n += BATCH; got = []
+        return (time.perf_counter()-start)/n
+    return run
+
+
+def reading(tmp, runs):
+    import psutil
+    t, r, me = T.open_tiles(tmp/'store'), np.random.default_rng(0), psutil.Process()
+    before = me.memory_info().rss
+    buf = np.empty((BATCH, H, W), np.uint8)
+    buf[:] = 0
+    for _ in range(200): t.batch(r.integers(0, len(t), BATCH), buf)
+    extra = (me.memory_info().rss-before-buf.nbytes)/1e6
+    ways = readers(t, tmp)
+    batches = [r.integers(0, len(t), BATCH) for _ in range(20)]
+    sec = {k: v/(20*BATCH) for k, v in interleaved({k: (lambda f=f: [f(b) for b in batches]) for k, f in ways.items()}, runs).items()}
+    for name, make in (('webdataset', lambda: webdataset_rate(t, tmp)), ('fastai ImageDataLoaders on PNG tiles, 2 workers', lambda: fastai_batches(tmp/'png', 6))):
+        try: f = make()
+        except (ImportError, FileNotFoundError): continue
+        sec[name] = statistics.median(f() for _ in range(min(runs, 5)))
+    base = sec.get('fastai ImageDataLoaders on PNG tiles, 2 workers')
+    return [dict(way=k, ms_per_tile=1e3*v, tiles_per_second=1/v, ratio=base/v if base else None) for k, v in sorted(sec.items(), key=lambda o: -o[1])], extra
+
+
+# memory ------------------------------------------------------------------------------------------------------------
+
+def repeated(folder, n):
+    "A table of `n` photographs made by repeating those of a folder."
+    df = F.read_fields(folder)
+    k = np.arange(n) % len(df)
+    out = df.iloc[k].reset_index(drop=True)
+    out['field'] = [f'{i:06}/{f}' for i, f in enumerate(out.field)]
+    out.attrs.update(df.attrs)
+    return out
+
+
+def memory_of(folder, n_tiles, tmp):
+    "Run in its own process: peak memory of slicing and of an epoch of random batches, beyond the imports."
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    start = peak()
+    df = repeated(folder, n_tiles//4)
+    sec = timed(lambda: T.cut_tiles(df, tmp/'m', resize_to=(120, 160), workers=2))
+    sliced = peak()-start
+    t = T.open_tiles(tmp/'m', sources='ignore')
+    opened = statistics.median(timed(T.open_tiles, tmp/'m', 'ignore') for _ in range(3))
+    order, buf = np.random.default_rng(0).permutation(len(t)), np.empty((BATCH, 120, 160), np.uint8)
+    for i in range(0, len(t)-BATCH, BATCH): t.batch(order[i:i+BATCH], buf)
+    print(json.dumps(dict(tiles=len(t), slicing_mb=sliced, epoch_mb=peak()-start, seconds=sec, open_seconds=opened)))
+
+
+def memory(folder, tmp, counts):
+    out = []
+    for n in counts:
+        r = subprocess.run([sys.executable, __file__, '--photos', folder, '--memory-of', str(n)], capture_output=True, text=True)
+        if r.returncode: raise RuntimeError(r.stderr[-2000:])
+        out.append(json.loads(r.stdout.splitlines()[-1]))
+    return out
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--photos', required=True)
+    p.add_argument('--runs', type=int, default=5)
+    p.add_argument('--memory', action='store_true', help='1,000, 10,000 and 60,000 tiles; some minutes, 1.2 GB of disk')
+    p.add_argument('--memory-of', type=int)
+    p.add_argument('--json')
+    a = p.parse_args()
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        if a.memory_of: return memory_of(a.photos, a.memory_of, tmp)
+        cut = slicing(a.photos, tmp, a.runs)
+        print(pd.DataFrame(cut).round(2).to_string(index=False))
+        read, extra = reading(tmp, a.runs)
+        print(pd.DataFrame(read).round(3).to_string(index=False), f'\nmemory beyond the batch: {extra:.1f} MB')
+        mem = memory(a.photos, tmp, (1000, 10_000, 60_000)) if a.memory else []
+        if mem: print(pd.DataFrame(mem).round(2).to_string(index=False))
+    if a.json: write_json(dict(machine=f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}', runs=a.runs, slicing=cut, reading=read, memory_beyond_batch_mb=extra, memory=mem), a.json)
+
+
+if __name__ == '__main__': main()
