@@ -1,6 +1,6 @@
 """How many planted duplicates are found, and how long that takes.
 
-usage: python benchmarks/audit.py [--photographs 144] [--many 10000] [--out benchmarks/results/audit.json]
+usage: python benchmarks/audit.py [--designs 20] [--photographs 144] [--many 10000] [--out benchmarks/results/audit.json]
 Plants, among simulated tiles of 240x320 pixels, one copy of a tile for each kind and photograph, and counts what `find_near_duplicates` finds at a precision of 0.99;
 then times it on `--many` tiles. What is printed are shares and ratios; times hold for the machine that is named beside them.
 """
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from celldeath_nb.audit import find_near_duplicates
+from celldeath_nb.audit import audit, find_near_duplicates
 from celldeath_nb.fields import read_fields, read_image
 from celldeath_nb.simulate import simulate_experiment
+from celldeath_nb.tiles import cut_tiles
 
 size = (240, 320)
 
@@ -93,13 +94,34 @@ def timed(photos, n):
     return dict(tiles=n, seconds=round(time.perf_counter()-start, 1), extra_MB=round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)/1000))
 
 
+def designs(seeds, folder):
+    "The audit of simulated experiments of every design: how many fail, and what the shortcuts reach."
+    rows = []
+    for design, effect in (('balanced', 1.), ('confounded', 1.), ('wells', 1.), ('balanced', 0.)):
+        for seed in range(seeds):
+            src = simulate_experiment(folder/f'{design}{effect:g}{seed}', lines=('U2OS', 'MCF7'), sites=2, size=(240, 320), design=design, effect=effect, seed=seed)
+            a = audit(cut_tiles(read_fields(src), folder/f't{design}{effect:g}{seed}'))
+            best = a.shortcuts.groupby('sees').share.max()
+            rows.append(dict(design=design, effect=effect, seed=seed, verdict=a.verdict, caught=' '.join(o['factor'] for o in a.confounding.caught), **best.round(3)))
+            print(rows[-1], flush=True)
+    d = pd.DataFrame(rows)
+    return d.groupby(['design', 'effect']).agg(seeds=('seed', 'size'), failed=('verdict', lambda s: int((s == 'failed').sum())), brightness=('brightness', 'median'), border=('border', 'median'),
+                                               background=('background', 'median')).reset_index()
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--photographs', type=int, default=144)
     ap.add_argument('--many', type=int, default=10_000)
     ap.add_argument('--folder', help='photographs to plant among; default: simulated ones')
+    ap.add_argument('--designs', type=int, default=0, help='audit this many simulated experiments of each design, and nothing else')
     ap.add_argument('--out', type=Path)
     a = ap.parse_args()
+    if a.designs:
+        with tempfile.TemporaryDirectory() as d: table = designs(a.designs, Path(d))
+        print(table.to_string(index=False))
+        if a.out: a.out.write_text(table.to_json(orient='records', indent=1)+'\n')
+        return
     with tempfile.TemporaryDirectory() as d:
         folder = Path(a.folder) if a.folder else simulate_experiment(Path(d)/'s', sites=max(1, a.photographs//48))
         photos = [read_image(o) for o in read_fields(folder, label_from=None).path]

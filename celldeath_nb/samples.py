@@ -34,7 +34,7 @@ def whats_wrong(
         if got != want: res[name] = 'missing' if got is None else 'changed'
     return res
 
-# %% ../nbs/api/01_samples.ipynb #8b8e86d9
+# %% ../nbs/api/01_samples.ipynb #6ba8e391
 _home = 'https://raw.githubusercontent.com/miriukaLab/celldeath/22a4ea7427f5124d2b2600053ef568a253d5558c/'
 
 def _help(base): return (f'If this computer has no network, use `sample_data("simulated")`, or copy the photographs from elsewhere, serve them, and give '
@@ -44,7 +44,7 @@ def _column(base, row):
     "Whether `base` has the photographs under their `path_in_repository` or, in a flat folder, under `file`."
     import requests
     for col in ('path_in_repository', 'file'):
-        try: found = requests.head(base+row[col], timeout=30, allow_redirects=True)
+        try: found = requests.head(base+row[col], timeout=10, allow_redirects=True)
         except requests.RequestException as e:
             raise OSError(f'{base} cannot be reached ({type(e).__name__}), so the photographs were not downloaded. {_help(base)}') from None
         if found.ok: return col

@@ -30,7 +30,7 @@ def _need(df, *cols):
     for c in cols:
         if c not in df: raise ValueError(f'The table has no column {c!r}; it has {_list(df.columns, 30)}. Name one of these, or add the column.')
 
-# %% ../nbs/api/04_splits.ipynb #16947c10
+# %% ../nbs/api/04_splits.ipynb #f4a5fb93
 _nest = ('experiment', 'line', 'treatment', 'dose_um')
 
 def group_keys(
@@ -46,9 +46,13 @@ def group_keys(
                                     f'so it cannot be told what they belong to. Fill the column in, leave these tiles out, or use group="field".')
     return df[group].astype(str)
 
+def _joined(df, cols):
+    "The columns as one column of text; what is missing is text too."
+    return pd.Series([' '.join(map(str, r)) for r in zip(*(df[c] for c in cols))] if cols else '', index=df.index)
+
 def _well_keys(df):
     "Wells within experiment, line, treatment and dose; a number may be missing only where no other well of that set has one."
-    nest = df[[c for c in _nest if c in df]].astype(str).agg(' '.join, axis=1) if any(c in df for c in _nest) else pd.Series('', index=df.index)
+    nest = _joined(df, [c for c in _nest if c in df])
     lost = df['well'].isna()
     both = sorted(set(nest[lost]) & set(nest[~lost]))
     if both: raise ValueError(f'In {_list(both)} some photographs name their well and some do not, so it cannot be told which belong together. Fill in the column `well`, or use group="field".')
@@ -90,7 +94,7 @@ def _exists(s, v, col):
         have = s.dropna().value_counts().sort_index()
         raise ValueError(f'There is no {col} {v!r} here. There is ' + _list([f'{k} ({n} tiles)' for k, n in have.items()], 12) + '. Name one of these.')
 
-# %% ../nbs/api/04_splits.ipynb #28e0ed74
+# %% ../nbs/api/04_splits.ipynb #1ea7d8fb
 def _counts(df, keys, strata):
     "Tiles of each group (rows, sorted by key) in each stratum (columns)."
     return pd.concat([pd.crosstab(keys, s) for s in strata], axis=1)
@@ -100,8 +104,8 @@ def _strata(df, stratify):
     if stratify is None: return [pd.Series('all', index=df.index)]
     cols = [stratify] if isinstance(stratify, str) else list(stratify)
     _need(df, *cols)
-    main = df[cols].astype(str).agg(' '.join, axis=1)
-    return [main, main+' '+df['line'].astype(str)] if 'line' in df and 'line' not in cols else [main]
+    main = _joined(df, cols)
+    return [main, main+' '+_joined(df, ['line'])] if 'line' in df and 'line' not in cols else [main]
 
 def _draw(counts, share, rng):
     "Which groups (rows of `counts`) to take so that `share` of every column is taken, as nearly as whole groups allow."
