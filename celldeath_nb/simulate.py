@@ -21,12 +21,12 @@ from scipy.special import j1
 
 from .files import bar, new_folder, read_csv, write_csv
 
-# %% ../nbs/api/00_simulate.ipynb #ca34f69a
+# %% ../nbs/api/00_simulate.ipynb #dad8355d
 _traits = ('code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed').split()
 _rows = dict(
-    iPS1=('FN',    'pluripotent',  8.0, 1.15, .74, 120, 1.3,  .5, 5.3, .35, 2.2, 1.20, .3, 10, 20, .03,  .10, 1.2, 1.45),
-    iPS2=('DCMWT', 'pluripotent',  8.8, 1.25, .62, 100, 1.1,  .6, 5.8, .35, 1.8, 1.35, .3, 12, 22, .03,  .12, 1.2, 1.40),
-    H9  =('H9',    'pluripotent',  7.2, 1.10, .84, 160, 1.4,  .5, 4.8, .40, 2.6, 1.05, .3,  8, 18, .04,  .08, 1.3, 1.50),
+    iPS1=('FN',    'pluripotent',  8.0, 1.15, .74, 120, 1.3,  .5, 5.3, .35, 2.2, 1.20, .3, 10, 26, .03,  .10, 1.2, 1.70),
+    iPS2=('DCMWT', 'pluripotent',  8.8, 1.25, .62, 100, 1.1,  .6, 5.8, .35, 1.8, 1.35, .3, 12, 28, .03,  .12, 1.2, 1.65),
+    H9  =('H9',    'pluripotent',  7.2, 1.10, .84, 160, 1.4,  .5, 4.8, .40, 2.6, 1.05, .3,  8, 23, .04,  .08, 1.3, 1.75),
     U2OS=('U2',    'cancer',      21.0, 1.60, .90, 200, 1.0,  .5, 9.6, .12, 6.5, 1.25, .8, 30, 60, .05,  .90, 1.0,  .90),
     MCF7=('MCF7',  'cancer',      12.5, 1.20, .52,  70, 1.5, 1.1, 6.8, .25, 2.4, 1.30, .7, 30, 34, .03,  .70, 1.0, 1.00),
     PC3 =('PC3',   'cancer',      14.5, 2.60, .50, 400, 1.2, 1.2, 6.4, .20, 2.2, 1.30, .8, 40, 38, .04, 1.20, 1.0,  .85),
@@ -267,7 +267,7 @@ def _draw_nucleoli(rng, p, cells, canvas):
         bend = way+rng.normal(0, .5, k)
         _add_blobs(canvas.thick, y+.8*drop*size*np.sin(bend), x+.8*drop*size*np.cos(bend), size*(1-.12*drop), here*(1+.3*r), ratio=1+rng.uniform(0, .3, k), angle=bend)
 
-# %% ../nbs/api/00_simulate.ipynb #1e1361f0
+# %% ../nbs/api/00_simulate.ipynb #2208d73c
 def _draw_texture(rng, p, canvas):
     "Mitochondria and fine texture of the cytoplasm"
     px, body = canvas.px, canvas.label > 0
@@ -289,7 +289,7 @@ def _draw_grains(rng, p, cells, canvas):
     "Grains, vesicles and blebs of living cells"
     r = cells.response.to_numpy()
     _scatter(rng, cells, p.grains*(1+r), canvas, 1., .25, (.6, 1.), .55, .75)
-    _scatter(rng, cells, p.vesicles*r, canvas, .9, .25, (.8, 1.8), 1., .5)
+    _scatter(rng, cells, p.vesicles*r, canvas, .9, .25, (.9, 2.3), 1., .5)
     _scatter(rng, cells, 8*np.clip(r-.15, 0, None), canvas, 1.2, .35, (.8, 1.8), 1.1, .5)
 
 # %% ../nbs/api/00_simulate.ipynb #90460cc6
