@@ -49,7 +49,7 @@ def by_image_slicer(photos, out):
 def by_us(df, out, workers, quick=True):
     "A store, checksums and fsync included; `quick=False` leaves every PNG to Pillow."
     keep = F._quick_png
-    if not quick: F._quick_png = lambda *a: None
+    if not quick: F._quick_png = lambda *a: (None, False)
     try: T.cut_tiles(df, out, workers=workers, overwrite=True)
     finally: F._quick_png = keep
 

@@ -185,7 +185,7 @@ def _png_chunks(b, path):
         p = end+4
     return out,False
 
-# %% ../nbs/api/02_fields.ipynb #ffe5ed2d
+# %% ../nbs/api/02_fields.ipynb #d4f4ea92
 def _ihdr(b, path):
     "width, height, bits, color type, interlace of a PNG's first chunk."
     if b[12:16]!=b'IHDR' or b[8:12]!=b'\0\0\0\r' or len(b)<33: raise BadFile(path, 'a damaged PNG: it does not begin with its size')
@@ -202,29 +202,29 @@ def _inflate(parts, n):
     return (out[0] if len(out)==1 else b''.join(out)),d.eof
 
 def _quick_png(parts, w, h, path):
-    "Pixels of an 8-bit grey PNG whose rows are stored plainly (filter 0), as microscopes do; None if it is another one."
+    "Pixels of an 8-bit grey PNG whose rows are stored plainly (filter 0), as microscopes do, or None; and whether all bytes are there."
     try: raw,eof = _inflate(parts, h*(w+1))
-    except Exception: return None # zlib.error and isal's own: Pillow decides
+    except Exception: return None,False # zlib.error and isal's own: Pillow decides
     if len(raw)>h*(w+1): raise BadFile(path, f'damaged: it holds more pixels than the {h}x{w} that it says')
-    if not eof or len(raw)!=h*(w+1): return None
+    if not eof or len(raw)!=h*(w+1): return None,False
     a = np.frombuffer(raw, np.uint8).reshape(h, w+1)
-    return None if a[:,0].any() else a[:,1:]
+    return (None if a[:,0].any() else a[:,1:]),True
 
-# %% ../nbs/api/02_fields.ipynb #edd91d65
+# %% ../nbs/api/02_fields.ipynb #de97cff8
 def _png(b, path, max_mpx):
     "Pixels of a PNG as they are stored, and notes."
     w,h,bits,kind,lace = _ihdr(b, path)
     _check_size(w, h, max_mpx, path)
     chunks,ended = _png_chunks(b, path)
     kinds = {o for o,*_ in chunks}
-    v = memoryview(b)
+    v,whole = memoryview(b),False
     parts = [v[s:e] for k,s,e in chunks if k==b'IDAT']
     if not parts: raise BadFile(path, 'truncated: it holds no pixels')
     if b'acTL' in kinds: raise BadFile(path, 'an animation; save the picture you mean')
     if (bits,kind,lace)==(8,0,0) and kinds<={b'IHDR',b'IDAT',b'gAMA'}:
-        a = _quick_png(parts, w, h, path)
+        a,whole = _quick_png(parts, w, h, path)
         if a is not None: return a,[] if ended else ['its end is missing, the pixels are whole']
-    _check_whole(parts, w, h, bits, kind, lace, ended, path)
+    if not whole: _check_whole(parts, w, h, bits, kind, lace, ended, path)
     a,notes = _pillow(_plain_png(v, chunks), path, 'PNG', max_mpx)
     return a,notes+([] if ended else ['its end is missing, the pixels are whole'])
 
@@ -315,7 +315,7 @@ def _colored(a, path, channel, notes):
     y = a.astype(np.float64)@np.array([.299,.587,.114])
     return y.round().astype(a.dtype) if a.dtype.kind in 'ui' else y
 
-# %% ../nbs/api/02_fields.ipynb #011eb540
+# %% ../nbs/api/02_fields.ipynb #0924b2dc
 def _tifffile():
     "The module, which is slow to import and talks to the console about odd files unless somebody listens."
     import logging, tifffile
@@ -331,6 +331,7 @@ def _tiff_page(t, page, path):
     if (page or 0)>=n: raise BadFile(path, f'it has {n} pages, and page={page} was asked for; the first is page=0')
     return t.pages[page or 0]
 
+# %% ../nbs/api/02_fields.ipynb #364f6017
 def _tiff(b, path, page, max_mpx):
     "Pixels of a page of a TIFF, and notes."
     try:
@@ -344,6 +345,8 @@ def _tiff(b, path, page, max_mpx):
 
 def _check_strips(p, n, max_mpx, path):
     _check_size(p.imagewidth, p.imagelength, max_mpx, path)
+    n_strips = -(-p.imagelength//min(p.rowsperstrip,p.imagelength))*(p.samplesperpixel if p.planarconfig==2 else 1) if not p.is_tiled else len(p.dataoffsets)
+    if len(p.dataoffsets)!=n_strips: raise BadFile(path, f'damaged: it has {len(p.dataoffsets)} strips of pixels and says {n_strips}')
     if not p.dataoffsets or any(o+c>n for o,c in zip(p.dataoffsets,p.databytecounts)): raise BadFile(path, 'truncated: its pixels lie beyond its end; copy the file again')
 
 # %% ../nbs/api/02_fields.ipynb #ee2311d1

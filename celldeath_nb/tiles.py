@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['tile_layout', 'Tiles', 'cut_tiles', 'open_tiles', 'add_photographs']
 
-# %% ../nbs/api/03_tiles.ipynb #87e8cefd
-import hashlib, json, os, shutil, threading, time, warnings
+# %% ../nbs/api/03_tiles.ipynb #a039ee9a
+import hashlib, io, json, os, shutil, threading, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -583,7 +583,7 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
     except FileExistsError: raise
     except OSError as e: raise OSError(e.errno, f'{out} could not be written ({e.strerror or e}). Look at the free room and the permissions of {out.parent}; nothing half-written was left') from e
 
-# %% ../nbs/api/03_tiles.ipynb #563d38db
+# %% ../nbs/api/03_tiles.ipynb #1d3df5f5
 def _check_manifest(m, path):
     "`ValueError` unless the manifest is one of ours, whole, and points nowhere outside."
     if not isinstance(m,dict) or m.get('format')!='celldeath_nb tiles': raise ValueError(f'{path} is no folder of tiles: its manifest.json was made by something else.')
@@ -596,7 +596,9 @@ def _read_table(path, m):
     "The table of a store in the types it was written with."
     kinds = {k:v for k,v in m['kinds'].items()}
     dtype = {k:{'text':object,'whole':np.int64,'number':np.float64,'truth':bool}[v] for k,v in kinds.items()}
-    t = read_csv(path/'tiles.csv', dtype=dtype, keep_default_na=False, na_values=[''], nrows=m['n'])
+    raw = (path/'tiles.csv').read_bytes()
+    plain = not any(o in raw for o in (b",'", b"\n'", b'"\'')) # no text was guarded, so none has to be freed (`write_csv`)
+    t = (pd.read_csv if plain else read_csv)(io.BytesIO(raw), dtype=dtype, keep_default_na=False, na_values=[''], nrows=m['n'])
     if len(t)<m['n'] or _texts_crc(t.tile)!=m['tiles_crc']: raise ValueError(f'{path}/tiles.csv does not belong to its pixels: rows were removed, added or moved. Cut the tiles again, and work on a copy of the table.')
     return t.reset_index(drop=True)
 

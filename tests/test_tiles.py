@@ -158,9 +158,11 @@ def test_a_large_table_opens_fast(tmp_path):
     job = dict(rescale_to=None, resize_to=None, grid=(2,2), tile_px=None)
     T._finish_store(tmp_path, df, done, job, (1,1), ())
     (tmp_path/'pixels.u8').write_bytes(bytes(n))
-    best = min(_timed(lambda: open_tiles(tmp_path, sources='ignore')) for _ in range(3))
+    start = time.process_time()
+    for _ in range(3): open_tiles(tmp_path, sources='ignore')
+    mean = (time.process_time()-start)/3
     assert len(open_tiles(tmp_path, sources='ignore'))==n
-    assert best<(2 if SLOW else 1.5), best # half a second where nothing else runs
+    assert mean<1, mean # seconds of the processor; 0.15 for 60,000
 
 def _timed(f):
     t = time.perf_counter()
