@@ -43,7 +43,7 @@ class Notebook:
 def notebooks(): return [Notebook(o) for o in sorted((root/'nbs').rglob('*.ipynb')) if not any(p.startswith(('.', '_')) for p in o.relative_to(root).parts)]
 
 def _is_import(node):
-    if isinstance(node, ast.Try): return all(_is_import(o) or isinstance(o, (ast.Assign, ast.Pass)) for o in node.body+[x for h in node.handlers for x in h.body])
+    if isinstance(node, ast.Try): return any(map(_is_import, node.body)) and all(_is_import(o) or isinstance(o, (ast.Assign, ast.Pass)) for o in node.body+[x for h in node.handlers for x in h.body])
     return isinstance(node, (ast.Import, ast.ImportFrom))
 
 def _calls(tree): return [o for o in ast.walk(tree) if isinstance(o, ast.Call)]
