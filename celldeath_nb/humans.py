@@ -968,13 +968,14 @@ def plot_consistency(
     ax.figure.colorbar(im, ax=ax, shrink=.7, label='error consistency (kappa)')
     return ax
 
-# %% ../nbs/api/09_humans.ipynb #40625fd3
+# %% ../nbs/api/09_humans.ipynb #dfd4dfe5
 def _deal(t, seed, sessions):
     "The use of each photograph: a session or 'gallery'."
     rng, use = np.random.default_rng(seed), {}
     cards = [*sessions, 'gallery', 'gallery']
     first = t.drop_duplicates('field')
-    for _, d in sorted(first.groupby('label'), key=lambda o: str(o[0])):
+    strata = first.groupby([first.label.astype(str), first.split.astype(str) if 'split' in first else first.label.astype(str)])
+    for _, d in sorted(strata, key=lambda o: o[0]):
         f = sorted(d.field)
         use |= {f[j]: cards[i % len(cards)] for i, j in enumerate(rng.permutation(len(f)))}
     return use
@@ -990,9 +991,9 @@ def _counts(n, classes, rng):
     extra = set(rng.permutation(len(classes))[:n % len(classes)])
     return {c: n//len(classes)+(i in extra) for i, c in enumerate(classes)}
 
-# %% ../nbs/api/09_humans.ipynb #4bdd2a7c
+# %% ../nbs/api/09_humans.ipynb #38ed70da
 def _eligible(tiles, classes, split, shown):
-    "The table of tiles that may be shown, the classes, and what was left out."
+    "The table of tiles, which of them may be shown, the classes, and what was left out."
     tile, label, classes = _labels(tiles, classes)
     t = tiles.table.assign(label=label).reset_index(drop=True)
     if 'field' not in t: t['field'] = t.tile.str.rpartition('#')[0].where(t.tile.str.contains('#'), t.tile)
@@ -1000,9 +1001,9 @@ def _eligible(tiles, classes, split, shown):
     if split is not None and 'split' not in t: raise ValueError(f'split={split!r} was asked for, and the tiles have no column `split`. Make it with split_by.')
     seen = set(t.field[t.tile.isin(shown)])
     keep = ~t.field.isin(used | seen) & (t.split == split if split is not None else True)
-    return t[keep], classes, dict(tiles=len(t), in_training=int(t.field.isin(used).sum()), seen_before=int(t.field.isin(seen-used).sum()))
+    return t, keep, classes, dict(tiles=len(t), in_training=int(t.field.isin(used).sum()), seen_before=int(t.field.isin(seen-used).sum()))
 
-# %% ../nbs/api/09_humans.ipynb #3bdf4a8e
+# %% ../nbs/api/09_humans.ipynb #031dacf0
 def draw_tiles(
     tiles, # Tiles: `table` with `tile`, `field`, `label`, perhaps `split`
     n:int=50, # tiles to draw, in all
@@ -1015,8 +1016,8 @@ def draw_tiles(
 ) -> np.ndarray: # int [n] positions in `tiles`, class by class
     "A balanced draw from the photographs of one session."
     if session not in (*sessions, 'gallery'): raise ValueError(f'session={session!r} is none of {list(sessions)}. Name all sessions of the study from the start: sessions=(...).')
-    t, classes, out = _eligible(tiles, classes, split, shown)
-    mine = t[t.field.map(_deal(t, seed, sessions)) == session]
+    t, keep, classes, out = _eligible(tiles, classes, split, shown)
+    mine = t[keep & (t.field.map(_deal(t, seed, sessions)) == session)]
     rng = np.random.default_rng([seed, crc32(session.encode())])
     picks = []
     for c, k in _counts(n, classes, rng).items():

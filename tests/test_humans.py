@@ -234,6 +234,13 @@ def test_another_seed_for_the_same_person_shows_nothing_twice(tmp_path):
     assert not pics[0] & pics[1] and not pics[0] & pics[2] and not pics[1] & pics[2]
 
 
+def test_all_subjects_judge_the_same_tiles_whatever_they_did_before(tmp_path):
+    a = [Trial(NoiseTiles(), n=16, session=s, subject='a', out=tmp_path) for s in ('pre', 'post')]
+    TrainingGallery(NoiseTiles(), n=20, subject='a', out=tmp_path)
+    b = [Trial(NoiseTiles(), n=16, session=s, subject='b', out=tmp_path) for s in ('post', 'pre')][::-1]
+    for x, y in zip(a, b): assert set(x.design['tiles']) == set(y.design['tiles']) and x.design['tiles'] != y.design['tiles']
+
+
 def test_the_gallery_closes_in_time(tmp_path):
     g = TrainingGallery(NoiseTiles(), n=12, subject='g', out=tmp_path, minutes=1e-9)
     g.next_button.click()
