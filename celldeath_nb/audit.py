@@ -181,7 +181,7 @@ def _features(tiles, kind, masks=None, bs=256):
     else: see = lambda px, i: dict(brightness=_brightness, thumbnail=_thumbnail, border=_border, background=_quiet)[kind](px)
     return np.concatenate([see(tiles.batch(i), i) for i in np.array_split(np.arange(len(tiles)), -(-len(tiles)//bs))])
 
-# %% ../nbs/api/05_audit.ipynb #6f254009
+# %% ../nbs/api/05_audit.ipynb #ea6fe841
 def _model():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -198,6 +198,7 @@ def _folds(df, y, groups, seed):
     if n.min() < 2: raise ValueError(f'{n.idxmin()} comes from {n.min()} group only, so nothing can be learned from one and asked of another. Photograph at least one more.')
     return {'in turns': list(StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups))}
 
+# %% ../nbs/api/05_audit.ipynb #ca9e1483
 def balanced_share(
     truth, # [n] classes
     answer, # [n] classes
