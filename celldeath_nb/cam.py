@@ -209,7 +209,7 @@ def _finite(features, logits, names):
     bad = [names[i] for i in np.flatnonzero(~ok.cpu().numpy())]
     raise ValueError(f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a lower learning rate.')
 
-# %% ../nbs/api/10_cam.ipynb #e3d487d2
+# %% ../nbs/api/10_cam.ipynb #e8ab5096
 def _one_batch(net, x, method, layer, want, names):
     "Maps [n, h, w] and logits of one batch."
     target = lambda logits: logits.argmax(1) if want is None else torch.as_tensor(want, device=logits.device)
@@ -222,7 +222,7 @@ def _one_batch(net, x, method, layer, want, names):
         if method == 'cam': maps, logits = _cam(f, net[1], target)
         else: maps = _from_gradients[method](f, g)
         _finite(f, logits, names)
-        return maps.float().cpu().numpy(), logits.double().softmax(1).cpu().numpy()
+        return maps.float().cpu().numpy(), logits.cpu().double().softmax(1).numpy()
 
 def _batch_input(model, x, device):
     "What the network is shown; tiles that were turned by a quarter are shown turned."
@@ -743,8 +743,8 @@ def _rank(maps, size, rng):
 
 def _scrambled(maps, rng): return rng.permuted(maps.reshape(len(maps), -1), axis=1).reshape(maps.shape)
 
-# %% ../nbs/api/10_cam.ipynb #10dc4c3c
-def _prob(net, x, target): return net(x).double().softmax(1).gather(1, target[:, None])[:, 0].cpu().numpy()
+# %% ../nbs/api/10_cam.ipynb #1820e80b
+def _prob(net, x, target): return net(x).cpu().double().softmax(1).gather(1, target.cpu()[:, None])[:, 0].numpy()
 
 def _curves_of(net, x, low, ranks, target, shares):
     "Probability of the target while the hottest share is deleted and inserted, [2, orders, n, shares]."
@@ -829,14 +829,14 @@ def _pearson(a, b):
     a, b = a-a.mean(1, keepdims=True), b-b.mean(1, keepdims=True)
     with np.errstate(invalid='ignore', divide='ignore'): return (a*b).sum(1)/np.sqrt((a*a).sum(1)*(b*b).sum(1))
 
-# %% ../nbs/api/10_cam.ipynb #f83078b2
+# %% ../nbs/api/10_cam.ipynb #a716caf4
+def _with_weights(m): return {k: o for k, o in m.named_children() if any(True for _ in o.parameters())}
+
 def _levels(net):
     "Parts of a network from the top down, each with a name; norms go with the convolution below them."
-    out, waiting = [('head', [('1', net[1])])], []
-    top, parts = '0', dict(net[0].named_children())
-    while len(parts) == 1 and next(iter(parts.values())).children(): top, parts = f'{top}.{next(iter(parts))}', dict(next(iter(parts.values())).named_children())
+    out, waiting, top, parts = [('head', [('1', net[1])])], [], '0', _with_weights(net[0])
+    while len(parts) == 1 and (below := _with_weights(*parts.values())): top, parts = f'{top}.{next(iter(parts))}', below
     for name, m in reversed(parts.items()):
-        if not any(True for _ in m.parameters()): continue
         waiting.append((f'{top}.{name}', m))
         if any(isinstance(o, nn.Conv2d) for o in m.modules()):
             out.append((name, waiting))

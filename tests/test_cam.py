@@ -234,6 +234,26 @@ def test_memory_does_not_grow_with_the_number_of_tiles():
     assert cam(model, Many(200), device='cpu', bs=16).maps.nbytes < 200*100 and max(seen) == 16
 
 
+def test_masks_are_cut_as_the_tiles_were(tmp_path):
+    "A photograph that is its own mask: wherever the store put its pixels, the mask goes too."
+    from PIL import Image
+    from celldeath_nb.tiles import cut_tiles
+    from celldeath_nb.fields import read_fields
+    (tmp_path/'p').mkdir(); (tmp_path/'labels').mkdir()
+    big = np.kron(np.random.default_rng(0).random((8, 10)) < .5, np.ones((24, 24)))
+    for i, m in enumerate((big, big[::-1])):
+        name = f'U2_{("CPT", "DMSO")[i]}1_1H_RGB_000{i}_N1.png'
+        Image.fromarray((40+160*m).astype(np.uint8)).save(tmp_path/'p'/name)
+        Image.fromarray(m.astype(np.uint8)).save(tmp_path/'labels'/name)
+    fields = read_fields(tmp_path/'p', um_per_px=.5)
+    for i, kw in enumerate([dict(grid=(2, 2)), dict(grid=(2, 2), resize_to=(48, 60)), dict(tile_px=(100, 110), edge='drop'), dict(tile_px=(100, 110), edge='pad'), dict(tile_px=(60, 60), rescale_to=1.)]):
+        t = cut_tiles(fields, tmp_path/f't{i}', **kw)
+        m = tile_masks(t, tmp_path/'labels')
+        assert m.shape == (len(t), *t.tile_px) and ((t[:] > 120) == m).mean() > .97, kw
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path/'labels'/name)
+    with pytest.raises(ValueError, match='of the size of the photograph'): tile_masks(cut_tiles(fields, tmp_path/'t9'), tmp_path/'labels')
+
+
 @cuda
 def test_the_same_on_a_gpu():
     model, tiles = model_of('resnet34', 'fastai'), noise()
