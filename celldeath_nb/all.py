@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/api/15_all.ipynb #58e1a99e
+# %% ../nbs/api/15_all.ipynb #caf8c838
 from .files import *
 from .simulate import *
 from .samples import *
@@ -16,6 +16,7 @@ from .audit import *
 from .evaluation import *
 from .models import *
 from .training import *
+from .humans import *
 from .cam import *
 from .report import *
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Run', 'Weights',
            'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'hold_out', 'slice_', 'train',
-           'predict', 'demo', 'main']
+           'predict', 'audit', 'demo', 'main']
 
 # %% ../nbs/api/14_cli.ipynb #f02d6d09
 import os, sys, tempfile, time, traceback, warnings
@@ -140,12 +140,21 @@ def slice_(
     typer.echo(f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs ({", ".join(f"{k}: {v:,}" for k, v in n.items())}) are in {out}.')
     raise typer.Exit(_problems(tiles.problems, Path(out)/'problems.csv'))
 
-# %% ../nbs/api/14_cli.ipynb #adef322c
+# %% ../nbs/api/14_cli.ipynb #955c450e
 def _recipe(name, **changes):
     "A recipe with the options that were given."
     from celldeath_nb.training import Recipe
     if name not in ('quick', 'paper'): raise ValueError(f'There is no recipe {name!r}; there are quick and paper.')
+    if changes.get('epochs') is not None: changes['min_steps'] = 0 # who names the epochs means them
     return getattr(Recipe, name)(**{k: v for k, v in changes.items() if v is not None})
+
+def _small_batches(r, tiles):
+    "A batch of which a small set holds at least four."
+    n = int((tiles.table.split == 'train').sum())
+    if n < 4*r.batch_size:
+        r.batch_size = max(2, n//4)
+        typer.echo(f'Only {n} tiles to train on: batches of {r.batch_size}.')
+    return r
 
 def _say_answer(run, tiles, held_out, report):
     "The answer, and whether to believe it."
@@ -168,7 +177,7 @@ Recipe_ = Annotated[str, typer.Option(help='quick (two processor cores) or paper
 Epochs = Annotated[Optional[int], typer.Option(help='How often every tile is seen.', show_default=False)]
 Rates = Annotated[Optional[tuple[float, float]], typer.Option(help='Peak learning rates of the first and the last layers, such as --lr 1e-4 1e-3.', show_default=False)]
 
-# %% ../nbs/api/14_cli.ipynb #179fec60
+# %% ../nbs/api/14_cli.ipynb #89f50056
 @app.command()
 def train(
     tiles:Annotated[Path, typer.Argument(help='Folder of tiles that `celldeath slice` made.', show_default=False)],
@@ -192,16 +201,17 @@ def train(
     "Train a network on tiles, and write a run folder with its report."
     _free(out, overwrite)
     r = _recipe(recipe, arch=arch, weights=weights, weights_file=weights_file, epochs=epochs, batch_size=batch_size, lr=lr, dropout=dropout, weight_decay=weight_decay, seed=seed)
-    _train(tiles, out, r, test, valid, group, device, overwrite)
+    _train(tiles, out, r, test, valid, group, device, overwrite, batch_size is None)
 
-# %% ../nbs/api/14_cli.ipynb #34364b68
-def _train(path, out, r, test, valid, group, device, overwrite):
+# %% ../nbs/api/14_cli.ipynb #888e8bcb
+def _train(path, out, r, test, valid, group, device, overwrite, any_batch):
     "Open a store, split it, train on it, report."
     from celldeath_nb.report import write_report
     from celldeath_nb.tiles import open_tiles
     from celldeath_nb.training import train
     tiles, held_out = hold_out(open_tiles(path), test, valid, group, r.seed)
     typer.echo(f'Held out for testing: {held_out or "nothing"}.')
+    if any_batch: r = _small_batches(r, tiles)
     _before(tiles, r, device)
     run = train(tiles, r, out, device, overwrite)
     report = write_report(run, tiles, held_out=held_out, steps={'training': run.environment['seconds']}, problems=tiles.problems, simulated=_simulated(tiles), device=device)
@@ -243,7 +253,35 @@ def predict(
     typer.echo(f'The table: {out}')
     raise typer.Exit(_problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem+'.problems.csv')))
 
-# %% ../nbs/api/14_cli.ipynb #cfa6e6b6
+# %% ../nbs/api/14_cli.ipynb #afdc2aca
+def _some_tiles(folder, root, labels, label_from, pattern):
+    "The store in `folder`, or one cut from its photographs."
+    from celldeath_nb.fields import read_fields
+    from celldeath_nb.tiles import open_tiles
+    if (Path(folder)/'manifest.json').is_file(): return open_tiles(folder)
+    return _cut(read_fields(folder, labels=labels, label_from=label_from, pattern=pattern), Path(root)/'tiles', None, None)
+
+@app.command()
+def audit(
+    folder:Annotated[Path, typer.Argument(help='Folder of photographs, or of tiles that `celldeath slice` made.', show_default=False)],
+    out:Annotated[Path, typer.Option(help='Folder to make, with a page and a table.')]=Path('audit'),
+    labels:Labels=None, # words
+    label_from:LabelFrom='auto', # where labels are
+    pattern:Pattern=None, # of names
+    controls:Annotated[bool, typer.Option('--controls', help='Also train four networks where there is nothing to learn; takes minutes.')]=False,
+    overwrite:Overwrite=False, # replace
+):
+    "Can the label be told without looking at the cells? Looks for confounders, shortcuts and copies before any training."
+    _free(out, overwrite)
+    from celldeath_nb import audit as audits
+    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
+        tiles = _some_tiles(folder, d, labels, label_from, pattern)
+        res = audits.audit(tiles, out, controls=controls, overwrite=overwrite)
+    typer.echo(f'Verdict: {res.verdict}.')
+    for s in res.sentences: typer.echo(f'- {s}')
+    typer.echo(f'The page: {Path(out)/"audit.html"}')
+
+# %% ../nbs/api/14_cli.ipynb #af262ce8
 def _road(root, folder, steps, simulated, labels, label_from, pattern, group, test, r, device):
     "Photographs to report; where each step lies in the library can be read off here."
     from celldeath_nb.fields import read_fields
@@ -254,6 +292,7 @@ def _road(root, folder, steps, simulated, labels, label_from, pattern, group, te
     tiles = steps('cutting them into tiles', _cut, fields, root/'tiles', None, None)
     tiles, held_out = steps('splitting without leaks', hold_out, tiles, test, .3, group, r.seed)
     typer.echo(f'    held out for testing: {held_out}')
+    r = _small_batches(r, tiles)
     _before(tiles, r, device)
     run = steps('training a network', train, tiles, r, root/'run', device)
     steps('predicting the photographs held out', predict, run.model, tiles.subset((tiles.table.split == 'test').values), out=root/'predictions.csv', device=device)

@@ -534,10 +534,10 @@ def _write_one(r, folder, size, um_per_px, effect, seed):
     return truth.table.assign(file=r['file']), {**name, **{k: v for k, v in truth.settings.items() if k not in name}}
 
 def _write_all(rows, folder, workers, *args):
-    "Draw the photographs of a plan in several processes; the tables of cells and of fields"
+    "Draw the photographs of a plan in several threads; the tables of cells and of fields"
     from joblib import Parallel, delayed
     n = min(int(workers or os.cpu_count() or 1), max(1, len(rows)//4))
-    done = Parallel(n_jobs=n, return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
+    done = Parallel(n_jobs=n, prefer='threads', return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
     cells, fields = zip(*bar(done, total=len(rows), what='simulating'))
     write_csv(pd.concat(cells, ignore_index=True), Path(folder)/'truth'/'cells.csv')
     write_csv(pd.DataFrame(fields), Path(folder)/'truth'/'fields.csv')
@@ -583,7 +583,7 @@ def simulate_experiment(
     design:str='balanced', # 'balanced', 'confounded' or 'wells'
     effect:float=1., # multiplies the drug's strength; 0 is the exact null
     seed:int=0, # the same seed gives the same bytes
-    workers:int|None=None, # processes; `None`: all cores
+    workers:int|None=None, # threads; `None`: all cores
     dose_um:float|tuple=10., # dose of camptothecin in micromolar, or several
     um_per_px:float=um_per_px_evos, # micrometers per pixel
     nuisance:float|dict=1., # factor on the spread of every nuisance, or of some: {'focus_um': 0}

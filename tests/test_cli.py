@@ -246,8 +246,15 @@ def test_the_real_photographs_are_not_to_be_believed(call, tmp_path):
 
 
 @needs_shared
+def test_audit_of_the_real_photographs(call, tmp_path):
+    code, said = call('audit', shared/'u2os', '--out', 'a')
+    assert code == 0 and 'experiment nearly coincide' in said and (tmp_path/'a'/'audit.html').is_file(), said
+    left(tmp_path, 'a')
+
+
+@needs_shared
 def test_labels_from_folders(call, tmp_path):
-    code, said = call('demo', '--data', shared/'celltype', '--out', 'd', '--epochs', '1', '--pattern', '{line}-{frame}.j-{cell}-{n}', '--group', 'frame')
+    code, said = call('demo', '--data', shared/'celltype', '--out', 'd', '--epochs', '1', '--pattern', '{line}-{frame}[.j]-{cell}-{n}', '--group', 'frame')
     assert code == 0 and '293A from HT1080' in said, said
     t = pd.read_csv(tmp_path/'d'/'run'/'predictions.csv')
     assert not set(t.frame[t.split == 'test']) & set(t.frame[t.split == 'valid'])
