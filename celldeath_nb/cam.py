@@ -297,7 +297,7 @@ def _row_of_maps(axs, tiles, cams, lo, hi, overlay):
         b.set_title(f'verdict {best} ({p:.0%})\n'+(f'map of {cams.target[k]} is flat: it shows nothing' if cams.flat[k] else f'map of {cams.target[k]}'), fontsize=8, parse_math=False)
     return im
 
-# %% ../nbs/api/10_cam.ipynb #694f3104
+# %% ../nbs/api/10_cam.ipynb #1d0dfe57
 def show_cams(
     model:Model, # a trained one
     tiles:Tiles, # to draw from; rows of the figure by their column `label`
@@ -316,7 +316,7 @@ def show_cams(
     cams = {c: cam(model, t, target, method, device=device, layer=layer) for c, t in few.items()}
     lo, hi = min(o.maps.min() for o in cams.values()), max(o.maps.max() for o in cams.values())
     (h, w), k = tiles.tile_px, max(map(len, few.values()))
-    fig, axs = _subplots(len(few), 2*k, figsize=(2*k*2+.9, len(few)*(1.95*h/w+.5)), dpi=80, squeeze=False, layout='constrained')
+    fig, axs = _subplots(len(few), 2*k, figsize=(2*k*2+.9, len(few)*(1.95*h/w+.5)), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for axr, (c, t) in zip(axs, few.items()): im = _row_of_maps(axr, t, cams[c], lo, hi, overlay)
     bar_ = fig.colorbar(im, ax=axs, shrink=.8, label=f'{next(iter(cams.values())).method}: evidence for the class named')
@@ -413,7 +413,7 @@ def _by_class(t, whats, unit='field', over=None, bounds=None):
     out = pd.DataFrame(rows)
     return out if unit == 'field' else out.rename(columns=dict(photographs=f'{unit}s'))
 
-# %% ../nbs/api/10_cam.ipynb #06e18a0e
+# %% ../nbs/api/10_cam.ipynb #e204cfd3
 def plot_trust(
     trust:Trust, # what a check found
     ax=None, # matplotlib axes; None: new ones
@@ -421,7 +421,7 @@ def plot_trust(
 ): # the axes
     "Means with their intervals, by quantity and class; classes differ by marker, not only by color."
     t = trust.table
-    ax = _subplots(figsize=(5.5, .6+.3*len(t)), dpi=80, layout='constrained')[1] if ax is None else ax
+    ax = _subplots(figsize=(5.5, .6+.3*len(t)), layout='constrained')[1] if ax is None else ax
     names, marks = list(dict.fromkeys(t.label)), 'osD^vPX*'
     for i, r in enumerate(t.itertuples()):
         k = names.index(r.label)
@@ -801,13 +801,13 @@ def deletion_insertion(
     return Trust(t, table, f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network uses.',
                  dict(shares=shares, deletion=c[0][:, ok].mean(1), insertion=c[1][:, ok].mean(1)))
 
-# %% ../nbs/api/10_cam.ipynb #1a17e8f3
+# %% ../nbs/api/10_cam.ipynb #12f9ebb7
 def plot_deletion(
     trust:Trust, # from `deletion_insertion`
     axs=None, # two axes; None: new ones
 ): # the axes
     "Mean probability of the class while pixels go or come, by the map and at random."
-    axs = _subplots(1, 2, figsize=(7, 2.6), dpi=80, layout='constrained', sharey=True)[1] if axs is None else axs
+    axs = _subplots(1, 2, figsize=(7, 2.6), layout='constrained', sharey=True)[1] if axs is None else axs
     for ax, what in zip(axs, ('deletion', 'insertion')):
         y, x = trust.curves[what], trust.curves['shares']
         ax.plot(x, y[0], 'o-', color='black', ms=3, label='hottest first')
