@@ -246,7 +246,7 @@ def test_masks_are_cut_as_the_tiles_were(tmp_path):
         Image.fromarray((40+160*m).astype(np.uint8)).save(tmp_path/'p'/name)
         Image.fromarray(m.astype(np.uint8)).save(tmp_path/'labels'/name)
     fields = read_fields(tmp_path/'p', um_per_px=.5)
-    for i, kw in enumerate([dict(grid=(2, 2)), dict(grid=(2, 2), resize_to=(48, 60)), dict(tile_px=(100, 110), edge='drop'), dict(tile_px=(100, 110), edge='pad'), dict(tile_px=(60, 60), rescale_to=1.)]):
+    for i, kw in enumerate([dict(grid=(2, 2)), dict(grid=(2, 2), resize_to=(48, 60)), dict(tile_px=(100, 110), edge='drop'), dict(tile_px=(100, 110), edge='pad'), dict(tile_px=(48, 60), rescale_to=1.)]):
         t = cut_tiles(fields, tmp_path/f't{i}', **kw)
         m = tile_masks(t, tmp_path/'labels')
         assert m.shape == (len(t), *t.tile_px) and ((t[:] > 120) == m).mean() > .97, kw
