@@ -319,7 +319,7 @@ def demo(
     r = _recipe('quick', epochs=epochs, seed=seed)
     raise typer.Exit(_demo(data, Path(out), overwrite, r, labels, label_from, pattern, group, test, device))
 
-# %% ../nbs/api/14_cli.ipynb #6f6129b5
+# %% ../nbs/api/14_cli.ipynb #e4139351
 def _demo(data, out, overwrite, r, labels, label_from, pattern, group, test, device):
     "The road, in a folder that appears when it is whole; the exit code."
     from celldeath_nb.files import new_folder
@@ -327,7 +327,7 @@ def _demo(data, out, overwrite, r, labels, label_from, pattern, group, test, dev
     steps = Steps(6 if data else 7)
     if data is None: typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
     with new_folder(out, overwrite) as tmp:
-        folder = data or steps('simulating photographs', sample_data, 'simulated', tmp/'photographs', seed=r.seed)
+        folder = data or steps('simulating photographs', sample_data, 'simulated', tmp/'photographs', hours=(3,), sites=2, seed=r.seed)
         run, tiles, held_out, _ = _road(tmp, folder, steps, data is None, labels, label_from, pattern, group, test, r, device)
         _say_answer(run, tiles, held_out, out/'report.html')
         problems = list(tiles.problems)
