@@ -7,12 +7,14 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'hold_out', 'slice_', 'train',
            'predict', 'audit', 'demo', 'main']
 
-# %% ../nbs/api/14_cli.ipynb #f02d6d09
+# %% ../nbs/api/14_cli.ipynb #f2ca8918
 import os, sys, tempfile, time, traceback, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+
+import celldeath_nb
 
 # %% ../nbs/api/14_cli.ipynb #9cd1b595
 def pair(
@@ -345,7 +347,7 @@ def _paragraph(e):
     with os.fdopen(fd, 'w') as f: traceback.print_exception(e, file=f)
     return f'Something unexpected happened ({type(e).__name__}: {str(e)[:200]}). It is a fault of this program; please report it with the file {log}.'
 
-# %% ../nbs/api/14_cli.ipynb #3808b9f7
+# %% ../nbs/api/14_cli.ipynb #f07f8c91
 def _say_error(e):
     "Say what went wrong; the exit code."
     if hasattr(e, 'show') and hasattr(e, 'exit_code'): # typer's own, of words that do not fit
@@ -356,17 +358,22 @@ def _say_error(e):
 
 def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
-    if Path(filename).parent == Path(__file__).parent: typer.echo(f'Note: {message}', err=True)
+    if str(Path(filename).parent) in celldeath_nb.__path__: typer.echo(f'Note: {message}', err=True)
 
-# %% ../nbs/api/14_cli.ipynb #051d937c
+# %% ../nbs/api/14_cli.ipynb #1ad9549f
 def main(
     args:list=None, # the words of the command line; None: those that were typed
 ):
     "Run the command and leave with its exit code: 0 done, 3 done but files were left out, 1 or 2 not done."
-    warnings.showwarning = _note
-    try: code = app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
-    except SystemExit as e: code = e.code # how typer leaves when it is interrupted
-    except (KeyboardInterrupt, typer.Abort): code = 130
-    except Exception as e: code = _say_error(e)
+    with warnings.catch_warnings():
+        warnings.showwarning = _note
+        code = _run(args)
     if code == 130: typer.echo('\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.', err=True)
     sys.exit(code or 0)
+
+def _run(args):
+    "Run the words of the command line; the exit code."
+    try: return app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
+    except SystemExit as e: return e.code # how typer leaves when it is interrupted
+    except (KeyboardInterrupt, typer.Abort): return 130
+    except Exception as e: return _say_error(e)

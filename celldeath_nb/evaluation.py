@@ -377,9 +377,16 @@ def _naive(arrays, C, classes, pos, bins, confidence, seed):
 # %% ../nbs/api/06_evaluation.ipynb #25069b65
 class Metrics(Mapping):
     "Numbers with intervals: a table, a mapping from a metric's name to its value, and everything that must be said beside them."
-    def __init__(self, table, level, by, counts, classes, positive, notes, settings):
-        self.table, self.level, self.by, self.counts = table, level, by, counts
-        self.classes, self.positive, self.notes, self.settings = classes, positive, notes, settings
+    def __init__(self,
+        table:pd.DataFrame, # value and limits, one row a metric
+        level:str, # what was judged
+        by:str, # what was resampled
+        counts:dict, # units at each level
+        classes:list, # in order
+        positive:str|None, # the positive one of two classes
+        notes:list, # sentences that belong to the numbers
+        settings:dict, # of the resampling
+    ): self.__dict__.update({k: v for k, v in locals().items() if k != 'self'})
     def __getitem__(self, k): return float(self.table.loc[k, 'value'])
     def __iter__(self): return iter(self.table.index)
     def __len__(self): return len(self.table)
@@ -1022,7 +1029,11 @@ def _fit(n, E, w):
 # %% ../nbs/api/06_evaluation.ipynb #cece2d02
 class PowerLaw:
     "Errors that fall with the number of training images: `error = a*n**-b + c`, with 1,000 redrawn fits for intervals."
-    def __init__(self, fit, draws, n): self.a, self.b, self.c, self.draws, self.n = *map(float, fit), draws, n
+    def __init__(self,
+        fit:tuple, # a, b and c
+        draws:np.ndarray, # [1000, 3] of redrawn fits
+        n:int, # points that were fitted
+    ): self.a, self.b, self.c, self.draws, self.n = *map(float, fit), draws, n
     def accuracy(self,
         n:list, # numbers of images
     ) -> tuple: # accuracy, lower and upper limit, an array each

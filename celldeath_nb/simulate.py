@@ -238,6 +238,7 @@ def _find_nuclei(rng, p, cells, canvas):
     y, x = (np.where(area > 0, (m+c)/2, c)+j for m, c, j in ((my, cells.y, jitter[0]), (mx, cells.x, jitter[1])))
     return cells.assign(ny=y, nx=x, nr=radius, nq=np.sqrt(1+.45*rng.gamma(3., 1/3, n)), na=cells.angle+rng.normal(0, .3, n))
 
+# %% ../nbs/api/00_simulate.ipynb #d0a1c0de
 def _draw_nuclei(p, cells, canvas):
     "Draw the nuclei of living cells, and write down those of all"
     for i, (y, x, R, q, angle, r, dying) in enumerate(cells[['ny', 'nx', 'nr', 'nq', 'na', 'response', 'dying']].to_numpy(float), 1):
@@ -536,6 +537,7 @@ def _write_one(r, folder, size, um_per_px, effect, seed):
 def _write_all(rows, folder, workers, *args):
     "Draw the photographs of a plan in several threads; the tables of cells and of fields"
     from joblib import Parallel, delayed
+    (Path(folder)/'truth').mkdir()
     n = min(int(workers or os.cpu_count() or 1), max(1, len(rows)//4))
     done = Parallel(n_jobs=n, prefer='threads', return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
     cells, fields = zip(*bar(done, total=len(rows), what='simulating'))
@@ -570,6 +572,14 @@ def _free_place(out, n, size):
     if need > free: raise OSError(errno.ENOSPC, f'{n} photographs of {size[0]}x{size[1]} need about {need/1e6:,.0f} MB, and {free/1e6:,.0f} MB are free at {up}. Make fewer or smaller ones, or give another folder')
     return out
 
+# %% ../nbs/api/00_simulate.ipynb #3e739cf6
+def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):
+    "Refuse nuisance, size, hour and dose that cannot be meant"
+    for k in factor: _number(f'nuisance {k!r}', factor[k], 0, 5) if k in nuisance_spread else _check_nuisance({k: 0}, tuple(nuisance_spread))
+    for line in lines:
+        _check_size(size, um_per_px, line)
+        for h in hours: [_check_field(line, 'CPT', h, d, effect) for d in doses]
+
 # %% ../nbs/api/00_simulate.ipynb #e2333843
 def simulate_experiment(
     out:str|Path, # the folder to make
@@ -594,14 +604,10 @@ def simulate_experiment(
     _check_plan(design, treatments, experiments, wells=wells, sites=sites, workers=workers or 1)
     _number('seed', seed, 0, 2**63, whole=True)
     factor = nuisance if isinstance(nuisance, dict) else dict.fromkeys(nuisance_spread, nuisance)
-    for k in factor: _number(f'nuisance {k!r}', factor[k], 0, 5) if k in nuisance_spread else _check_nuisance({k: 0}, tuple(nuisance_spread))
-    for line in lines:
-        _check_size(size, um_per_px, line)
-        for h in hours: [_check_field(line, 'CPT', h, d, effect) for d in doses]
+    _check_settings(lines, hours, doses, effect, size, um_per_px, factor)
     out = _free_place(out, len(lines)*len(hours)*len(doses)*experiments*wells*sites*(1 if design == 'confounded' else len(treatments)), size)
     rows = _plan(lines, treatments, hours, int(experiments), int(wells), int(sites), doses, design, int(seed), factor)
     with new_folder(out, overwrite=out.exists()) as folder:
-        (Path(folder)/'truth').mkdir()
         _write_all(rows, folder, workers, tuple(size), float(um_per_px), float(effect), int(seed))
     return out
 
