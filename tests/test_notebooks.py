@@ -152,7 +152,8 @@ def failures(err):
 
 
 def run_notebooks(path, *flags):
-    return sh('-c', f'from nbdev.test import nbdev_test; nbdev_test({str(path)!r}, n_workers=2, timing=True, flags={" ".join(flags)!r})')
+    threads = str(max(1, (os.cpu_count() or 2)//2)) # two notebooks at once share the cores
+    return sh('-c', f'from nbdev.test import nbdev_test; nbdev_test({str(path)!r}, n_workers=2, timing=True, flags={" ".join(flags)!r})', OMP_NUM_THREADS=threads)
 
 
 def tree(): return {str(o.relative_to(root)) for d in ('nbs', 'data', 'celldeath_nb') for o in (root/d).rglob('*') if '__pycache__' not in o.parts and '.ipynb_checkpoints' not in o.parts}
