@@ -307,6 +307,39 @@ def test_the_public_format_of_sixteen_classes(tmp_path):
     for f in (plot_deciders, plot_tiles, plot_consistency): f(c)
 
 
+# Three files of `raw-data/edge-experiment` of github.com/rgeirhos/texture-vs-shape at 3fd90a0 and ff6b7ac (Geirhos et al. 2019, ICLR): the answers of two people and of VGG-16
+# to the same 160 pictures. For the people the pictures that they named wrongly, for the network every answer, ten a class, in the order 1, 10, 2 .. 9.
+EDGE_WRONG = {
+    'subject-01': dict(oven10='knife', airplane4='knife', dog2='elephant', bear1='cat', bear4='dog', bear9='elephant', truck4='car', oven1='keyboard', bear5='cat', elephant4='bird',
+                       bird2='cat', airplane2='bird', truck6='car', oven6='chair', bear3='cat', bear8='cat', bear6='bird'),
+    'subject-02': dict(bear7='oven', boat6='knife', bear10='elephant', oven7='truck', bird2='elephant', car5='truck', bear4='elephant', keyboard3='boat', oven6='chair', bear6='bird')}
+EDGE_VGG = {k: [dict(k='knife', b='bird', c='clock', o='bottle', h='chair', y='keyboard', a='airplane')[i] for i in v] for k, v in dict(
+    airplane='ckkbkbkkkk', bear='kbkbkbbbbb', bicycle='ccbccckccc', bird='kkkbkkkcko', boat='kkkbbbkckb', bottle='oooooooooo', car='bkkkkkkkkk', cat='kkkkckkkbk', chair='hhhhhbchhc',
+    clock='okcccccccc', dog='bkbkkbbbkk', elephant='kobbbkbkbb', keyboard='ykkkkyyyky', knife='akkkkkbkkk', oven='cchckhhhoc', truck='hbcbckkbcc').items()}
+
+
+def write_edges(folder):
+    "The three files in their own form, all but the order of the people's pictures and their seconds."
+    for who, tag in [('subject-01', 's01'), ('subject-02', 's02'), ('vgg', 'dnn')]:
+        rows = []
+        for truth, said in EDGE_VGG.items():
+            for net, i in zip(said, [1, 10, *range(2, 10)]):
+                answer = net if who == 'vgg' else EDGE_WRONG[who].get(f'{truth}{i}', truth)
+                rows.append(f'{who},1,{len(rows)+1},{"NaN" if who == "vgg" else 0.8},{answer},{truth},0,{len(rows)+1:04}_edg_{tag}_0_{truth}_00_{truth}{i}.png')
+        (folder/f'edge-experiment_{who}_session_1.csv').write_text('subj,session,trial,rt,object_response,category,condition,imagename\n'+'\n'.join(rows)+'\n')
+
+
+def test_real_answers_of_people_and_a_network_to_160_pictures(tmp_path):
+    write_edges(tmp_path)
+    c = compare_deciders(judgements(sorted(tmp_path.glob('*.csv')), format='model-vs-human'), n_boot=300)
+    assert c.table.tile.nunique() == 160 and len(c.table) == 480 and c.table.attrs['classes'] == sorted(EDGE_VGG)
+    assert c.deciders.accuracy.droplevel('session').to_dict() == {'subject-01': 143/160, 'subject-02': 150/160, 'vgg': 39/160}
+    k = next(r for r in c.consistency.itertuples() if 'vgg' not in r.a+r.b) # four pictures escaped both: bear4, bear6, bird2, oven6
+    assert np.isclose(k.observed, 141/160) and np.isclose(k.expected, (143*150+17*10)/160**2) and np.isclose(k.kappa, (141/160-k.expected)/(1-k.expected))
+    p = next(r for r in c.pairs.itertuples() if '01' in r.a) # the network named nothing rightly that this person did not
+    assert (p.a_only, p.b_only) == (104, 0) and np.isclose(p.p, 2*.5**104, rtol=1e-6)
+
+
 # ---- exactness
 
 counts = st.integers(0, 10**6).map(np.random.default_rng)
