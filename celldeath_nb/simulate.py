@@ -139,14 +139,15 @@ def _place(rng, p, shape, px, density):
     keep[close.max(1)] = False # one of two that would lie on each other
     return y[keep], x[keep]
 
-# %% ../nbs/api/00_simulate.ipynb #df7041f7
-def _cells(rng, p, shape, px, nuisance, strength):
-    "The table of cells: place, shape, response (0 to 1) and whether it is dying"
+# %% ../nbs/api/00_simulate.ipynb #421a8366
+def _cells(rng, p, shape, px, nuisance, strength, chosen=None):
+    "The table of cells: place, shape, response (0 to 1) and whether it is dying; `chosen` says from places who alone responds"
     y, x = _place(rng, p, shape, px, nuisance['density'])
     n = len(y)
     flow = _at(_smooth(rng, shape, 90/px), y, x)
-    response = 1-np.exp(-(strength+.03*nuisance['dying'])*rng.gamma(3., 1/3, n))
-    spontaneous = rng.uniform(size=n) < p.dying*nuisance['dying']
+    felt = strength+.03*nuisance['dying'] if chosen is None else strength*chosen(y, x)
+    response = 1-np.exp(-felt*rng.gamma(3., 1/3, n))
+    spontaneous = rng.uniform(size=n) < (p.dying*nuisance['dying'] if chosen is None else 0)
     dying = spontaneous|(rng.uniform(size=n) < .6*np.clip(response-.3, 0, None)**1.7)
     radius = p.radius/px/np.sqrt(nuisance['density'])*np.exp(rng.normal(0, .16, n))
     return pd.DataFrame(dict(y=y, x=x, radius=radius, stretch=1+(p.stretch-1)*rng.gamma(4., .25, n), angle=1.4*flow+rng.normal(0, .35, n),
@@ -154,6 +155,20 @@ def _cells(rng, p, shape, px, nuisance, strength):
 
 # %% ../nbs/api/00_simulate.ipynb #bd0a7407
 nuisance_none = dict(brightness=96., contrast=1., gradient=0., gradient_angle=0., vignette=.03, focus_um=0., density=1., dying=1., noise=1.)
+
+# %% ../nbs/api/00_simulate.ipynb #0db75390
+def _chooser(responding, size, pad, margin, seed):
+    "From the places of all cells, which of them alone feel the drug"
+    def inside(y, x, m): return (y-pad >= m)&(y-pad < size[0]-m)&(x-pad >= m)&(x-pad < size[1]-m)
+    def numbered(y, x):
+        here = np.flatnonzero(inside(y, x, 0))+1
+        if lost := sorted(set(responding)-set(here)): raise ValueError(f'responding={lost} are no cells of this photograph. Give numbers of its truth table, such as {here[:3].tolist()}.')
+        return np.isin(np.arange(1, len(y)+1), list(responding))
+    def drawn(y, x):
+        here = np.flatnonzero(inside(y, x, margin))
+        if len(here) < responding: raise ValueError(f'responding={responding} is refused: only {len(here)} cells lie well within the frame. Give at most {len(here)}, or a larger size.')
+        return np.isin(np.arange(len(y)), np.random.default_rng([*np.atleast_1d(seed), 1]).permutation(here)[:responding])
+    return drawn if isinstance(responding, (int, np.integer)) else numbered
 
 # %% ../nbs/api/00_simulate.ipynb #1ed3fa48
 def _warped(rng, shape, R):
@@ -219,7 +234,7 @@ def _seam(rng, gap, R, px):
     wide = np.float32(1.9/px)*np.exp(np.clip(.6*_smooth(rng, gap.shape, .7*R).astype(float), -2, 2)).astype(np.float32)
     return np.clip(1-gap/wide, 0, 1)**2*deep
 
-# %% ../nbs/api/00_simulate.ipynb #93cfddff
+# %% ../nbs/api/00_simulate.ipynb #ace3eb88
 def _middle(label, n, step=3):
     "Area (px) and center of each label from every third pixel"
     sub = label[::step, ::step].ravel()
@@ -238,7 +253,7 @@ def _find_nuclei(rng, p, cells, canvas):
     y, x = (np.where(area > 0, (m+c)/2, c)+j for m, c, j in ((my, cells.y, jitter[0]), (mx, cells.x, jitter[1])))
     return cells.assign(ny=y, nx=x, nr=radius, nq=np.sqrt(1+.45*rng.gamma(3., 1/3, n)), na=cells.angle+rng.normal(0, .3, n))
 
-# %% ../nbs/api/00_simulate.ipynb #d0a1c0de
+# %% ../nbs/api/00_simulate.ipynb #1f9f9f99
 def _draw_nuclei(p, cells, canvas):
     "Draw the nuclei of living cells, and write down those of all"
     for i, (y, x, R, q, angle, r, dying) in enumerate(cells[['ny', 'nx', 'nr', 'nq', 'na', 'response', 'dying']].to_numpy(float), 1):
@@ -351,14 +366,15 @@ def _check_size(size, um_per_px, line):
     need = math.ceil(2*cell_lines[line].radius/um_per_px)
     if min(size) < need: raise ValueError(f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at {um_per_px:g} um per pixel. Give at least ({need}, {need}).')
 
-# %% ../nbs/api/00_simulate.ipynb #1f5921ae
-def _check_field(line, treatment, hour, dose_um, effect):
+# %% ../nbs/api/00_simulate.ipynb #4803dcfd
+def _check_field(line, treatment, hour, dose_um, effect, responding=None):
     "Refuse settings that cannot be meant"
     if line not in cell_lines: raise _unknown('line', line, cell_lines)
     if treatment not in ('DMSO', 'CPT'): raise _unknown('treatment', treatment, ('DMSO', 'CPT'))
     _number('hour', hour, 0)
     _number('effect', effect, 0)
     if dose_um is not None: _number('dose_um', dose_um, 0)
+    if isinstance(responding, (int, float)): _number('responding', responding, 0, whole=True)
     if treatment == 'DMSO' and dose_um: raise ValueError(f'dose_um={dose_um:g} with DMSO is refused: the vehicle holds no drug. Leave dose_um out, or give treatment="CPT".')
 
 def _check_nuisance(nuisance, known=tuple(nuisance_none)):
@@ -367,7 +383,7 @@ def _check_nuisance(nuisance, known=tuple(nuisance_none)):
         if k not in known: raise _unknown('nuisance', k, known)
         _number(f'nuisance {k!r}', v, -1e3 if k in ('focus_um', 'gradient_angle') else .05 if k == 'density' else 0, 4 if k == 'density' else 1e3)
 
-# %% ../nbs/api/00_simulate.ipynb #b5cae724
+# %% ../nbs/api/00_simulate.ipynb #d1f999d9
 def simulate_field(
     line:str='U2OS', # name of a cell line, one of `cell_lines`
     treatment:str='DMSO', # 'DMSO' (vehicle) or 'CPT' (camptothecin)
@@ -378,9 +394,10 @@ def simulate_field(
     effect:float=1., # multiplies the drug's strength; 0 is the exact null
     seed:int=0, # the same seed gives the same photograph, on every machine
     nuisance:dict|None=None, # settings of this photograph, any of `nuisance_none`
+    responding:int|list|None=None, # cells that alone feel the drug, all others being well: their numbers, or how many; `None`: all feel it
 ) -> tuple: # photograph, uint8 [h,w]; its truth: `cells` and `nuclei` (label images [h,w]), `table`, `settings`
     "One simulated photograph and its truth."
-    _check_field(line, treatment, hour, dose_um, effect)
+    _check_field(line, treatment, hour, dose_um, effect, responding)
     _check_size(size, um_per_px, line)
     _check_nuisance(nuisance or {})
     nuisance, px, p = {**nuisance_none, **(nuisance or {})}, float(um_per_px), cell_lines[line]
@@ -388,7 +405,8 @@ def simulate_field(
     strength = drug_strength(line, dose, hour, effect)
     rng, pad = np.random.default_rng(seed), int(24/px) # the halo reaches in from outside
     shape = tuple(sfft.next_fast_len(int(s)+2*pad) for s in size)
-    canvas, cells = _draw(rng, p, _cells(rng, p, shape, px, nuisance, strength), shape, px, nuisance['density'])
+    chosen = None if responding is None else _chooser(responding, size, pad, 1.5*p.radius/px, seed)
+    canvas, cells = _draw(rng, p, _cells(rng, p, shape, px, nuisance, strength, chosen), shape, px, nuisance['density'])
     crop = np.s_[pad:pad+size[0], pad:pad+size[1]]
     light = phase_contrast(canvas.thick*np.float32(.2), px, nuisance['focus_um'])[crop] # 0.2 radians a micrometer
     settings = dict(line=line, treatment=treatment, hour=hour, dose_um=dose, effect=effect, strength=strength, um_per_px=px, **nuisance)
@@ -522,7 +540,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
     for r in rows: r['file'] = _file_name(r, len(doses) > 1)
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
-# %% ../nbs/api/00_simulate.ipynb #98f4f349
+# %% ../nbs/api/00_simulate.ipynb #017a531d
 def _write_one(r, folder, size, um_per_px, effect, seed):
     "Draw the photograph of a plan's row, write it and its label images, return its cells and its settings"
     own = [zlib.crc32(str(k).encode()) for k in (seed, 'cells', r['file'])]
@@ -580,7 +598,7 @@ def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):
         _check_size(size, um_per_px, line)
         for h in hours: [_check_field(line, 'CPT', h, d, effect) for d in doses]
 
-# %% ../nbs/api/00_simulate.ipynb #e2333843
+# %% ../nbs/api/00_simulate.ipynb #fa3f1572
 def simulate_experiment(
     out:str|Path, # the folder to make
     lines:tuple=('iPS1', 'U2OS', 'MCF7'), # names of cell lines, of `cell_lines`
