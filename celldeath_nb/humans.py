@@ -1306,7 +1306,7 @@ def _clicked(self:Trial, choice):
     try: self.answer(choice)
     except (OSError, ValueError) as e: self._refresh(f'This answer was not written: {e}')
 
-# %% ../nbs/api/09_humans.ipynb #1c83d6d9
+# %% ../nbs/api/09_humans.ipynb #51e20fb7
 _log_columns = ['subject', 'page', 'tile', 'label', 'opened', 'seconds']
 
 class TrainingGallery:
@@ -1321,7 +1321,7 @@ class TrainingGallery:
         sessions:tuple=('pre', 'post'), # all sessions of the study, as in `Trial`
         split:str=None, # only tiles of this split; None: all but photographs used for training
         per_page:int=4, # tiles on a page
-        width:int=None, # of a tile on the screen in pixels; None: real size, at most 470
+        width:int=None, # of a tile on the screen in pixels, at most half the page; None: real size, at most 470
         minutes:float=None, # the gallery closes after so many minutes of study; None: no limit
     ):
         _check_name('subject', subject)
@@ -1337,7 +1337,7 @@ class TrainingGallery:
         if self._size is None: self._size = self.path.stat().st_size if self.path.exists() else _new_file(self.path, _log_columns)
         self._build()
 
-# %% ../nbs/api/09_humans.ipynb #4bffcd23
+# %% ../nbs/api/09_humans.ipynb #e7a5937d
 @patch
 def _draw(self:TrainingGallery, d):
     "The tiles of a new gallery, classes mixed."
@@ -1350,12 +1350,13 @@ def _build(self:TrainingGallery):
     "The widgets of a page and its buttons."
     import ipywidgets as w
     self._text, self._time = w.HTML(), w.HTML()
-    px = w.Layout(width=f'{self.width}px', height='auto')
+    px = w.Layout(width='calc(100% - 4px)', height='auto', margin='2px')
     self._cells = [(w.Image(format='png', layout=px), w.HTML()) for _ in range(self.per_page)]
     self.back_button, self.next_button, self.close_button = [w.Button(description=s) for s in ('Back', 'Begin', 'Close')]
     for b, f in ((self.back_button, self.back), (self.next_button, self.next), (self.close_button, self.close)): b.on_click(lambda _, f=f: f())
-    self._boxes = [w.VBox([p, t], layout=w.Layout(margin='4px')) for p, t in self._cells]
-    self._grid = w.HBox([], layout=w.Layout(flex_flow='row wrap', width=f'{2*self.width+40}px'))
+    half = w.Layout(margin='4px', overflow='hidden', width=f'min({self.width}px, calc(50% - 12px))') # two beside each other in any window
+    self._boxes = [w.VBox([p, t], layout=half) for p, t in self._cells]
+    self._grid = w.HBox([], layout=w.Layout(flex_flow='row wrap', width='100%'))
     self.widget = w.VBox([w.HBox([self.back_button, self.next_button, self.close_button, self._time]), self._text, self._grid])
     self._text.value = f"<b>{self.design['n']} labeled tiles on {self.pages} pages</b>"
 

@@ -1,4 +1,4 @@
-"""The blind trial, answered by clicking in JupyterLab: the page is reloaded in the middle, the kernel restarted, and no answer is lost.
+"""The blind trial, answered by clicking in JupyterLab: the page is reloaded in the middle, the kernel restarted, and no answer is lost. Then the gallery for studying, page by page.
 
 Needs Debian's browser (`apt-get install chromium chromium-driver`), `pip install selenium jupyterlab` and `celldeath_nb`.
 Set CELLDEATH_SCREENSHOTS to a folder to keep the screenshots.
@@ -21,12 +21,14 @@ from selenium.common.exceptions import StaleElementReferenceException, WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from celldeath_nb.files import read_json
+from celldeath_nb.files import read_csv, read_json
 from celldeath_nb.humans import read_judgements
 from celldeath_nb.tiles import open_tiles
 
 CODE = ["from celldeath_nb.humans import Trial\nfrom celldeath_nb.tiles import open_tiles",
         "trial = Trial(open_tiles('store'), n=10, classes=('DMSO', 'CPT'), subject='browser')\ntrial"]
+GALLERY = ["from celldeath_nb.humans import TrainingGallery\nfrom celldeath_nb.tiles import open_tiles",
+           "gallery = TrainingGallery(open_tiles('store'), n=8, classes=('DMSO', 'CPT'), subject='browser')\ngallery"]
 CLICKS = ['CPT', 'DMSO', 'cannot tell', 'CPT', 'CPT', 'DMSO', 'DMSO', 'CPT', 'DMSO', 'CPT']
 
 
@@ -45,8 +47,8 @@ def make_store(folder):
     cut_tiles(read_fields(folder/'photos', um_per_px=.434), folder/'store', grid=(1, 1))
 
 
-def make_notebook(path):
-    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, source=s, execution_count=None, outputs=[]) for i, s in enumerate(CODE)]
+def make_notebook(path, code):
+    cells = [dict(cell_type='code', id=f'c{i}', metadata={}, source=s, execution_count=None, outputs=[]) for i, s in enumerate(code)]
     path.write_text(json.dumps(dict(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), nbformat=4, nbformat_minor=5)))
 
 
@@ -65,7 +67,8 @@ def lab(tmp_path):
     "JupyterLab on loopback, in a folder with a store of tiles and the notebook of a trial; its address."
     work = tmp_path/'work'
     make_store(work)
-    make_notebook(work/'trial.ipynb')
+    make_notebook(work/'trial.ipynb', CODE)
+    make_notebook(work/'gallery.ipynb', GALLERY)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -159,7 +162,7 @@ def answer(page, first, last, secrets):
         page.click(CLICKS[k-1])
 
 
-def test_ten_tiles_survive_a_reload_and_a_restart(lab, driver):
+def test_ten_tiles_survive_a_reload_and_a_restart_and_a_gallery_is_studied(lab, driver):
     url, work = lab
     page, secrets = Page(driver), [p.stem for p in (work/'photos').glob('*.png')]
     page.open(f'{url}/lab/tree/trial.ipynb?token=trial')
@@ -188,3 +191,19 @@ def test_ten_tiles_survive_a_reload_and_a_restart(lab, driver):
     assert got.answer.tolist() == CLICKS
     assert got.tile.tolist() == design['tiles']
     assert got.kind.eq('human').all() and got.seconds.between(.3, 60).all()
+
+    page.open(f'{url}/lab/workspaces/study/tree/gallery.ipynb?token=trial') # a workspace of its own: run-all goes to the one notebook that is open
+    page.run_all()
+    page.click('Begin')
+    for click, says in [('Next', 'Page 1 of 2'), ('Back', 'Page 2 of 2'), ('Close', 'Page 1 of 2')]:
+        page.until(lambda: page.says(says), says)
+        page.picture()
+        html = driver.page_source
+        assert not [s for s in secrets if s in html], 'the gallery names a photograph'
+        shot(driver, f'gallery_{click}')
+        time.sleep(.2)
+        page.click(click)
+    page.until(lambda: page.says('Closed after'), 'the end of the study')
+    log = read_csv(work/'trials'/'browser_gallery.csv')
+    assert log.page.astype(int).tolist() == [1]*4+[2]*4+[1]*4 and log.seconds.astype(float).between(.15, 60).all()
+    assert set(log.tile) == set(read_json(work/'trials'/'browser_gallery.json')['tiles']) and not set(log.tile) & set(got.tile)
