@@ -49,7 +49,7 @@ def by_image_slicer(photos, out):
 def by_us(df, out, workers, quick=True):
     "A store, checksums and fsync included; `quick=False` leaves every PNG to Pillow."
     keep = F._quick_png
-    if not quick: F._quick_png = lambda *a: (None, False)
+    if not quick: F._quick_png = lambda *a: None
     try: T.cut_tiles(df, out, workers=workers, overwrite=True)
     finally: F._quick_png = keep
 
@@ -58,10 +58,10 @@ def without_isal(f):
     "`f` with the standard library's zlib."
     import zlib
     def g():
-        keep = F.decompressobj, F.crc32, T.crc32
-        F.decompressobj, F.crc32, T.crc32 = zlib.decompressobj, zlib.crc32, zlib.crc32
+        keep = F.decompressobj, F.crc32, F.adler32, T.crc32
+        F.decompressobj, F.crc32, F.adler32, T.crc32 = zlib.decompressobj, zlib.crc32, zlib.adler32, zlib.crc32
         try: f()
-        finally: F.decompressobj, F.crc32, T.crc32 = keep
+        finally: F.decompressobj, F.crc32, F.adler32, T.crc32 = keep
     return g
 
 

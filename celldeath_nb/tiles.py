@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tile_layout', 'fit_grid', 'Tiles', 'cut_tiles', 'open_tiles', 'add_photographs']
 
-# %% ../nbs/api/03_tiles.ipynb #6524a061
+# %% ../nbs/api/03_tiles.ipynb #3d7caa50
 import hashlib, io, json, os, shutil, threading, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
-from .files import bar, read_csv, read_json, write_csv, write_whole, _refuse, _swap, _sync
+from .files import bar, check_free, read_csv, read_json, write_csv, write_whole, _swap, _sync
 from .fields import BadFile, cell_area, crc32, field_quality, file_checksum, read_fields, read_photo, scale_bar, to_uint8, _caption, _shown
 try: import fcntl
 except ImportError: fcntl = None # Windows
@@ -335,7 +335,7 @@ def _n_workers(workers):
     if int(workers)<0: raise ValueError(f'workers={workers} must be 0 or more')
     return int(workers)
 
-# %% ../nbs/api/03_tiles.ipynb #ea3d230b
+# %% ../nbs/api/03_tiles.ipynb #7c39802c
 def _reserve(fd, path, n):
     "Take the room on the disk before work starts."
     free = shutil.disk_usage(path).free
@@ -346,6 +346,7 @@ def _write_at(fd, a, offset):
     mem = memoryview(np.ascontiguousarray(a)).cast('B')
     os.lseek(fd, offset, os.SEEK_SET)
     while len(mem): mem = mem[os.write(fd, mem):]
+    if hasattr(os,'posix_fadvise'): os.posix_fadvise(fd, offset, a.nbytes, os.POSIX_FADV_DONTNEED) # Linux begins to write it to the disk, so that the last fsync has little left to wait for
 
 # %% ../nbs/api/03_tiles.ipynb #38ab06ca
 def _journal(folder, fd, h, w):
@@ -526,11 +527,11 @@ def _fields_of(fields):
     df.attrs.update(attrs)
     return df
 
-# %% ../nbs/api/03_tiles.ipynb #c9d58006
+# %% ../nbs/api/03_tiles.ipynb #8be98253
 def _pair(o): return None if o is None else [int(k) for k in o]
 
 def _check_out(out, overwrite):
-    if out.exists() and not overwrite: _refuse(out)
+    check_free(out, overwrite, 'open_tiles reads it; overwrite=True cuts again; or give another name.')
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not (out/'manifest.json').exists(): raise FileExistsError(f'{out} is no folder of tiles and is not overwritten. Give another name.')
 
 # %% ../nbs/api/03_tiles.ipynb #8da7e613

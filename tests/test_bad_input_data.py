@@ -26,6 +26,20 @@ def raw_png(w, h, bits, kind, rows, lace=0, before=b''):
     "A PNG written by hand."
     return b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', struct.pack('>IIBBBBB',w,h,bits,kind,0,0,lace))+before+chunk(b'IDAT', zlib.compress(rows))+chunk(b'IEND', b'')
 
+def filtered(a, way=None, seed=0):
+    "Rows of a PNG, each with the filter `way`, or with one drawn at random; by the book (RFC 2083)."
+    rows = [np.frombuffer(r.tobytes(), np.uint8).astype(int) for r in a]
+    n,r,up,out = a[0,0].nbytes,np.random.default_rng(seed),np.zeros_like(rows[0]),b''
+    for x in rows:
+        k = int(r.integers(5)) if way is None else way
+        left,corner = (np.concatenate([np.zeros(n,int),o[:-n]]) for o in (x,up))
+        p = left+up-corner
+        pa,pb,pc = abs(p-left),abs(p-up),abs(p-corner)
+        paeth = np.where((pa<=pb)&(pa<=pc), left, np.where(pb<=pc, up, corner))
+        out += bytes([k])+((x-[0,left,up,(left+up)//2,paeth][k])%256).astype(np.uint8).tobytes()
+        up = x
+    return out
+
 def plain_rows(a): return b''.join(b'\0'+r.tobytes() for r in a)
 
 @pytest.fixture
@@ -171,9 +185,27 @@ def test_10_sixteen_bit_color(folder, tmp_path):
     a = picture(9, dtype=np.uint16, top=4095)
     p = put(folder, tif(np.dstack([a]*3), photometric='rgb'))
     np.testing.assert_array_equal(read_photo(p).pixels, a)
-    rows = b''.join(b'\0'+r.astype('>u2').tobytes() for r in np.dstack([a]*3))
-    p = put(folder, raw_png(W,H,16,2,rows))
-    with pytest.raises(BadFile, match='16-bit color'): read_photo(p)
+    for kind,stack in ((2,[a]*3),(6,[a]*3+[np.full_like(a,65535)]),(4,[a,np.full_like(a,65535)])):
+        p = put(folder, raw_png(W,H,16,kind,filtered(np.dstack(stack).astype('>u2'), seed=kind)))
+        np.testing.assert_array_equal(read_photo(p).pixels, a)
+        assert read_header(p).bits==16
+    t = cut_tiles(read_fields(folder)[-1:], tmp_path/'t')
+    assert t.manifest['settings']['window']==[0,4095]
+    np.testing.assert_array_equal(t.field(BAD), np.round(a*255./4095).astype(np.uint8))
+    p = put(folder, raw_png(W,H,16,6,filtered(np.dstack([a]*4).astype('>u2'))))
+    with pytest.raises(BadFile, match='transparent'): read_photo(p)
+    p = put(folder, raw_png(W,H,16,2,filtered(np.dstack([a,a,a+1]).astype('>u2'))))
+    with pytest.raises(ValueError, match="channel='luminance'"): read_photo(p)
+    np.testing.assert_array_equal(read_photo(p, channel='blue').pixels, a+1)
+
+@pytest.mark.parametrize('bits,kind,n', [(8,0,1),(8,2,3),(8,6,4),(16,0,1),(16,2,3)])
+@pytest.mark.parametrize('ways', [None,0,1,2,3,4])
+def test_every_filter_of_png(bits, kind, n, ways, tmp_path):
+    a = picture(3, 17, 23*n, np.uint16 if bits==16 else np.uint8, 2**bits-1).reshape(17,23,n)
+    if n==3: a[...,1:] = a[...,:1]
+    if n==4: a[...,1:3],a[...,3] = a[...,:1],255
+    (tmp_path/'x.png').write_bytes(raw_png(23,17,bits,kind,filtered(a.astype('>u2' if bits==16 else 'u1'), ways)))
+    np.testing.assert_array_equal(read_photo(tmp_path/'x.png').pixels, a[...,0])
 
 @pytest.mark.parametrize('v', [np.nan,np.inf])
 def test_11_not_a_number(v, folder, tmp_path):
