@@ -1,19 +1,22 @@
-"""How many planted duplicates are found, and how long that takes.
+"""How many planted duplicates are found, and how long that takes; what the audit says of simulated experiments of every design.
 
-usage: python benchmarks/audit.py [--designs 20] [--photographs 144] [--many 10000] [--out benchmarks/results/audit.json]
-Plants, among simulated tiles of 240x320 pixels, one copy of a tile for each kind and photograph, and counts what `find_near_duplicates` finds at a precision of 0.99;
+usage: python benchmarks/audit.py [--photographs 144] [--many 10000] [--out benchmarks/results/audit.json]
+       python benchmarks/audit.py --designs 20 [--first 2000]     what the audit says of 20 experiments of each design
+       python benchmarks/audit.py --network [--first 2000]        the negative controls with a trained network, one experiment of each design
+Without an option it plants, among simulated tiles of 240x320 pixels, one copy of a tile for each kind and photograph, and counts what `find_near_duplicates` finds at a precision of 0.99;
 then times it on `--many` tiles. What is printed are shares and ratios; times hold for the machine that is named beside them.
+The other two write a row as soon as it is known into benchmarks/results/audit_designs.csv or audit_network.csv, and go on where they stopped; rows of another simulator are made anew.
 """
-import argparse, io, json, platform, resource, tempfile, time
+import argparse, hashlib, inspect, io, json, platform, resource, tempfile, time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from celldeath_nb.audit import audit, find_near_duplicates
+from celldeath_nb import simulate
+from celldeath_nb.audit import audit, find_near_duplicates, negative_controls
 from celldeath_nb.fields import read_fields, read_image
-from celldeath_nb.simulate import simulate_experiment
 from celldeath_nb.tiles import cut_tiles
 
 size = (240, 320)
@@ -94,19 +97,64 @@ def timed(photos, n):
     return dict(tiles=n, seconds=round(time.perf_counter()-start, 1), extra_MB=round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)/1000))
 
 
-def designs(seeds, folder):
-    "The audit of simulated experiments of every design: how many fail, and what the shortcuts reach."
-    rows = []
-    for design, effect in (('balanced', 1.), ('confounded', 1.), ('wells', 1.), ('balanced', 0.)):
-        for seed in range(seeds):
-            src = simulate_experiment(folder/f'{design}{effect:g}{seed}', lines=('U2OS', 'MCF7'), sites=2, size=(240, 320), design=design, effect=effect, seed=seed)
-            a = audit(cut_tiles(read_fields(src), folder/f't{design}{effect:g}{seed}'))
-            best = a.shortcuts.groupby('sees').share.max()
-            rows.append(dict(design=design, effect=effect, seed=seed, verdict=a.verdict, caught=' '.join(o['factor'] for o in a.confounding.caught), **best.round(3)))
-            print(rows[-1], flush=True)
-    d = pd.DataFrame(rows)
-    return d.groupby(['design', 'effect']).agg(seeds=('seed', 'size'), failed=('verdict', lambda s: int((s == 'failed').sum())), brightness=('brightness', 'median'), border=('border', 'median'),
-                                               background=('background', 'median')).reset_index()
+results = Path(__file__).parent/'results'
+plan = (('balanced', 1.), ('balanced', 0.), ('confounded', 1.), ('wells', 1.))
+
+
+def simulator(): return hashlib.sha256(inspect.getsource(simulate).encode()).hexdigest()[:12]
+
+
+class Table:
+    "Rows in a CSV that are written one by one; those of another simulator do not count."
+    def __init__(self, name): self.path, self.now = results/name, simulator()
+    @property
+    def rows(self):
+        d = pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame(columns=['simulator'])
+        return d[d.simulator == self.now]
+    def has(self, **key):
+        d = self.rows
+        return bool(len(d)) and (d[list(key)] == pd.Series(key)).all(axis=1).any()
+    def add(self, rows):
+        d = pd.DataFrame([{**r, 'simulator': self.now, 'date': time.strftime('%Y-%m-%d')} for r in rows])
+        pd.concat([o for o in (self.rows, d) if len(o)]).to_csv(self.path, index=False)
+        print(d.drop(columns=['simulator', 'date', 'sentence'], errors='ignore').to_string(index=False, header=False), flush=True)
+
+
+def experiment(folder, design, effect, seed, **kw):
+    src = simulate.simulate_experiment(folder/'p', **{**dict(lines=('U2OS', 'MCF7'), hours=(0, 1), sites=2, size=(180, 240), design=design, effect=effect, seed=seed, workers=1), **kw})
+    return cut_tiles(read_fields(src), folder/'t', grid=(2, 2))
+
+
+def designs(seeds, first):
+    "The audit, its controls with the cheap classifier, of simulated experiments of every design."
+    out = Table('audit_designs.csv')
+    for design, effect in plan:
+        for seed in range(first, first+seeds):
+            if out.has(design=design, effect=effect, seed=seed): continue
+            with tempfile.TemporaryDirectory() as d: a = audit(experiment(Path(d), design, effect, seed), seed=seed)
+            best, ctrl = a.shortcuts.groupby('sees').share.max(), a.controls.set_index('control').verdict
+            out.add([dict(design=design, effect=effect, seed=seed, verdict=a.verdict, confounded_with=' '.join(o['factor'] for o in a.confounding.caught), best_shortcut=round(best.max(), 3), **best.round(3), **ctrl)])
+    print(summary(out.rows).to_string())
+
+
+def summary(d):
+    "Counts over the seeds."
+    g = d.groupby(['design', 'effect'])
+    res = pd.DataFrame(dict(seeds=g.size(), failed=g.verdict.apply(lambda v: (v == 'failed').sum()), shortcut_above_85=g.best_shortcut.apply(lambda v: (v > .85).sum()), best_shortcut_median=g.best_shortcut.median(), best_shortcut_lowest=g.best_shortcut.min()))
+    for c in ('labels shuffled', 'before the drug', 'vehicle wells', 'background only'): res[f'{c}: failed'] = g[c].apply(lambda v: (v == 'failed').sum())
+    return res.T
+
+
+def network(first):
+    "The controls with a small network: the quick recipe on smaller pictures and for half as long."
+    from celldeath_nb.training import Recipe
+    out = Table('audit_network.csv')
+    for design, effect in (('balanced', 1.), ('balanced', 4.), ('wells', 1.), ('confounded', 1.)):
+        with tempfile.TemporaryDirectory() as d:
+            if out.has(design=design, effect=effect, seed=first): continue
+            t, start = experiment(Path(d), design, effect, first, lines=('U2OS',), hours=(0, 3), wells=4, sites=1, size=(240, 320)), time.perf_counter()
+            c = negative_controls(t, Recipe.quick(size=60, min_steps=120, seed=first), seed=first)
+            out.add([dict(design=design, effect=effect, seed=first, **r, seconds=round(time.perf_counter()-start)) for r in c.round(3).to_dict('records')])
 
 
 def main():
@@ -115,15 +163,14 @@ def main():
     ap.add_argument('--many', type=int, default=10_000)
     ap.add_argument('--folder', help='photographs to plant among; default: simulated ones')
     ap.add_argument('--designs', type=int, default=0, help='audit this many simulated experiments of each design, and nothing else')
+    ap.add_argument('--network', action='store_true', help='the negative controls with a trained network, and nothing else')
+    ap.add_argument('--first', type=int, default=2000, help='the first seed of these')
     ap.add_argument('--out', type=Path)
     a = ap.parse_args()
-    if a.designs:
-        with tempfile.TemporaryDirectory() as d: table = designs(a.designs, Path(d))
-        print(table.to_string(index=False))
-        if a.out: a.out.write_text(table.to_json(orient='records', indent=1)+'\n')
-        return
+    if a.designs: return designs(a.designs, a.first)
+    if a.network: return network(a.first)
     with tempfile.TemporaryDirectory() as d:
-        folder = Path(a.folder) if a.folder else simulate_experiment(Path(d)/'s', sites=max(1, a.photographs//48))
+        folder = Path(a.folder) if a.folder else simulate.simulate_experiment(Path(d)/'s', sites=max(1, a.photographs//48))
         photos = [read_image(o) for o in read_fields(folder, label_from=None).path]
         table, found = recall(photos)
         print(table.to_string(index=False), '\n', found)

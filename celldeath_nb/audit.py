@@ -4,20 +4,26 @@
 
 # %% auto #0
 __all__ = ['cramers_v', 'v_interval', 'Findings', 'confounding', 'balanced_share', 'shortcut_baseline', 'plot_shortcuts',
-           'find_near_duplicates', 'seen_together', 'SeenThrough', 'background_only', 'normalize_fields',
-           'negative_controls', 'Audit', 'audit']
+           'find_near_duplicates', 'seen_together', 'group_by_place', 'remedies', 'gray_table', 'SeenThrough',
+           'background_only', 'normalize_fields', 'as_recorded', 'compare_remedies', 'negative_controls', 'train_cheap',
+           'quality_outliers', 'show_outliers', 'leave_out', 'Audit', 'audit']
 
-# %% ../nbs/api/05_audit.ipynb #ba6a7f21
+# %% ../nbs/api/05_audit.ipynb #f7798d4f
+import json
 from html import escape
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from pandas.api.types import is_numeric_dtype
 
-from .files import new_folder, write_csv
-from .splits import group_keys, split_by
+from .fields import field_quality, read_image
+from .files import bar, new_folder, write_csv
+from .splits import group_keys, k_fold
+from .tiles import Tiles, _fingerprint, _kinds, _texts_crc, _write_manifest, open_tiles
 
 # %% ../nbs/api/05_audit.ipynb #e7c88f92
 def cramers_v(
@@ -138,7 +144,7 @@ def confounding(
         res.append(dict(factor=f, v=v, low=float(low), high=float(high), n=int(ct.to_numpy().sum()), verdict=_verdict(v), sentence=_sentence(f, ct, v, called), crosstab=ct))
     return Findings(sorted(res, key=lambda o: _order.index(o['verdict'])))
 
-# %% ../nbs/api/05_audit.ipynb #db274237
+# %% ../nbs/api/05_audit.ipynb #f3842173
 def _brightness(px): return np.c_[px.mean((1, 2)), px.std((1, 2)), np.percentile(px.reshape(len(px), -1), [1, 99], axis=1).T]
 
 def _thumbnail(px):
@@ -158,9 +164,13 @@ def _quiet(px, b=16):
     return np.c_[_masked_stats(m, some), (s*some).sum(1)/some.sum(1)]
 
 def _masked_stats(x, keep):
+    "Mean and spread of what is kept of each row; where nothing is kept, those of the other rows on average."
     n = np.maximum(keep.sum(1), 1)
     mean = (x*keep).sum(1)/n
-    return np.c_[mean, np.sqrt(((x-mean[:, None])**2*keep).sum(1)/n)]
+    res = np.c_[mean, np.sqrt(((x-mean[:, None])**2*keep).sum(1)/n)]
+    some = keep.any(1)
+    res[~some] = res[some].mean(0) if some.any() else 0
+    return res
 
 # %% ../nbs/api/05_audit.ipynb #f8551d91
 _file_columns = ('acquired', 'order', 'format', 'bits', 'um_per_px', 'lossy', 'width', 'height', 'software', 'date')
@@ -214,8 +224,8 @@ def balanced_share(
     with np.errstate(invalid='ignore'): again = np.nanmean((draws@hit)/(draws@n), axis=1)
     return float((hit.sum(0)/n.sum(0)).mean()), *map(float, np.nanquantile(again, [.025, .975]))
 
-# %% ../nbs/api/05_audit.ipynb #ab5032a6
-_kinds = ('brightness', 'thumbnail', 'border', 'background', 'file')
+# %% ../nbs/api/05_audit.ipynb #c3f22cba
+_looks = ('brightness', 'thumbnail', 'border', 'background', 'file')
 
 def _groups(df, group):
     "Groups of the kind asked for, or photographs where those are missing or fewer than six."
@@ -225,7 +235,7 @@ def _groups(df, group):
 
 def _judge(low, chance, groups): return 'too few' if groups < 6 else 'above chance' if low > chance else 'at chance'
 
-# %% ../nbs/api/05_audit.ipynb #621655e2
+# %% ../nbs/api/05_audit.ipynb #01887671
 def shortcut_baseline(
     tiles, # `Tiles` with a column `label`, and `split` if they have been split
     group:str='well', # what is learned from and asked about as a whole, and drawn again for the interval: 'field', 'well', 'experiment'; photographs where there are fewer than six of these
@@ -236,7 +246,7 @@ def shortcut_baseline(
     "What a classifier reaches that cannot see the cells."
     df = _labeled(tiles)
     y, groups = df['label'].astype(str).to_numpy(), _groups(df, group)
-    sides, rows, seen = _folds(df, y, groups, seed), [], {k: _features(tiles, k, masks) for k in _kinds}
+    sides, rows, seen = _folds(df, y, groups, seed), [], {k: _features(tiles, k, masks) for k in _looks}
     for kind, X in seen.items():
         if X is None: continue
         for side, parts in sides.items():
@@ -405,128 +415,258 @@ def _pairs(d, df, turns, factor, within_field):
     cols = ['tile_a', 'tile_b', 'score', 'kind', 'turn', 'dy', 'dx', 'cluster'] + ['crosses']*('split' in df)
     return d[cols].reset_index(drop=True)
 
-# %% ../nbs/api/05_audit.ipynb #632d9bf0
+# %% ../nbs/api/05_audit.ipynb #0c8278d5
 def seen_together(
     tiles, # `Tiles`, or a table with a row a tile
     pairs:pd.DataFrame, # of `find_near_duplicates`
-) -> pd.Series: # text [n]: the first photograph of each tile's cluster
+    group:str='field', # what stays together anyway, see `group_keys`
+) -> pd.Series: # text [n]: the first photograph (or other group) of each tile's cluster
     "For each tile the cluster of photographs that show the same things; use it as `group` of a split."
     df = tiles.table if hasattr(tiles, 'table') else tiles
-    code, names = pd.factorize(df['field'], sort=True)
+    code, names = pd.factorize(group_keys(df, group).to_numpy(), sort=True)
     at = dict(zip(df['tile'], code))
     cluster = _clusters(len(names), pairs['tile_a'].map(at), pairs['tile_b'].map(at))
     first = {c: names[np.flatnonzero(cluster == c)[0]] for c in np.unique(cluster)}
     return pd.Series([first[cluster[c]] for c in code], index=df.index)
 
-# %% ../nbs/api/05_audit.ipynb #442eb546
-class SeenThrough:
-    "A store of tiles whose pixels are changed as they are read."
+# %% ../nbs/api/05_audit.ipynb #cccc4380
+def group_by_place(
+    tiles, # `Tiles`
+    pairs:pd.DataFrame|None=None, # of `find_near_duplicates`; `None`: they are looked for
+    group:str='field', # what stays together anyway
+) -> tuple: # the tiles with the column `place`, for `split_by(..., group='place')`; the pairs
+    "Tiles that know which photographs show the same place, so that a split need not part them."
+    pairs = find_near_duplicates(tiles) if pairs is None else pairs
+    return tiles.add(place=seen_together(tiles, pairs, group).to_numpy()), pairs
+
+# %% ../nbs/api/05_audit.ipynb #eb21c489
+_ways = ('flat', 'standardize', 'match', 'background only')
+
+def remedies(
+    tiles, # `Tiles`
+) -> list: # dicts with `how` and what it takes to do it again; empty if the tiles are as they were photographed
+    "What was done to the pixels of a store since they were cut."
+    return list((getattr(tiles, 'manifest', None) or {}).get('settings', {}).get('remedies') or [])
+
+def _checked(remedy):
+    "A remedy, or `ValueError` if it is none: it may come from a stranger's file."
+    how = remedy.get('how') if isinstance(remedy, dict) else remedy
+    if how not in _ways: raise ValueError(f'{how!r} is no remedy that is known here. Choose "flat", "standardize" or "match".')
+    ref = np.asarray(remedy.get('reference', np.ones(256)))
+    if ref.shape != (256,) or ref.dtype.kind not in 'iuf' or not np.isfinite(ref).all() or ref.min() < 0 or ref.sum() <= 0: raise ValueError('The reference of "match" must be 256 counts, one a gray level. Take a store or model that is whole.')
+    if not 0 < remedy.get('keep', .2) <= 1: raise ValueError(f'keep={remedy["keep"]} is refused: it is a share above 0 and up to 1.')
+    return remedy
+
+# %% ../nbs/api/05_audit.ipynb #cdb2d773
+def _flat(px, remedy):
+    from scipy.ndimage import uniform_filter
+    side, p = min(px.shape[1:])//2*2+1, px.astype(np.float32)
+    light = uniform_filter(uniform_filter(p, (0, side, side)), (0, side, side))
+    return np.clip(np.rint(p/np.maximum(light, 1)*128), 0, 255).astype(np.uint8)
+
+def _background(px, remedy, b=16):
+    n, h, w = px.shape
+    H, W = h//b, w//b
+    sq = px[:, :H*b, :W*b].reshape(n, H, b, W, b).swapaxes(2, 3).reshape(n, H*W, b, b)
+    k = max(1, round(remedy.get('keep', .2)*H*W))
+    quiet = np.sort(np.argsort(sq.reshape(n, H*W, -1).std(2, dtype=np.float32), axis=1)[:, :k], axis=1)
+    fill = quiet[:, np.random.default_rng(0).permutation(np.arange(H*W) % k)]
+    res = np.full_like(px, 128)
+    res[:, :H*b, :W*b] = np.take_along_axis(sq, fill[:, :, None, None], 1).reshape(n, H, W, b, b).swapaxes(2, 3).reshape(n, H*b, W*b)
+    return res
+
+_by_tile = {'flat': _flat, 'background only': _background}
+
+# %% ../nbs/api/05_audit.ipynb #db40a58f
+def gray_table(
+    counts:np.ndarray, # [256], how many pixels of a photograph have each gray level
+    remedy:dict, # {'how': 'standardize'}, or {'how': 'match', 'reference': counts [256] of what to match}
+) -> np.ndarray: # uint8 [256], what each gray level becomes
+    "A remedy for one photograph: mean 128 and spread 40, or its histogram made that of a reference."
+    g, h = np.arange(256), np.asarray(counts, float)
+    if _checked(remedy)['how'] == 'standardize':
+        m = (h*g).sum()/h.sum()
+        new = 128 + 40*(g-m)/max(np.sqrt((h*(g-m)**2).sum()/h.sum()), 1)
+    else:
+        want = np.cumsum(np.asarray(remedy['reference'], float))
+        new = np.interp((np.cumsum(h)-h/2)/h.sum(), (want-np.asarray(remedy['reference'])/2)/want[-1], g)
+    return np.clip(np.rint(new), 0, 255).astype(np.uint8)
+
+# %% ../nbs/api/05_audit.ipynb #edd09007
+def _whole(tiles):
+    "The store of which `tiles` may be a part."
+    if isinstance(tiles, SeenThrough): return SeenThrough(_whole(tiles.tiles), tiles.remedy)
+    return Tiles(tiles._store, np.arange(len(tiles._full)), tiles._full, tiles.manifest) if isinstance(tiles, Tiles) else tiles
+
+def _names(tiles):
+    "The photograph of each tile, by the name that it has in the store."
+    while isinstance(tiles, SeenThrough): tiles = tiles.tiles
+    return (tiles._full['field'].to_numpy()[tiles._rows] if isinstance(tiles, Tiles) else tiles.table['field'].to_numpy())
+
+class _Grays:
+    "The gray levels of each photograph of a store, counted when they are asked for."
+    def __init__(self, tiles): self.tiles, self.rows, self.known = tiles, None, {}
+    def __call__(self, name):
+        if self.rows is None: self.whole = _whole(self.tiles); self.rows = pd.Series(0, range(len(self.whole))).groupby(_names(self.whole)).indices
+        if name not in self.known: self.known[name] = sum(np.bincount(self.whole.batch([i]).ravel(), minlength=256) for i in self.rows[name])
+        return self.known[name]
+
+# %% ../nbs/api/05_audit.ipynb #92317d48
+class SeenThrough(Tiles):
+    "A store of tiles whose pixels are changed as they are read; its manifest says how."
     def __init__(self,
         tiles, # the store to read from
-        change, # function of pixels [n, h, w] and their rows of the table, giving uint8 [n, h, w]
-        name:str, # what it does, for the record
-    ): self.tiles, self.change, self.name = tiles, change, name
+        remedy:dict, # what is done, see `normalize_fields` and `background_only`
+        grays=None, # the counts of gray levels of another view of the same store
+    ): self.tiles, self.remedy, self.table, self.grays = tiles, _checked(remedy), tiles.table, grays or _Grays(tiles)
     def __getattr__(self, k):
         if k.startswith('__') or k == 'tiles': raise AttributeError(k)
         return getattr(self.tiles, k)
     def __len__(self): return len(self.tiles)
-    def __getitem__(self, i): return self.batch([i])[0] if np.isscalar(i) else self.batch(i)
     @property
-    def manifest(self): return {**self.tiles.manifest, 'settings': {**self.tiles.manifest['settings'], 'seen_through': self.name}}
+    def manifest(self):
+        m = getattr(self.tiles, 'manifest', {})
+        return {**m, 'settings': {**m.get('settings', {}), 'remedies': [*remedies(self.tiles), self.remedy]}}
     @property
     def fingerprint(self):
         from hashlib import sha256
-        return sha256(f'{self.tiles.fingerprint} {self.name}'.encode()).hexdigest()[:len(self.tiles.fingerprint)]
+        return sha256(f'{self.tiles.fingerprint} {json.dumps(self.remedy, sort_keys=True)}'.encode()).hexdigest()[:len(self.tiles.fingerprint)]
+    def _see(self, tiles):
+        res = SeenThrough(tiles, self.remedy, self.grays)
+        res.table = self.table if len(tiles) == len(self.table) else tiles.table
+        return res
 
-# %% ../nbs/api/05_audit.ipynb #d124e39e
+# %% ../nbs/api/05_audit.ipynb #379bd7a1
 @patch
 def batch(self:SeenThrough,
     idxs, # numbers of tiles
     out=None, # uint8 [n, h, w] to fill; `None`: a new array
 ): # uint8 [n, h, w]
     "The changed pixels of some tiles."
-    res = self.change(self.tiles.batch(np.asarray(idxs)), self.tiles.table.iloc[np.asarray(idxs)])
+    idxs, how = np.asarray(idxs, dtype=np.int64), self.remedy['how']
+    px = self.tiles.batch(idxs)
+    if how in _by_tile: res = _by_tile[how](px, self.remedy) if len(px) else px
+    else:
+        names = _names(self.tiles)[idxs]
+        luts = {f: gray_table(self.grays(f), self.remedy) for f in set(names)}
+        res = np.stack([luts[f][p] for f, p in zip(names, px)]) if len(px) else px
     if out is None: return res
     out[:] = res
     return out
 
+# %% ../nbs/api/05_audit.ipynb #fb918ed4
 @patch
 def subset(self:SeenThrough,
     which, # mask or numbers
 ): # `SeenThrough`
     "Some of the tiles."
-    return SeenThrough(self.tiles.subset(which), self.change, self.name)
+    return SeenThrough(self.tiles.subset(which), self.remedy, self.grays)
 
 @patch
 def add(self:SeenThrough,
     **columns, # name=values
 ): # `SeenThrough`
     "The same tiles with more columns."
-    return SeenThrough(self.tiles.add(**columns), self.change, self.name)
+    return SeenThrough(self.tiles.add(**columns), self.remedy, self.grays)
 
-# %% ../nbs/api/05_audit.ipynb #9617d050
 def background_only(
     tiles, # `Tiles`
     keep:float=0.2, # share of the squares of 16x16 pixels that are kept: the quietest
 ): # a store seen through a mask
-    "The tiles with their cells painted over."
-    def change(px, rows, b=16):
-        n, h, w = px.shape
-        H, W = h//b*b, w//b*b
-        sq = px[:, :H, :W].reshape(n, H//b, b, W//b, b).astype(np.float32)
-        s = sq.std((2, 4))
-        quiet = s <= np.quantile(s.reshape(n, -1), keep, axis=1)[:, None, None]
-        res = np.full_like(px, 128)
-        seen = np.repeat(np.repeat(quiet, b, 1), b, 2)
-        res[:, :H, :W] = np.where(seen, px[:, :H, :W], 128)
-        return res
-    return SeenThrough(tiles, change, f'background_only(keep={keep})')
+    "The tiles with their cells painted over by what lies between them."
+    return SeenThrough(tiles, dict(how='background only', keep=keep))
 
-# %% ../nbs/api/05_audit.ipynb #6a0d3170
-def _luts(tiles, how, reference):
-    "For each photograph a table of 256 gray levels that says what each level becomes."
-    df, hist = tiles.table, {}
-    for i in np.array_split(np.arange(len(tiles)), -(-len(tiles)//256)):
-        for f, p in zip(df['field'].to_numpy()[i], tiles.batch(i)): hist[f] = hist.get(f, 0) + np.bincount(p.ravel(), minlength=256)
-    g = np.arange(256)
-    if how == 'standardize':
-        def lut(h):
-            m = (h*g).sum()/h.sum()
-            return 128 + 40*(g-m)/max(np.sqrt((h*(g-m)**2).sum()/h.sum()), 1)
-    else:
-        if reference is not None and reference not in hist: raise ValueError(f'There is no photograph {reference!r} to match to. There is {", ".join(list(hist)[:4])} ...')
-        want = np.cumsum(hist[reference] if reference else sum(hist.values())).astype(float)
-        def lut(h): return np.interp(np.cumsum(h)/h.sum(), want/want[-1], g)
-    return {f: np.clip(np.rint(lut(h)), 0, 255).astype(np.uint8) for f, h in hist.items()}
-
-def _flat(px, rows):
-    from scipy.ndimage import uniform_filter
-    side = min(px.shape[1:])//2*2+1
-    p = px.astype(np.float32)
-    light = uniform_filter(uniform_filter(p, (0, side, side)), (0, side, side))
-    return np.clip(np.rint(p/np.maximum(light, 1)*128), 0, 255).astype(np.uint8)
-
-# %% ../nbs/api/05_audit.ipynb #794092dd
+# %% ../nbs/api/05_audit.ipynb #e7b7ae59
 def normalize_fields(
     tiles, # `Tiles`
     how:str='standardize', # 'flat': divide by the blurred background; 'standardize': mean 128 and spread 40 by photograph; 'match': its histogram made that of a reference
     reference:str|None=None, # for 'match': the photograph to match; `None`: all together
+    out:str|Path|None=None, # folder to write the changed tiles into; `None`: they are changed as they are read
+    overwrite:bool=False, # replace a folder that is there
 ): # a store seen through the remedy
     "The tiles with differences of light between photographs taken off."
-    if how not in ('flat', 'standardize', 'match'): raise ValueError(f'{how!r} is no remedy that is known here. Choose "flat", "standardize" or "match".')
-    if how == 'flat': return SeenThrough(tiles, _flat, 'flat')
-    luts = _luts(tiles, how, reference)
-    return SeenThrough(tiles, lambda px, rows: np.stack([luts[f][p] for f, p in zip(rows['field'], px)]), f'{how}({reference or ""})')
+    remedy = _checked(dict(how=how))
+    if how == 'background only': raise ValueError('"background only" is a control and no remedy: use `background_only`.')
+    if how == 'match': remedy['reference'] = _reference(tiles, reference)
+    seen = SeenThrough(tiles, remedy)
+    if out is None: return seen
+    _write_seen(seen, out, overwrite)
+    return open_tiles(out, sources='ignore')
 
-# %% ../nbs/api/05_audit.ipynb #7bec59bb
+def _reference(tiles, name):
+    "Counts of gray levels of one photograph, or of all."
+    names, count = list(dict.fromkeys(_names(tiles))), _Grays(tiles)
+    if name is not None and name not in names: raise ValueError(f'There is no photograph {name!r} to match to. There is {", ".join(names[:4])} ...')
+    return [int(o) for o in sum(count(f) for f in (names if name is None else [name]))]
+
+# %% ../nbs/api/05_audit.ipynb #61735a3e
+def _write_seen(seen, out, overwrite):
+    "Write changed tiles as a store: table, pixels, manifest."
+    names, m = _names(seen), seen.manifest
+    rows = pd.Series(0, range(len(names))).groupby(names, sort=False).indices
+    short = [f for f, n in zip(m['sources']['field'], m['sources']['tiles']) if f in rows and len(rows[f]) != n]
+    if short: raise ValueError(f'{short[0]} is here with some of its tiles only. A store holds whole photographs: choose tiles by photograph, then write.')
+    table = seen.table.iloc[np.concatenate(list(rows.values()))].reset_index(drop=True)
+    with new_folder(out, overwrite) as tmp:
+        crc = {}
+        with open(tmp/'pixels.u8', 'wb') as f:
+            for name, i in bar(rows.items(), total=len(rows), what='writing changed tiles'):
+                px = np.ascontiguousarray(seen.batch(i))
+                crc[name] = crc32(px.data)
+                f.write(px.data)
+        write_csv(table, tmp/'tiles.csv')
+        write_csv(pd.DataFrame(m['problems'], columns=['file', 'reason']), tmp/'problems.csv')
+        _write_manifest(tmp, _manifest_of(m, table, list(rows), crc))
+
+def _manifest_of(m, table, names, crc):
+    "The manifest of a store that holds some photographs of another, with other pixels."
+    at = {f: i for i, f in enumerate(m['sources']['field'])}
+    src = {k: [v[at[f]] for f in names] for k, v in m['sources'].items()} | dict(block_crc=[crc[f] for f in names])
+    return {**m, 'n': len(table), 'kinds': _kinds(table), 'tiles_crc': _texts_crc(table.tile), 'fingerprint': _fingerprint(src, m['tile_px'], table.tile), 'sources': src}
+
+# %% ../nbs/api/05_audit.ipynb #5d84ebae
+def as_recorded(
+    tiles, # `Tiles`, or an array uint8 [n, h, w]
+    wanted:list|None, # `remedies` of the tiles that a model was trained on
+): # the same, or seen through what is missing
+    "Tiles in the state of others; `ValueError` if they are in a third one."
+    wanted = [_checked(o) for o in wanted or []]
+    if isinstance(tiles, np.ndarray): return _array_seen(tiles, wanted)
+    was = remedies(tiles)
+    if was == wanted: return tiles
+    said = lambda o: ' then '.join(d['how'] for d in o) or 'as they were photographed'
+    if was: raise ValueError(f'These tiles are changed ({said(was)}), and the model was trained on others ({said(wanted)}). Give the tiles as they were cut; what the model needs is done by itself.')
+    for o in wanted: tiles = SeenThrough(tiles, o)
+    return tiles
+
+def _array_seen(px, wanted):
+    "An array seen through remedies that need no photograph."
+    for o in wanted:
+        if o['how'] not in _by_tile: raise ValueError(f'The model was trained on photographs changed as wholes ({o["how"]}), and an array does not say which tiles are of one photograph. Give a folder of photographs, or a `Tiles`.')
+        px = _by_tile[o['how']](px, o)
+    return px
+
+# %% ../nbs/api/05_audit.ipynb #7ccc2af3
+def compare_remedies(
+    tiles, # `Tiles` with a column `label`, see `shortcut_baseline`
+    how:tuple=('flat', 'standardize', 'match'), # remedies to try, each on its own
+    group:str='well', # see `shortcut_baseline`
+    seed:int=0, # of folds and draws
+) -> pd.DataFrame: # one row a way of looking and side, one column a remedy and first 'none': share that is right
+    "The audit's shortcuts before and after each remedy."
+    def share(t): return shortcut_baseline(t, group, seed=seed).set_index(['sees', 'side'])['share']
+    return pd.DataFrame({'none': share(tiles), **{h: share(normalize_fields(tiles, h)) for h in how}})
+
+# %% ../nbs/api/05_audit.ipynb #1547192d
 def _shuffled(tiles, seed):
-    "Labels drawn anew for whole wells, within each experiment and line."
-    df = tiles.table
-    keys, rng = group_keys(df, 'well' if 'well' in df else 'field'), np.random.default_rng(seed)
-    one = df.assign(key=keys).drop_duplicates('key').set_index('key')
-    nest = [c for c in ('experiment', 'line', 'hour') if c in one]
-    drawn = one.groupby(nest, dropna=False)['label'].transform(lambda s: rng.permutation(s.to_numpy())) if nest else pd.Series(rng.permutation(one['label'].to_numpy()), one.index)
-    return tiles.add(label=keys.map(drawn).to_numpy())
+    "Labels dealt anew to whole wells, independent of the true ones and of the experiment."
+    df, rng = tiles.table, np.random.default_rng(seed)
+    keys = group_keys(df, 'well' if 'well' in df else 'field')
+    one = df.assign(key=keys.to_numpy(), order=rng.random(len(df))).drop_duplicates('key')
+    one = one.sort_values([c for c in ('line', 'label', 'experiment') if c in one]+['order'])
+    classes, nest = np.array(sorted(df['label'].astype(str).unique())), [c for c in ('line', 'label') if c in one]
+    turn = one.groupby(nest).cumcount().to_numpy() + pd.factorize(one['label'])[0] + rng.integers(len(classes))
+    return tiles.add(label=keys.map(dict(zip(one['key'], classes[turn % len(classes)]))).to_numpy())
 
 def _before_the_drug(tiles, seed):
     if 'hour' not in tiles.table or not (tiles.table['hour'] == 0).any(): raise ValueError('There are no photographs of hour 0. Photograph every well once before the drug is given.')
@@ -538,42 +678,43 @@ def _vehicle_wells(tiles, vehicle):
     wells = df.loc[ctrl, 'well'].value_counts() if 'well' in df else []
     if len(wells) < 2: raise ValueError(f'There are {len(wells)} numbered wells of {vehicle}; two are needed. Photograph two vehicle wells in every experiment and name them.')
     sub = tiles.subset((ctrl & df['well'].isin(wells.index[:2])).to_numpy())
-    return sub.add(label='well '+sub.table['well'].astype(str))
+    return sub.add(label=('well '+sub.table['well'].astype(str)).to_numpy())
 
-# %% ../nbs/api/05_audit.ipynb #bcf3eeaa
+# %% ../nbs/api/05_audit.ipynb #06b02ad5
+_clearly = .05 # how far above chance the whole interval has to lie
 _controls = {'labels shuffled': 'labels were shuffled among wells', 'before the drug': 'no drug had been given yet', 'vehicle wells': 'both classes were vehicle', 'background only': 'the cells were painted over'}
 
 def _control(name, tiles, vehicle, seed):
-    "The tiles of one control, split by well."
+    "The tiles of one control, and what is kept together in it."
     t = {'labels shuffled': lambda: _shuffled(tiles, seed), 'before the drug': lambda: _before_the_drug(tiles, seed), 'vehicle wells': lambda: _vehicle_wells(tiles, vehicle),
          'background only': lambda: background_only(tiles)}[name]()
-    group = 'well' if 'well' in t.table and t.table['well'].notna().all() else 'field'
-    return split_by(t, valid=.4, group=group, seed=seed, slack=.3), group
+    return t, 'well' if 'well' in t.table and t.table['well'].notna().all() else 'field'
 
 def _control_verdict(name, row):
     "'passed', 'failed' or 'cannot be told with so few', and why."
-    if row['groups'] < 6 or (row['low'] <= row['chance'] and row['high'] > row['chance']+.25): verdict = 'cannot be told with so few'
-    else: verdict = 'failed' if row['low'] > row['chance'] else 'passed'
+    least = row['chance']+_clearly
+    if row['groups'] < 6 or (row['low'] <= least and row['high'] > row['chance']+.25): verdict = 'cannot be told with so few'
+    else: verdict = 'failed' if row['low'] > least else 'passed'
     said = f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
     more = {'failed': ' So something other than the cells tells the classes apart.', 'passed': '', 'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells.'}[verdict]
     return verdict, said+more
 
-# %% ../nbs/api/05_audit.ipynb #3215e630
+# %% ../nbs/api/05_audit.ipynb #849c356e
 def negative_controls(
     tiles, # `Tiles` with a column `label`
     recipe=None, # a `Recipe` for the training; `None`: the quick one
-    train=None, # function of tiles (with `split`), recipe and folder, giving something with `.preds`; `None`: `celldeath_nb.training.train`, imported when it is needed
+    train=None, # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.training.train`, imported when it is needed
     names:list|None=None, # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
     vehicle:str='DMSO', # the treatment that is the vehicle
+    folds:int=2, # parts into which the wells are dealt: so many trainings a control
     seed:int=0, # of shuffles and splits
 ) -> pd.DataFrame: # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
     "Train where there is nothing to learn, and see whether something was learned."
     rows = []
     for name in names or _controls:
-        try: t, group = _control(name, tiles, vehicle, seed)
+        try: t, group = _control(name, tiles, vehicle, seed); parts = k_fold(t, folds, group, seed=seed)
         except ValueError as e: rows.append(dict(control=name, verdict='not possible', sentence=str(e))); continue
-        preds = _train_one(t, recipe, train)
-        asked = preds[preds['split'] == 'valid']
+        asked = pd.concat([p[p['split'] == 'valid'] for p in (_train_one(part, recipe, train) for part in parts)], ignore_index=True)
         row = _row(name, 'valid', asked['label'], asked['pred'], group_keys(asked, group).to_numpy(), t.table['label'].nunique(), seed)
         row['verdict'], row['sentence'] = _control_verdict(name, row)
         rows.append({'control': name, **{k: v for k, v in row.items() if k not in ('sees', 'side')}})
@@ -586,9 +727,91 @@ def _train_one(tiles, recipe, train):
         recipe = recipe or Recipe.quick()
     with tempfile.TemporaryDirectory() as d: return train(tiles, recipe, Path(d)/'run').preds
 
-# %% ../nbs/api/05_audit.ipynb #d50fd07c
+# %% ../nbs/api/05_audit.ipynb #7c8ec653
+def train_cheap(
+    tiles, # `Tiles` with columns `label` and `split`
+    recipe=None, # not used; there so that it can stand in for `train`
+    out=None, # not used
+): # with `.preds`: the tiles' table with `pred`
+    "A logistic regression on brightness, thumbnail, border and background, in place of a network."
+    df, X = tiles.table, np.concatenate([_features(tiles, k) for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
+    learn = (df['split'] == 'train').to_numpy()
+    return SimpleNamespace(preds=df.assign(pred=_model().fit(X[learn], df['label'][learn].astype(str)).predict(X)))
+
+# %% ../nbs/api/05_audit.ipynb #bee52653
+_odd = dict(focus='focus', black='black pixels', saturated='saturated pixels', gradient='uneven light', cell_share='share of the area with cells')
+
+def _with_quality(fields):
+    "The table with the columns of `field_quality`."
+    if set(_odd) <= set(fields): return fields
+    q = [field_quality(read_image(p)) for p in bar(fields['path'], total=len(fields), what='looking at photographs')]
+    return fields.drop(columns=[c for c in q[0] if c in fields]).join(pd.DataFrame(q, index=fields.index)) if q else fields
+
+def _distance(v, least):
+    "Robust standard deviations from the median; a spread below `least` counts as `least`."
+    return (v-v.median())/max(1.4826*(v-v.median()).abs().median(), least)
+
+def _why(r, far):
+    "Words for what is odd about a photograph."
+    said = [f'{what} {"high" if far[c] > 0 else "low"} ({r[c]:.3g}, {abs(far[c]):.0f} deviations)' for c, what in _odd.items() if far[c]]
+    return '; '.join(said + ['burnt-in bar or text']*bool(r.get('overlay')) + ['all of one gray']*bool(r.get('constant')))
+
+# %% ../nbs/api/05_audit.ipynb #378c53a5
+def quality_outliers(
+    fields:pd.DataFrame, # of `read_fields`; the numbers of `field_quality` are computed if they are not there
+    by:str='experiment', # photographs are compared within equal values of this column, if it is there
+    limit:float=5., # robust standard deviations from which a photograph is named
+) -> pd.DataFrame: # the odd photographs only, worst first: `field`, `by`, `label`, `why`, `distance`, and the numbers
+    "Photographs that differ from the others of their experiment in focus, light or number of cells."
+    if not limit > 0: raise ValueError(f'limit={limit} is refused: it is a number of standard deviations above 0, for example 5.')
+    df = _with_quality(fields)
+    logs = df[list(_odd)].assign(focus=np.log(df['focus']+1))
+    least = dict(focus=.1, black=.005, saturated=.005, gradient=.03, cell_share=.03)
+    day = df[by].astype(str).fillna('') if by in df else pd.Series('', index=df.index)
+    d = pd.concat([logs[c].groupby(day).transform(_distance, least[c]) for c in _odd], axis=1)
+    far = d.where((d.abs() >= limit) & (day.map(day.value_counts()) > 2).to_numpy()[:, None], 0.)
+    why = pd.Series([_why(r, f) for (_, r), (_, f) in zip(df.iterrows(), far.iterrows())], index=df.index, dtype=object)
+    cols = [c for c in ('field', 'path', by, 'label', *_odd) if c in df]
+    return df[cols].assign(why=why, distance=far.abs().max(axis=1))[(why != '').to_numpy()].sort_values([c for c in (by,) if c in df]+['distance'], ascending=[True]*(by in df)+[False]).reset_index(drop=True)
+
+# %% ../nbs/api/05_audit.ipynb #1fd48911
+def show_outliers(
+    fields:pd.DataFrame, # of `read_fields`
+    outliers:pd.DataFrame, # of `quality_outliers`
+    by:str='experiment', # one row of pictures for each value
+    n:int=3, # pictures in a row, beside the usual one
+): # matplotlib figure
+    "A gallery of odd photographs by experiment; the first of each row is a usual one."
+    from matplotlib import pyplot as plt
+    df = _with_quality(fields)
+    days = list(outliers[by].astype(str).unique()) if by in outliers else ['']
+    fig, axs = plt.subplots(max(1, len(days)), n+1, figsize=(1.9*(n+1), 1.8*max(1, len(days))), dpi=80, squeeze=False, layout='constrained')
+    for row, day in zip(axs, days):
+        all_ = df[df[by].astype(str) == day] if day else df
+        usual = (np.log(all_['focus']+1)-np.log(all_['focus']+1).median()).abs().idxmin()
+        odd = outliers[outliers[by].astype(str) == day] if day else outliers
+        shown = [(all_.loc[usual, 'path'], f'{day}: usual')] + [(o.path, o.why.split(' (')[0]) for o in odd.head(n).itertuples()]
+        for ax, (path, title) in zip(row, shown):
+            ax.imshow(read_image(path)[::2, ::2], cmap='gray', vmin=0, vmax=255)
+            ax.set_title(title, fontsize=8)
+    for ax in axs.ravel(): ax.axis('off')
+    return fig
+
+# %% ../nbs/api/05_audit.ipynb #e96e76fa
+def leave_out(
+    fields:pd.DataFrame, # of `read_fields`
+    outliers:pd.DataFrame, # those to leave out: rows of `quality_outliers`
+) -> pd.DataFrame: # the others; those left out are listed in `.attrs['problems']`, and in the store that is cut
+    "The photographs without some, with the reason for each."
+    lost = set(outliers['field'])-set(fields['field'])
+    if lost: raise ValueError(f'{sorted(lost)[0]} is no photograph of this table, so it cannot be left out of it.')
+    res = fields[~fields['field'].isin(outliers['field'])].reset_index(drop=True)
+    res.attrs = {**fields.attrs, 'problems': [*fields.attrs.get('problems', []), *(dict(file=o.field, reason=f'left out as odd: {o.why}') for o in outliers.itertuples())]}
+    return res
+
+# %% ../nbs/api/05_audit.ipynb #e06aa7a9
 class Audit:
-    "What `audit` found: `verdict`, `sentences`, and the tables `confounding`, `duplicates`, `shortcuts`, `controls`."
+    "What `audit` found: `verdict`, `sentences`, `notes`, `worth`, and the tables `confounding`, `duplicates`, `shortcuts`, `controls`."
     def __init__(self,
         confounding:Findings, # of `confounding`
         duplicates:pd.DataFrame, # of `find_near_duplicates`
@@ -597,53 +820,129 @@ class Audit:
     ): self.confounding, self.duplicates, self.shortcuts, self.controls = confounding, duplicates, shortcuts, controls
     @property
     def failures(self):
-        s, c = self.shortcuts, self.controls
-        blind = s[s['sees'].isin(['border', 'background', 'file']) & (s['low'] > s['chance']+.05)] if len(s) else s
         res = [o['sentence'] for o in self.confounding.caught]
-        res += [f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to {o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.' for o in blind.itertuples()]
-        if 'crosses' in self.duplicates and (n := int(self.duplicates['crosses'].sum())): res.append(f'{n} pairs of tiles that show the same stand on two sides of the split, so validation asks for what was learned.')
-        return res + [o.sentence for o in c.itertuples() if o.verdict == 'failed']
+        res += [f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to {o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.' for o in _blind(self.shortcuts).itertuples()]
+        return res + _copies(self.duplicates) + [o.sentence for o in self.controls.itertuples() if o.verdict == 'failed']
     @property
     def verdict(self):
         if self.failures: return 'failed'
-        return 'cannot be told with so few' if len(self.shortcuts) and self.shortcuts['groups'].max() < 6 else 'passed'
+        return 'cannot be told with so few' if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
     @property
     def sentences(self): return self.failures or [{'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; what was not photographed cannot be seen.'}.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')]
+    @property
+    def notes(self): return _overlaps(self.duplicates)
+    @property
+    def worth(self): return [_worth(self.shortcuts[self.shortcuts['side'] == o.side], o) for o in self.shortcuts.itertuples() if o.sees == 'network']
     def _repr_html_(self): return _page(self)
 
-# %% ../nbs/api/05_audit.ipynb #7421c7df
+# %% ../nbs/api/05_audit.ipynb #0a031564
+@patch
+def beside(self:Audit,
+    tiles, # the `Tiles` that were audited
+    preds:pd.DataFrame, # a network's predictions: `tile`, `label`, `pred`, `split`
+    group:str='well', # see `shortcut_baseline`
+) -> Audit: # a new one, with the network among the shortcuts
+    "The same audit with a network beside it."
+    df = _labeled(tiles)
+    rows = pd.DataFrame(_network_rows(preds, df, _groups(df, group), df['label'].nunique(), 0))
+    return Audit(self.confounding, self.duplicates, pd.concat([self.shortcuts, rows], ignore_index=True) if len(self.shortcuts) else rows, self.controls)
+
+# %% ../nbs/api/05_audit.ipynb #3dc29ef8
+def _blind(s):
+    "Rows of ways of looking that see no cells at all, clearly above chance, one a way."
+    if not len(s): return s
+    s = s[s['sees'].isin(['border', 'background', 'file']) & (s['low'] > s['chance']+_clearly) & (s['groups'] > 5)]
+    return s.sort_values('low', ascending=False).drop_duplicates('sees')
+
+def _copies(d):
+    "Pairs that should not be."
+    res = []
+    if 'crosses' in d and (n := int(d['crosses'].sum())): res.append(f'{n} pairs of tiles that show the same stand on two sides of the split, so validation asks for what was learned. Split by place: see `group_by_place`.')
+    if 'labels' in d and len(two := d[(d['labels'] > 1) & (d['kind'] == 'exact copy')]): res.append(f'{len(two)} tiles are there twice under two labels, for example {two.tile_a.iloc[0]} and {two.tile_b.iloc[0]}. One of the labels is wrong; take the photograph out.')
+    return res
+
+def _overlaps(d):
+    "What to know of photographs that overlap."
+    if not len(d): return []
+    return [f'{len(d)} pairs of tiles from different photographs show the same, for example {d.tile_a.iloc[0]} and {d.tile_b.iloc[0]}. Photographs that overlap belong on one side of a split: '
+            '`celldeath train` and `celldeath demo` see to it; in a notebook use tiles, pairs = group_by_place(tiles) and split_by(tiles, ..., group="place").']
+
+# %% ../nbs/api/05_audit.ipynb #17e284ed
+def _worth(s, net):
+    "The network beside the best that sees no cells, in words."
+    s = s[s['sees'] != 'network']
+    if not len(s): return f'The network is right in {net.share:.0%} on {net.side}; there was nothing to compare it with.'
+    best, more = s.loc[s['share'].idxmax()], net.share-s['share'].max()
+    said = (f'On {net.side} the network is right in {net.share:.0%} of the tiles ({net.low:.0%} to {net.high:.0%}, mean over classes), and a classifier that sees only the {best.sees} of a tile in {best.share:.0%} ({best.low:.0%} to {best.high:.0%}).')
+    return said + (f' Your network is worth the difference, {100*more:+.0f} points.' if more > 0 else ' So nothing was shown that needs the cells.')
+
+# %% ../nbs/api/05_audit.ipynb #9c0292f0
 def _page(a):
     "The audit as HTML."
-    parts = [f'<h2>Audit: {escape(a.verdict)}</h2>', '<ul>'+''.join(f'<li>{escape(o)}</li>' for o in a.sentences)+'</ul>', '<h3>Does the label coincide with something else?</h3>', a.confounding._repr_html_()]
+    items = lambda o: '<ul>'+''.join(f'<li>{escape(x)}</li>' for x in o)+'</ul>' if o else ''
+    parts = [f'<h2>Audit: {escape(a.verdict)}</h2>', items(a.sentences), items(a.worth), items(a.notes), '<h3>Does the label coincide with something else?</h3>', a.confounding._repr_html_()]
     for title, t in (('What a classifier reaches without cells', a.shortcuts), ('Controls that must be at chance', a.controls), ('The same picture twice', a.duplicates.head(50))):
         parts += [f'<h3>{title}</h3>', t.round(3).to_html(index=False, escape=True) if len(t) else '<p>None was found, or none was looked for.</p>']
     return '\n'.join(parts)
 
+def _shortcuts(tiles, group, preds, masks, seed):
+    "The shortcuts, or an empty table where there are too few groups to learn from one and ask another."
+    try: return shortcut_baseline(tiles, group, masks, preds, seed)
+    except ValueError as e:
+        if 'group only' not in str(e): raise
+        return pd.DataFrame(columns=['sees', 'side', 'share', 'low', 'high', 'chance', 'tiles', 'groups', 'verdict'])
+
+def _controls_of(tiles, which, recipe, train, seed):
+    "The controls asked for: by a cheap classifier in quarters, or by a network in halves."
+    if which is None: return pd.DataFrame()
+    if which not in ('cheap', 'network'): raise ValueError(f'controls={which!r} is refused: "cheap", "network" or None.')
+    return negative_controls(tiles, recipe, train_cheap if which == 'cheap' else train, folds=4 if which == 'cheap' else 2, seed=seed)
+
+# %% ../nbs/api/05_audit.ipynb #6c8c4db9
 def audit(
     tiles, # `Tiles` with a column `label`, and `split` if they have been split
     out:str|Path|None=None, # folder for audit.html and audit.csv; `None`: nothing is written
     preds:pd.DataFrame|None=None, # the network's predictions, to stand beside the shortcuts
-    controls:bool=False, # True: `negative_controls` too, which trains four networks
+    controls:str|None='cheap', # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
     recipe=None, # for the controls, see `negative_controls`
-    train=None, # for the controls, see `negative_controls`
+    train=None, # for the controls with a network, see `negative_controls`
     group:str='well', # see `shortcut_baseline`
+    masks:np.ndarray|None=None, # bool [n, h, w], true where a cell is, see `shortcut_baseline`
+    pairs:pd.DataFrame|None=None, # of `find_near_duplicates`; `None`: they are looked for
     overwrite:bool=False, # replace a folder that is there
+    seed:int=0, # of folds, shuffles and draws
 ) -> Audit: # `.verdict`, `.sentences`, and the tables
     "Can the label be told without looking at the cells? All that the data allow, in one page."
-    res = Audit(confounding(tiles), find_near_duplicates(tiles), _shortcuts(tiles, group, preds), negative_controls(tiles, recipe, train) if controls else pd.DataFrame())
-    if out is not None:
-        with new_folder(out, overwrite) as tmp:
-            (tmp/'audit.html').write_text(f'<!doctype html><html><head><meta charset="utf-8"><title>Audit</title></head><body style="font-family:sans-serif;max-width:60em;margin:2em auto">{_page(res)}</body></html>', encoding='utf-8')
-            write_csv(_flat_table(res), tmp/'audit.csv')
+    found = confounding(tiles, seed=seed)
+    pairs = _sided(find_near_duplicates(tiles) if pairs is None else pairs, tiles.table)
+    res = Audit(found, pairs, _shortcuts(tiles, group, preds, masks, seed), _controls_of(tiles, controls, recipe, train, seed))
+    if out is not None: _write_audit(res, out, overwrite)
     return res
 
-# %% ../nbs/api/05_audit.ipynb #2884eb13
-def _shortcuts(tiles, group, preds):
-    "The shortcuts, or an empty table where there are too few groups to learn from one and ask another."
-    try: return shortcut_baseline(tiles, group, preds=preds)
-    except ValueError as e:
-        if 'group only' not in str(e): raise
-        return pd.DataFrame(columns=['sees', 'side', 'share', 'low', 'high', 'chance', 'tiles', 'groups', 'verdict'])
+def _sided(pairs, df):
+    "The pairs with what their two tiles have in common: the side of the split, and how many labels."
+    side = dict(zip(df['tile'], df['split'])) if 'split' in df else None
+    label = dict(zip(df['tile'], df['label']))
+    pairs = pairs.assign(labels=[len({label.get(a), label.get(b)}) for a, b in zip(pairs.tile_a, pairs.tile_b)])
+    return pairs if side is None else pairs.assign(crosses=[side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)])
+
+# %% ../nbs/api/05_audit.ipynb #9b64412d
+def _write_audit(a, out, overwrite):
+    "The page and the table, in a folder that appears when it is whole."
+    with new_folder(out, overwrite) as tmp:
+        page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Audit</title></head><body style="font-family:sans-serif;max-width:60em;margin:2em auto">{_figure(a.shortcuts)}{_page(a)}</body></html>'
+        (tmp/'audit.html').write_text(page, encoding='utf-8')
+        write_csv(_flat_table(a), tmp/'audit.csv')
+
+def _figure(s):
+    "The figure of the shortcuts as a picture inside the page."
+    if not len(s): return ''
+    import base64, io
+    from matplotlib import pyplot as plt
+    buf, fig = io.BytesIO(), plot_shortcuts(s).figure
+    fig.savefig(buf, format='png', dpi=100)
+    plt.close(fig)
+    return f'<p style="float:right;max-width:48%"><img style="max-width:100%" alt="What a classifier reaches without cells" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}"></p>'
 
 def _flat_table(a):
     "All that was looked at, one row each."

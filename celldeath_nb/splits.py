@@ -213,13 +213,15 @@ def split_by(
     _check_split(df, split, group, stratify)
     return _with(table, split=split)
 
-# %% ../nbs/api/04_splits.ipynb #744c4850
+# %% ../nbs/api/04_splits.ipynb #20258418
 def _say(rule): return ', '.join(f'{k}={_list(v)}' for k, v in parse_rule(rule).items())
 
 def _check_split(df, split, group, stratify):
     "Refuse a split that parts a group, or whose training or validation lacks a class."
     df = df.assign(split=split)
-    for g in dict.fromkeys(o for o in ('field', group) if o in df): check_leaks(df, g)
+    for g in dict.fromkeys(o for o in ('field', group) if o in df):
+        try: check_leaks(df, g)
+        except ValueError as e: raise ValueError(f'{str(e).split(" Split with")[0]} What was named for test or validation cuts through {"photographs of one place" if g == "place" else "it"}: name something that leaves them whole, or leave some of them out.') from None
     if stratify is None: return
     main = _strata(df, stratify)[0]
     for side in ('train', 'valid'):

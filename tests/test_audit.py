@@ -1,14 +1,17 @@
 "What the audit must catch, must let pass, and must refuse."
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from celldeath_nb.audit import audit, background_only, confounding, cramers_v, find_near_duplicates, negative_controls, normalize_fields, seen_together, shortcut_baseline
-from celldeath_nb.splits import check_leaks
+from celldeath_nb.audit import (as_recorded, audit, background_only, confounding, cramers_v, find_near_duplicates, group_by_place, leave_out, negative_controls, normalize_fields, quality_outliers,
+                                remedies, seen_together, shortcut_baseline, train_cheap)
+from celldeath_nb.splits import check_leaks, split_by
 
 real = Path(__file__).resolve().parents[2]/'shared'/'data'
+slow = pytest.mark.skipif(not os.environ.get('CELLDEATH_SLOW'), reason='slow: trains twelve networks; set CELLDEATH_SLOW=1')
 needs_real = pytest.mark.skipif(not real.is_dir(), reason=f'the real photographs are not at {real}')
 
 
@@ -49,7 +52,10 @@ def test_overlapping_neighbors_among_the_real_photographs(u2os):
     pairs = find_near_duplicates(u2os)
     found = set(zip(pairs.tile_a, pairs.tile_b))
     assert ('U2_CPT2_1H_RGB_0045_N3.png#1,0', 'U2_CPT2_1H_RGB_0046_N3.png#1,1') in found # seen by eye: the same cells, 150 pixels apart
-    assert seen_together(u2os, pairs).nunique() < 45
+    t, _ = group_by_place(u2os, pairs)
+    assert t.table.place.nunique() < 45
+    with pytest.raises(ValueError, match='show the same'): check_leaks(split_by(u2os, valid=.3), pairs=pairs)
+    check_leaks(split_by(t, valid=.3, group='place'), 'place', pairs)
 
 
 def test_light_is_caught_and_none_passes():
@@ -94,3 +100,94 @@ def test_a_copy_across_the_split_is_a_leak():
     pairs = find_near_duplicates(t)
     assert pairs.kind[0] == 'exact copy' and pairs.crosses[0]
     with pytest.raises(ValueError, match='show the same'): check_leaks(t, pairs=pairs)
+
+
+@pytest.fixture(scope='module')
+def cells(tmp_path_factory):
+    "Simulated photographs with their truth, of a balanced design at 0 and 1 h."
+    from celldeath_nb.fields import read_fields
+    from celldeath_nb.simulate import simulate_experiment
+    from celldeath_nb.tiles import cut_tiles
+    d = tmp_path_factory.mktemp('cells')
+    return cut_tiles(read_fields(simulate_experiment(d/'p', lines=('U2OS',), hours=(0, 1), sites=1, size=(192, 256), seed=5)), d/'t', grid=(2, 2))
+
+
+@pytest.mark.parametrize('source', ['truth', 'segment'])
+def test_background_under_masks(cells, source):
+    from celldeath_nb.cam import tile_masks
+    masks = tile_masks(cells, source)
+    row = shortcut_baseline(cells, masks=masks).set_index('sees').loc['background']
+    assert row.share < .75 and row.verdict == 'at chance'
+    lit = Memory(np.clip(cells[:].astype(int)+30*(cells.table.label == 'CPT').to_numpy()[:, None, None], 0, 255).astype('uint8'), cells.table)
+    assert shortcut_baseline(lit, masks=masks).set_index('sees').share['background'] > .9
+    masks[:3] = True # tiles without any background tell nothing, and break nothing
+    assert np.isfinite(shortcut_baseline(cells, masks=masks).share).all()
+
+
+def test_controls_that_the_data_allow_are_at_chance(cells):
+    got = negative_controls(cells, train=train_cheap, folds=4).set_index('control')
+    assert set(got.verdict) <= {'passed', 'cannot be told with so few'} and list(got.index) == ['labels shuffled', 'before the drug', 'vehicle wells', 'background only']
+    assert got.tiles['before the drug'] == (cells.table.hour == 0).sum()
+
+
+def test_a_light_that_follows_the_number_of_the_well_is_caught_by_the_vehicle_wells(cells):
+    lit = Memory(np.clip(cells[:].astype(int)+40*(cells.table.well.astype(str) == '1').to_numpy()[:, None, None], 0, 255).astype('uint8'), cells.table)
+    got = negative_controls(lit, train=train_cheap, folds=4, names=['vehicle wells', 'labels shuffled']).set_index('control').verdict
+    assert got['vehicle wells'] == 'failed' and got['labels shuffled'] != 'failed'
+
+
+@slow
+def test_controls_with_a_trained_network(cells, tmp_path):
+    from celldeath_nb.training import Recipe
+    quick = Recipe.quick(size=48, min_steps=120)
+    assert 'failed' not in set(negative_controls(cells, quick).verdict)
+    lit = brighter(cells, tmp_path, 40*(cells.table.label == 'CPT').to_numpy())
+    got = negative_controls(lit, quick, names=['background only', 'before the drug']).verdict
+    assert set(got) == {'failed'}
+
+
+def brighter(tiles, d, more):
+    "The photographs made brighter and cut anew, so that a network can be trained on them."
+    from celldeath_nb.fields import read_fields
+    from celldeath_nb.tiles import cut_tiles
+    from PIL import Image
+    by = dict(zip(tiles.table.field, more))
+    (d/'p').mkdir()
+    for f, m in by.items(): Image.fromarray(np.clip(tiles.field(f).astype(int)+m, 0, 255).astype('uint8')).save(d/'p'/f)
+    return cut_tiles(read_fields(d/'p'), d/'t', grid=(2, 2))
+
+
+def test_a_remedy_is_recorded_and_done_again(cells, tmp_path):
+    from celldeath_nb.tiles import Tiles, open_tiles
+    for how in ('flat', 'standardize', 'match'):
+        seen = normalize_fields(cells, how)
+        assert isinstance(seen, Tiles) and seen.fingerprint != cells.fingerprint and remedies(seen)[0]['how'] == how
+        part = cells.subset([7, 2, 40])
+        assert (as_recorded(part, remedies(seen))[:] == seen[[7, 2, 40]]).all()
+        stored = normalize_fields(cells, how, out=tmp_path/how)
+        assert stored.verify() == [] and (stored[11] == seen[11]).all() and remedies(open_tiles(tmp_path/how)) == remedies(seen)
+    with pytest.raises(FileExistsError): normalize_fields(cells, 'flat', out=tmp_path/'flat')
+
+
+@pytest.mark.parametrize('bad', ['x', dict(how='x'), dict(how='match', reference=[1]*5), dict(how='match', reference=[-1]*256), dict(how='match', reference=['a']*256), dict(how='match', reference=[float('nan')]*256), dict(how='background only', keep=0)])
+def test_a_strange_record_is_refused(bad):
+    with pytest.raises(ValueError): as_recorded(tiles(), [bad])
+
+
+def test_outliers_are_named_and_nothing_is_removed_unasked(tmp_path):
+    q = pd.DataFrame(dict(field=[f'{i}.png' for i in range(12)], path='', experiment=['N1']*6+['N2']*6, label='CPT', focus=[100., 101, 99, 102, 98, 3]+[4., 4.1, 3.9, 4, 4.2, 4.1], black=0., saturated=0., gradient=.1, cell_share=.5))
+    odd = quality_outliers(q)
+    assert odd.field.tolist() == ['5.png'] and 'focus low' in odd.why[0] # what is usual in N2 is odd in N1
+    assert len(leave_out(q, odd)) == 11 and leave_out(q, odd).attrs['problems'][0]['file'] == '5.png' and len(q) == 12
+    with pytest.raises(ValueError, match='above 0'): quality_outliers(q, limit=0)
+
+
+def test_two_labels_for_one_picture():
+    t = tiles()
+    t.px[1] = t.px[0]
+    assert any('under two labels' in o for o in audit(t, controls=None).failures)
+
+
+def test_audit_says_what_it_does_not_know():
+    assert audit(Memory(tiles().px[:4], tiles().table[:4])).verdict == 'cannot be told with so few'
+    with pytest.raises(ValueError, match='cheap'): audit(tiles(), controls='all')

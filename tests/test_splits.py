@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from celldeath_nb.splits import check_leaks, group_keys, k_fold, leave_one_out, parse_rule, split_as_paper, split_by, split_summary
+from celldeath_nb.splits import check_leaks, group_keys, hold_out, k_fold, leave_one_out, parse_rule, split_as_paper, split_by, split_summary
 
 
 @st.composite
@@ -150,3 +150,21 @@ def test_leave_one_out_and_paper(df):
 def test_a_table_without_a_split(df):
     with pytest.raises(ValueError, match="no column 'split'"): check_leaks(df)
     with pytest.raises(ValueError, match="no column 'split'"): split_summary(df)
+
+
+def test_a_test_set_is_found(df):
+    s, what = hold_out(df)
+    assert what == 'experiment=N2' and set(s[s.split == 'test'].experiment) == {'N2'}
+    few = df[~((df.experiment == 'N2') & (df.label == 'CPT') & ~df.field.str.startswith('CPT0'))]
+    assert hold_out(few)[1] == 'experiment=N1' # one photograph of a class is no examination
+    assert 'drawn by chance' in hold_out(df[df.experiment == 'N1'])[1]
+    assert 'test' not in set(hold_out(df, 'none')[0].split) and hold_out(df, {'experiment': 'N1'})[1] == 'experiment=N1'
+    with pytest.raises(ValueError, match='one class only'): hold_out(df[df.label == 'CPT'])
+
+
+def test_a_rule_that_cuts_through_one_place_says_what_to_do(df):
+    place = df.field.where(~df.field.isin(['CPT0_N1', 'CPT0_N2']), 'CPT0_N1')
+    with pytest.raises(ValueError) as e: split_by(df.assign(place=place), test='experiment=N2', group='place')
+    assert 'CPT0_N1 (test and' in str(e.value) and 'leave some of them out' in str(e.value)
+    s = split_by(df.assign(place=place), valid=.4, group='place')
+    check_leaks(s, 'place', pd.DataFrame(dict(tile_a=['CPT0_N1#0,0'], tile_b=['CPT0_N2#0,1'])))
