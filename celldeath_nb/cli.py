@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Run', 'Weights',
-           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'hold_out', 'slice_', 'train',
-           'predict', 'audit', 'demo', 'main']
+           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict',
+           'audit', 'demo', 'main']
 
 # %% ../nbs/api/14_cli.ipynb #f2ca8918
 import os, sys, tempfile, time, traceback, warnings
@@ -46,7 +46,7 @@ def deal_out(
     if name and first: out.append(name)
     return out
 
-# %% ../nbs/api/14_cli.ipynb #d8bf415a
+# %% ../nbs/api/14_cli.ipynb #2802181f
 class Steps:
     "Numbered lines that say what is done and how long it took."
     def __init__(self,
@@ -60,9 +60,9 @@ class Steps:
         return res
 
 def _free(path, overwrite):
-    "Refuse an output that exists, before any work is done."
-    path = Path(path)
-    if path.exists() and not overwrite: raise FileExistsError(f'{path} exists already, and nothing was changed. Give another name with --out, remove it, or add --overwrite.')
+    "Refuse an output that exists, or that cannot be written, before any work is done."
+    from celldeath_nb.files import check_free
+    path = check_free(path, overwrite, 'Give another name with --out, remove it, or add --overwrite.')
     near = next(o for o in path.absolute().parents if o.exists())
     if not os.access(near, os.W_OK): raise PermissionError(f'{path} cannot be written: {near} does not allow it. Give another place with --out.')
     return path
@@ -78,27 +78,6 @@ def _problems(problems, out):
     typer.echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
     return 3
 
-# %% ../nbs/api/14_cli.ipynb #c08a8c54
-def hold_out(
-    tiles, # `Tiles` with labels
-    test:str='auto', # 'experiment=N4', 'none', or 'auto'
-    valid:float=.3, # share of the rest for validation
-    group:str='field', # what never parts
-    seed:int=0, # of the draw
-) -> tuple: # the tiles with `split`, and what was held out
-    "Split by a rule, or by the last experiment that allows it."
-    from celldeath_nb.splits import split_by
-    if test == 'none': return split_by(tiles, None, valid, group, seed=seed), ''
-    if test != 'auto': return split_by(tiles, test, valid, group, seed=seed), test
-    t = tiles.table
-    for e in sorted(t['experiment'].dropna().astype(str).unique(), reverse=True) if 'experiment' in t else ():
-        try: s = split_by(tiles, {'experiment': e}, valid, group, seed=seed)
-        except ValueError: continue
-        if set(t.label[s.table.split == 'test']) == set(t.label): return s, f'experiment={e}'
-    drawn = split_by(t, None, .25, group, seed=seed+1).split.map(dict(valid='yes', train='no'))
-    split = split_by(t.assign(drawn=drawn.values), {'drawn': 'yes'}, valid, group, seed=seed).split
-    return tiles.add(split=split.values), f'a quarter of the photographs, drawn by chance by {group}; no whole experiment could be held out'
-
 # %% ../nbs/api/14_cli.ipynb #ca29fa26
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help='Tell treated cells from untreated in microscope photographs, and say whether the answer can be believed. Start with: celldeath demo. Exit codes: 0 done; 3 done, but some files were left out; 1 or 2 not done.')
@@ -113,14 +92,13 @@ Test = Annotated[str, typer.Option(help='What to hold out for testing: COLUMN=VA
 Seed = Annotated[int, typer.Option(help='Start of all chance; the same seed gives the same result.')]
 Device = Annotated[Optional[str], typer.Option(help='cuda, mps or cpu; the best there is if left out.', show_default=False)]
 
-# %% ../nbs/api/14_cli.ipynb #2266777d
+# %% ../nbs/api/14_cli.ipynb #8f7cfdb9
 def _cut(fields, out, grid, tile, overwrite=False):
     "Cut by a grid or a size; small photographs are left whole if neither is given."
-    from celldeath_nb.tiles import cut_tiles
+    from celldeath_nb.tiles import cut_tiles, fit_grid
     if grid and tile: raise ValueError('Give --grid or --tile, not both.')
     if tile: return cut_tiles(fields, out, tile_px=pair(tile, '--tile'), overwrite=overwrite)
-    auto = (2, 2) if fields[['width', 'height']].min().min() >= 400 else (1, 1)
-    return cut_tiles(fields, out, grid=pair(grid, '--grid') if grid else auto, overwrite=overwrite)
+    return cut_tiles(fields, out, grid=pair(grid, '--grid') if grid else fit_grid(fields), overwrite=overwrite)
 
 @app.command('slice')
 def slice_(
@@ -142,7 +120,7 @@ def slice_(
     typer.echo(f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs ({", ".join(f"{k}: {v:,}" for k, v in n.items())}) are in {out}.')
     raise typer.Exit(_problems(tiles.problems, Path(out)/'problems.csv'))
 
-# %% ../nbs/api/14_cli.ipynb #955c450e
+# %% ../nbs/api/14_cli.ipynb #ce4b0180
 def _recipe(name, **changes):
     "A recipe with the options that were given."
     from celldeath_nb.training import Recipe
@@ -158,12 +136,18 @@ def _small_batches(r, tiles):
         typer.echo(f'Only {n} tiles to train on: batches of {r.batch_size}.')
     return r
 
-def _say_answer(run, tiles, held_out, report):
-    "The answer, and whether to believe it."
+# %% ../nbs/api/14_cli.ipynb #200069f1
+def _say_audit(found):
+    "The verdict of the audit, and why."
+    typer.echo(f'Audit of the photographs: {found.verdict}.')
+    for o in found.failures: typer.echo(f'- {o}')
+
+def _say_answer(run, held_out, report, found):
+    "The answer, what it is worth, and whether to believe it."
     from celldeath_nb.report import answer
-    from celldeath_nb.audit import confounding
     typer.echo('\n'+answer(run.preds, held_out))
-    for c in confounding(tiles.table).caught: typer.echo(f'\nDO NOT BELIEVE THIS YET. {c["sentence"]}')
+    for o in found.worth: typer.echo(o)
+    if found.failures: typer.echo(f'\nDO NOT BELIEVE THIS YET. {found.failures[0]}')
     typer.echo(f'\nThe report: {report}')
 
 def _before(tiles, recipe, device):
@@ -179,7 +163,31 @@ Recipe_ = Annotated[str, typer.Option(help='quick (two processor cores) or paper
 Epochs = Annotated[Optional[int], typer.Option(help='How often every tile is seen.', show_default=False)]
 Rates = Annotated[Optional[tuple[float, float]], typer.Option(help='Peak learning rates of the first and the last layers, such as --lr 1e-4 1e-3.', show_default=False)]
 
-# %% ../nbs/api/14_cli.ipynb #89f50056
+# %% ../nbs/api/14_cli.ipynb #93194637
+_many = 10_000 # tiles up to which copies and controls are looked for without being asked
+
+def _split(tiles, test, valid, group, seed):
+    "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
+    from celldeath_nb.audit import group_by_place
+    from celldeath_nb.splits import hold_out
+    if len(tiles) > _many: return *hold_out(tiles, test, valid, group, seed), None
+    tiles, pairs = group_by_place(tiles, group=group)
+    if not len(pairs): return *hold_out(tiles, test, valid, group, seed), pairs
+    n = tiles.table[[group, 'place']].nunique() if group in tiles.table else tiles.table[['field', 'place']].nunique()
+    typer.echo(f'    some photographs show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)')
+    return *hold_out(tiles, test, valid, 'place', seed), pairs
+
+def _audited(tiles, pairs):
+    "The audit of split tiles; of very many without the controls."
+    import pandas as pd
+    from celldeath_nb.audit import audit
+    if pairs is None: typer.echo(f'    {len(tiles):,} tiles: copies were not looked for; `celldeath audit` does so.')
+    n = tiles.table.label.value_counts()
+    if n.iloc[0] > 3*n.iloc[-1]: typer.echo(f'    the classes are of unequal number ({", ".join(f"{k}: {v:,}" for k, v in n.items())}): look at the balanced accuracy, and consider `celldeath train --balance weights`.')
+    none = pd.DataFrame(columns=['tile_a', 'tile_b', 'score', 'kind']) if pairs is None else pairs
+    return audit(tiles, pairs=none, controls='cheap' if len(tiles) <= _many else None)
+
+# %% ../nbs/api/14_cli.ipynb #4843e740
 @app.command()
 def train(
     tiles:Annotated[Path, typer.Argument(help='Folder of tiles that `celldeath slice` made.', show_default=False)],
@@ -196,28 +204,32 @@ def train(
     lr:Rates=None, # two
     dropout:Annotated[Optional[float], typer.Option(help="Share of the head's inputs dropped.", show_default=False)]=None,
     weight_decay:Annotated[Optional[float], typer.Option(help='Weight decay.', show_default=False)]=None,
+    balance:Annotated[Optional[str], typer.Option(help='For classes of unequal number: weights (of the loss) or batches (draws them equally often).', show_default=False)]=None,
     seed:Seed=0, # of everything
     device:Device=None, # where
     overwrite:Overwrite=False, # replace
 ):
     "Train a network on tiles, and write a run folder with its report."
     _free(out, overwrite)
-    r = _recipe(recipe, arch=arch, weights=weights, weights_file=weights_file, epochs=epochs, batch_size=batch_size, lr=lr, dropout=dropout, weight_decay=weight_decay, seed=seed)
+    r = _recipe(recipe, arch=arch, weights=weights, weights_file=weights_file, epochs=epochs, batch_size=batch_size, lr=lr, dropout=dropout, weight_decay=weight_decay, balance=balance, seed=seed)
     _train(tiles, out, r, test, valid, group, device, overwrite, batch_size is None)
 
-# %% ../nbs/api/14_cli.ipynb #888e8bcb
+# %% ../nbs/api/14_cli.ipynb #384d1545
 def _train(path, out, r, test, valid, group, device, overwrite, any_batch):
     "Open a store, split it, train on it, report."
     from celldeath_nb.report import write_report
     from celldeath_nb.tiles import open_tiles
     from celldeath_nb.training import train
-    tiles, held_out = hold_out(open_tiles(path), test, valid, group, r.seed)
+    tiles, held_out, pairs = _split(open_tiles(path), test, valid, group, r.seed)
     typer.echo(f'Held out for testing: {held_out or "nothing"}.')
+    found = _audited(tiles, pairs)
+    _say_audit(found)
     if any_batch: r = _small_batches(r, tiles)
     _before(tiles, r, device)
     run = train(tiles, r, out, device, overwrite)
-    report = write_report(run, tiles, held_out=held_out, steps={'training': run.environment['seconds']}, problems=tiles.problems, simulated=_simulated(tiles), device=device)
-    _say_answer(run, tiles, held_out, report)
+    found = found.beside(tiles, run.preds)
+    report = write_report(run, tiles, held_out=held_out, steps={'training': run.environment['seconds']}, problems=tiles.problems, simulated=_simulated(tiles), device=device, found=found)
+    _say_answer(run, held_out, report, found)
 
 # %% ../nbs/api/14_cli.ipynb #bf8a4444
 def _simulated(tiles):
@@ -255,7 +267,7 @@ def predict(
     typer.echo(f'The table: {out}')
     raise typer.Exit(_problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem+'.problems.csv')))
 
-# %% ../nbs/api/14_cli.ipynb #afdc2aca
+# %% ../nbs/api/14_cli.ipynb #196ed27c
 def _some_tiles(folder, root, labels, label_from, pattern):
     "The store in `folder`, or one cut from its photographs."
     from celldeath_nb.fields import read_fields
@@ -270,7 +282,7 @@ def audit(
     labels:Labels=None, # words
     label_from:LabelFrom='auto', # where labels are
     pattern:Pattern=None, # of names
-    controls:Annotated[bool, typer.Option('--controls', help='Also train four networks where there is nothing to learn; takes minutes.')]=False,
+    controls:Annotated[bool, typer.Option('--controls', help='Train networks where there is nothing to learn, eight in all, and not only a quick classifier; takes minutes.')]=False,
     overwrite:Overwrite=False, # replace
 ):
     "Can the label be told without looking at the cells? Looks for confounders, shortcuts and copies before any training."
@@ -278,12 +290,13 @@ def audit(
     from celldeath_nb import audit as audits
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
         tiles = _some_tiles(folder, d, labels, label_from, pattern)
-        res = audits.audit(tiles, out, controls=controls, overwrite=overwrite)
+        res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
     typer.echo(f'Verdict: {res.verdict}.')
-    for s in res.sentences: typer.echo(f'- {s}')
+    for s in res.sentences+res.notes: typer.echo(f'- {s}')
+    for c in res.controls.to_dict('records'): typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
     typer.echo(f'The page: {Path(out)/"audit.html"}')
 
-# %% ../nbs/api/14_cli.ipynb #af262ce8
+# %% ../nbs/api/14_cli.ipynb #f670b60c
 def _road(root, folder, steps, simulated, labels, label_from, pattern, group, test, r, device):
     "Photographs to report; where each step lies in the library can be read off here."
     from celldeath_nb.fields import read_fields
@@ -292,14 +305,17 @@ def _road(root, folder, steps, simulated, labels, label_from, pattern, group, te
     from celldeath_nb.training import train
     fields = steps('reading the photographs', read_fields, folder, labels=labels, label_from=label_from, pattern=pattern)
     tiles = steps('cutting them into tiles', _cut, fields, root/'tiles', None, None)
-    tiles, held_out = steps('splitting without leaks', hold_out, tiles, test, .3, group, r.seed)
+    tiles, held_out, pairs = steps('splitting without leaks', _split, tiles, test, .3, group, r.seed)
     typer.echo(f'    held out for testing: {held_out}')
+    found = steps('asking whether the label can be told without the cells', _audited, tiles, pairs)
+    _say_audit(found)
     r = _small_batches(r, tiles)
     _before(tiles, r, device)
     run = steps('training a network', train, tiles, r, root/'run', device)
     steps('predicting the photographs held out', predict, run.model, tiles.subset((tiles.table.split == 'test').values), out=root/'predictions.csv', device=device)
-    report = steps('writing the report', write_report, run, tiles, root/'report.html', held_out, steps.seconds, tiles.problems, simulated or _simulated(tiles), device, r.seed)
-    return run, tiles, held_out, report
+    found = found.beside(tiles, run.preds)
+    steps('writing the report', write_report, run, tiles, root/'report.html', held_out, steps.seconds, tiles.problems, simulated or _simulated(tiles), device, r.seed, found)
+    return run, tiles, held_out, found
 
 # %% ../nbs/api/14_cli.ipynb #ce2fb9d5
 @app.command()
@@ -321,17 +337,17 @@ def demo(
     r = _recipe('quick', epochs=epochs, seed=seed)
     raise typer.Exit(_demo(data, Path(out), overwrite, r, labels, label_from, pattern, group, test, device))
 
-# %% ../nbs/api/14_cli.ipynb #e4139351
+# %% ../nbs/api/14_cli.ipynb #820d1297
 def _demo(data, out, overwrite, r, labels, label_from, pattern, group, test, device):
     "The road, in a folder that appears when it is whole; the exit code."
     from celldeath_nb.files import new_folder
     from celldeath_nb.samples import sample_data
-    steps = Steps(6 if data else 7)
+    steps = Steps(7 if data else 8)
     if data is None: typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
     with new_folder(out, overwrite) as tmp:
         folder = data or steps('simulating photographs', sample_data, 'simulated', tmp/'photographs', hours=(3,), sites=2, seed=r.seed)
-        run, tiles, held_out, _ = _road(tmp, folder, steps, data is None, labels, label_from, pattern, group, test, r, device)
-        _say_answer(run, tiles, held_out, out/'report.html')
+        run, tiles, held_out, found = _road(tmp, folder, steps, data is None, labels, label_from, pattern, group, test, r, device)
+        _say_answer(run, held_out, out/'report.html', found)
         problems = list(tiles.problems)
     return _problems(problems, out/'problems.csv')
 

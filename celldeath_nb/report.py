@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['answer', 'write_report']
 
-# %% ../nbs/api/13_report.ipynb #54ad4ce7
+# %% ../nbs/api/13_report.ipynb #445a1160
 import base64, io
 from dataclasses import asdict
 from html import escape
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .audit import confounding
+from .audit import Audit, audit, plot_shortcuts
 from .cam import show_cams
 from .evaluation import confusion, gallery, metrics, plot_confusion, plot_history, worst_tiles
 from .files import write_whole
@@ -48,7 +48,7 @@ def _picture(fig, alt):
 
 def _settings(d): return _html_table(pd.DataFrame(dict(setting=list(d), value=[', '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in d.values()])), index=False)
 
-# %% ../nbs/api/13_report.ipynb #aaa9a397
+# %% ../nbs/api/13_report.ipynb #dcdd1e90
 def _percent(m):
     lo, hi = m.interval('accuracy')
     return f'{m["accuracy"]:.1%} (95 % interval {lo:.1%} to {hi:.1%})' if np.isfinite([lo, hi]).all() else f'{m["accuracy"]:.1%}'
@@ -62,23 +62,33 @@ def answer(
     p = preds[preds.split == side]
     m, chance = metrics(p), p.label.value_counts(normalize=True).max()
     what = f'photographs held out ({held_out})' if side == 'test' and held_out else 'photographs held out for testing' if side == 'test' else 'validation photographs, which helped to choose the best epoch'
+    n = p.label.value_counts()
+    even = f' Averaged over the classes, which are of unequal number, it was right in {m["balanced_accuracy"]:.1%}.' if n.iloc[0] > 3*n.iloc[-1] else ''
     near = (' The interval holds what that guess would reach, so nothing was shown to be learned.' if m.interval('accuracy')[0] <= chance else '')
     return (f'On {what}, the network told {" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in {_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
-            f'Calling every tile by the commonest class would reach {chance:.1%}.{near}')
+            f'Calling every tile by the commonest class would reach {chance:.1%}.{even}{near}')
 
-# %% ../nbs/api/13_report.ipynb #4134a7c2
-def _warnings(checks):
-    "Plain sentences of the checks that failed, each with its cross-table."
-    bad = checks.caught
-    return ''.join(_p(c['sentence'])+_html_table(c['crosstab']) for c in bad), len(bad)
+# %% ../nbs/api/13_report.ipynb #398772d8
+_titles = {'failed': ('bad', 'Do not believe this accuracy yet'), 'passed': ('good', 'Nothing was found that tells the classes apart without the cells'),
+           'cannot be told with so few': ('note', 'Whether to believe it cannot be told with so few photographs')}
 
-def _believe(checks, simulated):
+def _believe(found, simulated):
     "Whether the number can be believed, in words."
-    body, n = _warnings(checks)
-    if n: box = '<div class="bad"><h3>Do not believe this accuracy yet</h3>'+body+'</div>'
-    else: box = '<div class="good"><h3>No confounder was found in the table of photographs</h3>'+_p('The label does not go together with the experiment, the well or the file properties that were checked. That is necessary, not sufficient.')+'</div>'
-    box += ''.join(_p(c['sentence'], 'note') for c in checks if c['verdict'] == 'suspect')
+    cls, title = _titles[found.verdict]
+    tables = {o['sentence']: _html_table(o['crosstab']) for o in found.confounding}
+    body = ''.join(_p(o)+tables.get(o, '') for o in found.failures) if found.failures else _p('The label does not go together with the experiment, the well or the file properties that were checked. That is necessary, not sufficient.' if cls == 'good' else found.sentences[0])
+    box = f'<div class="{cls}"><h3>{title}</h3>{body}</div>'
+    box += ''.join(_p(o['sentence'], 'note') for o in found.confounding if o['verdict'] == 'suspect')
     return box + (_p('These photographs are simulated. Nothing on this page is a statement about cells.', 'note') if simulated else '')
+
+# %% ../nbs/api/13_report.ipynb #c26eb47e
+def _blindly(found):
+    "Accuracy without the cells, beside the network's."
+    s, c = found.shortcuts, found.controls
+    shown = [_picture(plot_shortcuts(s).figure, 'How often classifiers are right that see the brightness, a thumbnail of 8x8 pixels, the border, the empty background or the file only (orange), and the network (blue). The dotted line is chance.')] if len(s) else []
+    tables = [f'<details><summary>{what}</summary>{_html_table(t, index=False)}</details>' for what, t in (('The numbers', s), ('Photographs that show the same', found.duplicates.head(20))) if len(t)]
+    ctrl = ['<h3>Controls that must be at chance</h3>', '<ul>'+''.join(f'<li><b>{escape(o["control"])}: {escape(o["verdict"])}.</b> {escape(o["sentence"])}</li>' for o in c.to_dict('records'))+'</ul>'] if len(c) else []
+    return _section('What the network is worth', *map(_p, found.worth), *shown, *(_p(o, 'note') for o in found.notes), *ctrl, *tables)
 
 # %% ../nbs/api/13_report.ipynb #713f10fe
 def _counts(table):
@@ -146,7 +156,7 @@ def _words():
              'epoch': 'one pass over all training tiles', 'interval': 'if the whole experiment were done many times, 95 of 100 such intervals would hold the true value, provided wells are alike apart from chance'}
     return _section('Words', '<dl>'+''.join(f'<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>' for k, v in terms.items())+'</dl>')
 
-# %% ../nbs/api/13_report.ipynb #7aaed69b
+# %% ../nbs/api/13_report.ipynb #d0ce6556
 def write_report(
     run, # a finished `Run`
     tiles, # the `Tiles` it was trained on, with `split`
@@ -157,11 +167,13 @@ def write_report(
     simulated:bool=False, # say that the photographs are simulated
     device:str=None, # for the maps
     seed:int=0, # of the tiles that are shown
+    found:Audit=None, # of `audit`, with the network beside it; None: it is made
 ) -> Path: # the file
     "Write a run as one self-contained HTML page."
-    out, preds, checks = Path(out or Path(run.path)/'report.html'), run.preds, confounding(tiles.table)
+    out, preds = Path(out or Path(run.path)/'report.html'), run.preds
+    found = found or audit(tiles, preds=preds)
     title = f'{" or ".join(run.model.classes)}: {len(tiles):,} tiles of {tiles.table.field.nunique():,} photographs'
-    body = [f'<h1>{escape(title)}</h1>', _p(answer(preds, held_out), 'answer'), _believe(checks, simulated), _inputs(tiles.table, problems), _results(run, preds),
+    body = [f'<h1>{escape(title)}</h1>', _p(answer(preds, held_out), 'answer'), _believe(found, simulated), _blindly(found), _inputs(tiles.table, problems), _results(run, preds),
             _looks(run, tiles, preds, device, seed), _numbers(preds), _made(run, steps), _words()]
     page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_style}</style></head><body>{"".join(body)}</body></html>'
     with write_whole(out) as tmp: tmp.write_text(page, encoding='utf-8')
