@@ -7,7 +7,7 @@ __all__ = ['map_layers', 'Cams', 'cam', 'show_cams', 'save_cams', 'Trust', 'plot
            'segmentation_dice', 'cell_share', 'plant_cells', 'pointing_game', 'deletion_insertion', 'plot_deletion',
            'randomization_check', 'shuffle_labels', 'stability']
 
-# %% ../nbs/api/10_cam.ipynb #cb12fc7a
+# %% ../nbs/api/10_cam.ipynb #ec534c63
 import copy, difflib, re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,8 +20,9 @@ import torch
 from fastcore.basics import patch
 from scipy.ndimage import uniform_filter
 from scipy.stats import rankdata, t as student
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .evaluation import wilson
 from .fields import scale_bar
@@ -94,18 +95,19 @@ def map_layers(
         for h in hooks: h.remove()
     return pd.DataFrame(seen, columns=['layer', 'channels', 'rows', 'cols']).drop_duplicates('layer', keep='last', ignore_index=True)
 
-# %% ../nbs/api/10_cam.ipynb #90591570
+# %% ../nbs/api/10_cam.ipynb #dcdbb76b
 def _home(net): return next((o.device for o in net.parameters()), torch.device('cpu'))
 
 @contextmanager
 def _evaluating(model, device):
-    "The network in evaluation mode on `device`; afterwards every part is as it was."
+    "The network in evaluation mode on `device`, in the memory layout that is fastest there; afterwards every part is as it was."
     net = model.net
     modes, home = [(m, m.training) for m in net.modules()], _home(net)
-    try: yield net.to(device if device is not None else home).eval()
+    layout = torch.channels_last if any(o.ndim == 4 and not o.is_contiguous() for o in net.parameters()) else torch.contiguous_format
+    try: yield net.to(device if device is not None else home, memory_format=torch.channels_last).eval()
     finally:
         for m, was in modes: m.training = was
-        net.to(home)
+        net.to(home, memory_format=layout)
 
 def _layer(model, name):
     "The module called `name`, or `ValueError` with those there are."
@@ -209,6 +211,25 @@ def _finite(features, logits, names):
     bad = [names[i] for i in np.flatnonzero(~ok.cpu().numpy())]
     raise ValueError(f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a lower learning rate.')
 
+# %% ../nbs/api/10_cam.ipynb #0744ff40
+def _folded(body):
+    "The same body with every batch norm folded into the convolution before it; as it is where it cannot be traced."
+    try: out = fx.symbolic_trace(body)
+    except Exception: return body # a network may choose its way by what it sees; it is no worse for that
+    mods = dict(out.named_modules())
+    calls = [n for n in out.graph.nodes if n.op == 'call_module']
+    for n in calls:
+        conv = n.args[0]
+        if type(mods[n.target]) is not nn.BatchNorm2d or conv not in calls or type(mods[conv.target]) is not nn.Conv2d: continue
+        if len(conv.users) > 1 or sum(o.target == conv.target for o in calls) > 1: continue
+        parent, _, name = conv.target.rpartition('.')
+        setattr(out.get_submodule(parent), name, fuse_conv_bn_eval(mods[conv.target], mods[n.target]))
+        n.replace_all_uses_with(conv)
+        out.graph.erase_node(n)
+    out.delete_all_unused_submodules()
+    out.recompile()
+    return out
+
 # %% ../nbs/api/10_cam.ipynb #e8ab5096
 def _one_batch(net, x, method, layer, want, names):
     "Maps [n, h, w] and logits of one batch."
@@ -229,17 +250,18 @@ def _batch_input(model, x, device):
     size = tuple(model.size)
     return as_input(x, size if x.shape[1:] == tuple(model.tile_px) else size[::-1], model.mean, model.std, device)
 
-# %% ../nbs/api/10_cam.ipynb #c7007752
+# %% ../nbs/api/10_cam.ipynb #f6a2f119
 def _run(model, tiles, want, method, layer, bs, device, view=None):
     "Maps and probabilities of all tiles; `view` changes the pixels of a batch first."
     module, n, maps = None if layer is None else _layer(model, layer), len(tiles), None
     probs, names = np.empty((n, len(model.classes))), tiles.table.tile.tolist() if 'tile' in tiles.table else list(range(n))
     with _evaluating(model, best_device(device)) as net, bar(total=n, what='maps') as progress:
+        home, parts = _home(net), net if module is not None else (_folded(net[0]), net[1])
         for i in range(0, n, bs):
             idx = np.arange(i, min(i+bs, n))
             x = tiles.batch(idx)
-            x = _batch_input(model, x if view is None else np.ascontiguousarray(view(x)), _home(net))
-            m, probs[idx] = _one_batch(net, x, method, module, None if want is None else want[idx], names[i:i+bs])
+            x = _batch_input(model, x if view is None else np.ascontiguousarray(view(x)), home)
+            m, probs[idx] = _one_batch(parts, x, method, module, None if want is None else want[idx], names[i:i+bs])
             if maps is None: maps = np.empty((n, *m.shape[1:]), np.float32)
             maps[idx] = m
             progress.update(len(idx))
