@@ -1,9 +1,9 @@
 """Slicing and reading, beside what others do it with; ratios of medians in one run on one machine.
 
-    python benchmarks/data.py --photos FOLDER [--runs 5] [--memory] [--json benchmarks/results/data.json]
+    python benchmarks/data.py --photos FOLDER [--part slicing|reading|memory|opening ...] [--runs 5] [--json benchmarks/results/data.json]
 
 FOLDER holds the 45 real photographs (`sample_data('u2os')`). Needs, besides the package: image-slicer==0.3.0, zarr>=3, lmdb, webdataset, psutil; what is missing is left out of the table.
-Runs of different ways alternate, so that other work on the machine falls on all of them alike.
+Runs of different ways alternate, so that other work on the machine falls on all of them alike. Each part writes its own piece of the JSON; the others stay as they were.
 """
 import argparse, glob, io, json, os, platform, random, resource, shutil, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -30,8 +30,21 @@ def interleaved(ways, runs):
     out = {k: [] for k in ways}
     for k, f in ways.items(): f()  # warm
     for _ in range(runs):
-        for k, f in ways.items(): out[k].append(timed(f))
+        for k, f in ways.items(): out[k].append(by_its_clock(f))
     return {k: statistics.median(v) for k, v in out.items()}
+
+
+def by_its_clock(f):
+    "Seconds of a run: what `f` says of itself, or what passed."
+    t = time.perf_counter()
+    said = f()
+    return said if isinstance(said, float) else time.perf_counter()-t
+
+
+def since(f, prepare):
+    "`f` with its own clock: `prepare`, such as the removal of what the last run wrote, is not counted."
+    def g(): prepare(); return timed(f)
+    return g
 
 
 # slicing -----------------------------------------------------------------------------------------------------------
@@ -39,8 +52,6 @@ def interleaved(ways, runs):
 def by_image_slicer(photos, out):
     "The original's way: PNG tiles by image-slicer."
     import image_slicer
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
     for p in photos:
         tiles = image_slicer.slice(str(p), 4, save=False)
         image_slicer.save_tiles(tiles, directory=str(out), prefix=p.name, format='png')
@@ -50,7 +61,7 @@ def by_us(df, out, workers, quick=True):
     "A store, checksums and fsync included; `quick=False` leaves every PNG to Pillow."
     keep = F._quick_png
     if not quick: F._quick_png = lambda *a: None
-    try: T.cut_tiles(df, out, workers=workers, overwrite=True)
+    try: T.cut_tiles(df, out, workers=workers)
     finally: F._quick_png = keep
 
 
@@ -60,28 +71,28 @@ def without_isal(f):
     def g():
         keep = F.decompressobj, F.crc32, F.adler32, T.crc32
         F.decompressobj, F.crc32, F.adler32, T.crc32 = zlib.decompressobj, zlib.crc32, zlib.adler32, zlib.crc32
-        try: f()
+        try: return f()
         finally: F.decompressobj, F.crc32, F.adler32, T.crc32 = keep
     return g
 
 
 def slicing(folder, tmp, runs):
     df = F.read_fields(folder)
-    photos, out = [Path(p) for p in df.path], tmp/'store'
-    ways = {}
+    photos, png, out, ways = [Path(p) for p in df.path], tmp/'png', tmp/'store', {}
+    fresh = lambda: (shutil.rmtree(out, ignore_errors=True), os.sync())
+    ours = lambda workers, quick: since(lambda: by_us(df, out, workers, quick), fresh)
     try:
         import image_slicer
-        ways['image-slicer 0.3.0 to PNG tiles'] = lambda: by_image_slicer(photos, tmp/'png')
+        ways['image-slicer 0.3.0 to PNG tiles'] = since(lambda: by_image_slicer(photos, png), lambda: (shutil.rmtree(png, ignore_errors=True), png.mkdir(), os.sync()))
     except ImportError: pass
-    ways['Pillow path, 1 thread'] = lambda: by_us(df, out, 1, False)
-    ways['Pillow path, 2 threads'] = lambda: by_us(df, out, 2, False)
-    ways['quick path, standard zlib, 1 thread'] = without_isal(lambda: by_us(df, out, 1))
-    ways['quick path, standard zlib, 2 threads'] = without_isal(lambda: by_us(df, out, 2))
-    if F.decompressobj.__module__ != 'zlib':
-        ways['quick path, isal, 1 thread'] = lambda: by_us(df, out, 1)
-        ways['quick path, isal, 2 threads'] = lambda: by_us(df, out, 2)
+    fast = F.decompressobj.__module__ != 'zlib'
+    for name, quick in (('Pillow path', False), ('quick path', True)):
+        for workers in (1, 2):
+            what = f'{workers} thread{"s" if workers > 1 else ""}'
+            ways[f'{name}, standard zlib, {what}'] = without_isal(ours(workers, quick))
+            if fast: ways[f'{name}, isal, {what}'] = ours(workers, quick)
     sec = interleaved(ways, runs)
-    if (tmp/'png').exists(): same_tiles(T.open_tiles(out), tmp/'png')
+    if png.exists(): same_tiles(T.open_tiles(out), png)
     base = sec.get('image-slicer 0.3.0 to PNG tiles')
     return [dict(way=k, ms_per_photograph=1e3*v/len(photos), ratio=base/v if base else None) for k, v in sec.items()]
 
@@ -156,23 +167,33 @@ def webdataset_rate(t, tmp):
     return run
 
 
-def reading(tmp, runs):
+def rate_per_core(t, r):
+    "Tiles per second of processor time, warm, and memory beyond the batch in MB."
     import psutil
-    t, r, me = T.open_tiles(tmp/'store'), np.random.default_rng(0), psutil.Process()
-    before = me.memory_info().rss
-    buf = np.empty((BATCH, H, W), np.uint8)
-    buf[:] = 0
+    me, buf = psutil.Process(), np.zeros((BATCH, H, W), np.uint8)
+    t.batch(r.integers(0, len(t), BATCH), buf)
+    before, start = me.memory_info().rss, time.process_time()
     for _ in range(200): t.batch(r.integers(0, len(t), BATCH), buf)
-    extra = (me.memory_info().rss-before-buf.nbytes)/1e6
-    ways = readers(t, tmp)
-    batches = [r.integers(0, len(t), BATCH) for _ in range(20)]
-    sec = {k: v/(20*BATCH) for k, v in interleaved({k: (lambda f=f: [f(b) for b in batches]) for k, f in ways.items()}, runs).items()}
+    return 200*BATCH/(time.process_time()-start), (me.memory_info().rss-before)/1e6
+
+
+def reading(folder, tmp, runs):
+    "Random batches of 64 tiles of 480x640, warm."
+    df = F.read_fields(folder)
+    t, r = T.cut_tiles(df, tmp/'store'), np.random.default_rng(0)
+    (tmp/'png').mkdir()
+    for tile, px in zip(t.table.tile, t[:]): Image.fromarray(px).save(tmp/'png'/(tile.replace('#', '_').replace(',', '_')+'.png'))
+    rate, extra = rate_per_core(t, r)
+    ways, batches = readers(t, tmp), [r.integers(0, len(t), BATCH) for _ in range(20)]
+    sec = {k: v/(20*BATCH) for k, v in interleaved({k: (lambda f=f: [f(b) for b in batches] and None) for k, f in ways.items()}, runs).items()}
+    del ways
     for name, make in (('webdataset', lambda: webdataset_rate(t, tmp)), ('fastai ImageDataLoaders on PNG tiles, 2 workers', lambda: fastai_batches(tmp/'png', 6))):
         try: f = make()
-        except (ImportError, FileNotFoundError): continue
-        sec[name] = statistics.median(f() for _ in range(min(runs, 5)))
+        except ImportError: continue
+        sec[name] = statistics.median(f() for _ in range(runs))
     base = sec.get('fastai ImageDataLoaders on PNG tiles, 2 workers')
-    return [dict(way=k, ms_per_tile=1e3*v, tiles_per_second=1/v, ratio=base/v if base else None) for k, v in sorted(sec.items(), key=lambda o: -o[1])], extra
+    rows = [dict(way=k, ms_per_tile=1e3*v, tiles_per_second=1/v, ratio=base/v if base else None) for k, v in sorted(sec.items(), key=lambda o: -o[1])]
+    return dict(rows=rows, tiles_per_processor_second=rate, memory_beyond_batch_mb=extra)
 
 
 # memory ------------------------------------------------------------------------------------------------------------
@@ -201,7 +222,8 @@ def memory_of(folder, n_tiles, tmp):
     print(json.dumps(dict(tiles=len(t), slicing_mb=sliced, epoch_mb=peak()-start, seconds=sec, open_seconds=opened)))
 
 
-def memory(folder, tmp, counts):
+def memory(folder, counts):
+    "Each count in a process of its own."
     out = []
     for n in counts:
         r = subprocess.run([sys.executable, __file__, '--photos', folder, '--memory-of', str(n)], capture_output=True, text=True)
@@ -210,24 +232,46 @@ def memory(folder, tmp, counts):
     return out
 
 
+def opening(folder, tmp, n=60_000):
+    "Seconds to open a store of `n` tiles whose table and manifest are those of `n`/4 real photographs, and their sizes; the pixels are one byte a tile."
+    df, places = repeated(folder, n//4), [(0, 0, 0, 0), (0, 1, 0, 1), (1, 0, 1, 0), (1, 1, 1, 1)]
+    one = lambda i, r: dict(bytes=int(r.bytes), mtime_ns=int(r.mtime_ns), crc=i, block_crc=i, height=960, width=1280, tiles=4, places=places, notes=[])
+    (tmp/'o').mkdir()
+    T._finish_store(tmp/'o', df, [one(i, r) for i, r in enumerate(df.itertuples())], dict(rescale_to=None, resize_to=None, grid=(2, 2), tile_px=None), (1, 1), ['duplicates'])
+    (tmp/'o'/'pixels.u8').write_bytes(bytes(n))
+    sec = sorted(timed(T.open_tiles, tmp/'o', 'ignore') for _ in range(5))
+    return dict(tiles=n, seconds=sec[2], table_mb=(tmp/'o'/'tiles.csv').stat().st_size/1e6, manifest_mb=(tmp/'o'/'manifest.json').stat().st_size/1e6)
+
+
+def show(name, out):
+    "Print a part's tables."
+    for k, v in (out if isinstance(out, dict) else {name: out}).items():
+        print(f'{k}:', pd.DataFrame(v).round(3).to_string(index=False) if isinstance(v, list) else v)
+
+
+def write_part(path, name, out, runs):
+    "Put one part into the JSON; the other parts stay."
+    old = json.loads(Path(path).read_text()) if Path(path).exists() else {}
+    machine = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime("%Y-%m-%d %H:%M")} UTC'
+    write_json({**old, name: dict(machine=machine, runs=runs, **(out if isinstance(out, dict) else {'rows': out}))}, path)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--photos', required=True)
+    p.add_argument('--part', nargs='+', default=['slicing', 'reading', 'opening'], choices=['slicing', 'reading', 'memory', 'opening'], help='memory takes some minutes and 1.2 GB of disk')
     p.add_argument('--runs', type=int, default=5)
-    p.add_argument('--memory', action='store_true', help='1,000, 10,000 and 60,000 tiles; some minutes, 1.2 GB of disk')
-    p.add_argument('--memory-of', type=int)
+    p.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
     p.add_argument('--json')
     a = p.parse_args()
-    with tempfile.TemporaryDirectory() as tmp:
-        tmp = Path(tmp)
-        if a.memory_of: return memory_of(a.photos, a.memory_of, tmp)
-        cut = slicing(a.photos, tmp, a.runs)
-        print(pd.DataFrame(cut).round(2).to_string(index=False))
-        read, extra = reading(tmp, a.runs)
-        print(pd.DataFrame(read).round(3).to_string(index=False), f'\nmemory beyond the batch: {extra:.1f} MB')
-        mem = memory(a.photos, tmp, (1000, 10_000, 60_000)) if a.memory else []
-        if mem: print(pd.DataFrame(mem).round(2).to_string(index=False))
-    if a.json: write_json(dict(machine=f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}', runs=a.runs, slicing=cut, reading=read, memory_beyond_batch_mb=extra, memory=mem), a.json)
+    parts = dict(slicing=lambda t: slicing(a.photos, t, a.runs), reading=lambda t: reading(a.photos, t, a.runs),
+        memory=lambda t: memory(a.photos, (1000, 10_000, 60_000)), opening=lambda t: opening(a.photos, t))
+    if a.memory_of:
+        with tempfile.TemporaryDirectory() as tmp: return memory_of(a.photos, a.memory_of, Path(tmp))
+    for name in a.part:
+        with tempfile.TemporaryDirectory() as tmp: out = parts[name](Path(tmp))
+        show(name, out)
+        if a.json: write_part(a.json, name, out, a.runs)
 
 
 if __name__ == '__main__': main()

@@ -15,9 +15,10 @@ try: from isal.isal_zlib import adler32, crc32, decompressobj # two to ten times
 except ImportError: from zlib import adler32, crc32, decompressobj
 
 # %% auto #0
-__all__ = ['image_exts', 'vendor_exts', 'max_bytes', 'channels', 'line_names', 'treatment_names', 'parts_of_name', 'BadFile',
-           'StopWork', 'list_images', 'Photo', 'file_checksum', 'read_photo', 'to_uint8', 'read_image', 'read_header',
-           'parse_name', 'explain_names', 'read_fields', 'field_quality', 'cell_area', 'scale_bar', 'show_fields']
+__all__ = ['image_exts', 'vendor_exts', 'zarr_ext', 'max_bytes', 'channels', 'line_names', 'treatment_names', 'parts_of_name',
+           'BadFile', 'StopWork', 'list_images', 'source_state', 'Photo', 'file_checksum', 'source_checksum',
+           'read_photo', 'to_uint8', 'read_image', 'read_header', 'parse_name', 'explain_names', 'read_fields',
+           'field_quality', 'cell_area', 'scale_bar', 'show_fields']
 
 # %% ../nbs/api/02_fields.ipynb #e25ded2d
 class BadFile(ValueError):
@@ -34,14 +35,17 @@ class StopWork(ValueError):
 
 def _shown(s): return ''.join(c if c.isprintable() else '?' for c in str(s))
 
-# %% ../nbs/api/02_fields.ipynb #3dacc3b1
+# %% ../nbs/api/02_fields.ipynb #5a860a2f
 image_exts = ('.png','.jpg','.jpeg','.bmp','.tif','.tiff','.webp','.gif')
 vendor_exts = ('.czi','.nd2','.lif','.vsi','.oib','.oif','.lsm')
+zarr_ext = '.zarr' # an OME-Zarr picture is a folder
 _not_ours = {'truth','__MACOSX','__pycache__','$RECYCLE.BIN','System Volume Information'}
 
 def _inside(p, folder): return os.path.relpath(p, folder).replace(os.sep,'/')
 
 def _is_wanted(name): return os.path.splitext(name)[1].lower() in image_exts+vendor_exts
+
+def _is_zarr(path): return os.fspath(path).lower().endswith(zarr_ext)
 
 # %% ../nbs/api/02_fields.ipynb #50f8067d
 def _entries(folder):
@@ -57,7 +61,7 @@ def _link_problem(e, root, follow_links):
     outside = os.path.commonpath([real, root]) != root
     if outside and not follow_links: return f'a link that leads out of the folder; follow_links=True reads it'
 
-# %% ../nbs/api/02_fields.ipynb #993e3b99
+# %% ../nbs/api/02_fields.ipynb #b2226195
 def _walk(folder, recurse, follow_links, root, seen):
     "Yield (path, None) for files with the extension of an image, and (path, reason) for what is left out."
     real = os.path.realpath(folder)
@@ -67,7 +71,8 @@ def _walk(folder, recurse, follow_links, root, seen):
     except BadFile as e: yield folder,e.reason; return
     for e in es:
         why = _link_problem(e, root, follow_links) if e.is_symlink() else None
-        if e.is_dir(): 
+        if e.is_dir():
+            if _is_zarr(e.name): yield e.path,why; continue
             if e.name in _not_ours or not recurse: continue
             if why: yield e.path,why
             elif _is_wanted(e.name): yield e.path,'a folder that is named like a picture'
@@ -121,7 +126,22 @@ def _read_bytes(path):
     if len(b)!=st.st_size or (now.st_size,now.st_mtime_ns)!=(st.st_size,st.st_mtime_ns): raise BadFile(path, 'changed while it was read')
     return b,st
 
-# %% ../nbs/api/02_fields.ipynb #081d495e
+# %% ../nbs/api/02_fields.ipynb #d2b9cb31
+def _files_in(folder):
+    "(path inside the folder, full path) of its files, in order."
+    found = [os.path.join(r,f) for r,_,fs in os.walk(folder) for f in fs]
+    return sorted((_inside(p, folder),p) for p in found)
+
+def source_state(
+    path:str|Path, # a photograph's file, or its OME-Zarr folder
+) -> tuple: # (bytes, time of the last change in nanoseconds)
+    "Size and time of a photograph."
+    st = os.stat(path)
+    if not stat.S_ISDIR(st.st_mode): return st.st_size,st.st_mtime_ns
+    sts = [os.stat(p) for _,p in _files_in(path)]
+    return sum(o.st_size for o in sts),max((o.st_mtime_ns for o in sts), default=st.st_mtime_ns)
+
+# %% ../nbs/api/02_fields.ipynb #f7d7dc92
 _magic = ((b'\x89PNG\r\n\x1a\n','PNG'), (b'\xff\xd8\xff','JPEG'), (b'BM','BMP'), (b'II*\0','TIFF'), (b'MM\0*','TIFF'), (b'II+\0','TIFF'), (b'MM\0+','TIFF'), (b'GIF8','GIF'))
 _others = ((b'%PDF','a PDF file'), (b'PK\3\4','a zip archive'), (b'\x1f\x8b','a gzip archive'), (b'ISCAM','a Zeiss CZI file'), (b'ZISRAW','a Zeiss CZI file'), (b'\xda\xce\xbe\n','a Nikon ND2 file'))
 
@@ -132,8 +152,10 @@ def _kind(b, path):
     if b[:4]==b'RIFF' and b[8:12]==b'WEBP': return 'WEBP'
     raise BadFile(path, f'not an image: this is {_what(b, path)}')
 
+_export = "export it as TIFF with the microscope's program"
+
 def _what(b, path):
-    if Path(path).suffix.lower() in vendor_exts: return "a microscope's own format; export it as TIFF with the microscope's program"
+    if Path(path).suffix.lower() in vendor_exts: return f"a microscope's own format; {_export}"
     for m,k in _others:
         if b.startswith(m): return k
     head = b[:300].lstrip().lower()
@@ -159,12 +181,23 @@ class Photo:
     crc:int=0 # checksum of the file's bytes (`file_checksum`)
     color:bool=False # has color channels
 
-# %% ../nbs/api/02_fields.ipynb #f96609cd
+# %% ../nbs/api/02_fields.ipynb #e8f522c1
 def file_checksum(
     b:bytes # all bytes of a file
 )->int: # 48 bits of its SHA-256
     "A number that two different files do not share."
     return int.from_bytes(hashlib.sha256(b).digest()[:6],'big')
+
+def source_checksum(
+    path:str|Path, # a photograph's file, or its OME-Zarr folder
+) -> int: # 48 bits of the SHA-256 of its bytes; of a folder, of the names and bytes of all its files
+    "The checksum of a photograph, read in pieces."
+    h,folder = hashlib.sha256(),os.path.isdir(path)
+    for name,p in _files_in(path) if folder else [('',path)]:
+        if folder: h.update(f'{name} {os.path.getsize(p)} '.encode())
+        with open(p,'rb') as f:
+            while b:=f.read(1<<20): h.update(b)
+    return int.from_bytes(h.digest()[:6],'big')
 
 # %% ../nbs/api/02_fields.ipynb #c46e82a7
 _chunk = struct.Struct('>I4s')
@@ -401,6 +434,95 @@ def _tiff_pixels(p, b, path, page, max_mpx):
         im.seek(page)
         return _pillow_pixels(im, path)
 
+# %% ../nbs/api/02_fields.ipynb #ef305b83
+_plugins = {'.nd2':('bioio_nd2','ND2'), '.lif':('bioio_lif','LIF'), '.czi':('bioio_czi','CZI'), zarr_ext:('bioio_ome_zarr','OME-Zarr')}
+
+def _plugin(path):
+    "The open picture of bioio, or `BadFile` with what to install."
+    module,kind = _plugins[Path(path).suffix.lower()]
+    how = 'pip install bioio bioio-czi reads it (bioio-czi is under the GPL, so it is not part of this package)' if kind=='CZI' else 'pip install "celldeath_nb[microscopes]" reads it'
+    try: image,reader = importlib.import_module('bioio').BioImage,importlib.import_module(module).Reader
+    except ImportError: raise BadFile(path, f"{kind}, a microscope's own format: {how}; or {_export}") from None
+    return image(path, reader=reader)
+
+def _by_plugin(path):
+    "True for a file or folder that bioio reads; `BadFile` if it is neither."
+    if Path(path).suffix.lower() not in _plugins: return False
+    try: st = os.stat(path)
+    except OSError as e: raise BadFile(path, f'cannot be opened: {e.strerror}') from None
+    if not (_is_zarr(path) and stat.S_ISDIR(st.st_mode)): _regular(path, st)
+    return True
+
+# %% ../nbs/api/02_fields.ipynb #cf3a2875
+def _plane(im, page, path):
+    "Go to the scene of `page`; gives back its time and depth."
+    sizes = []
+    for o in im.scenes: im.set_scene(o); sizes.append((im.dims.T,im.dims.Z))
+    n = sum(t*z for t,z in sizes)
+    if page is None and n>1: raise StopWork(f'{_shown(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t,_ in sizes)} times and {max(z for _,z in sizes)} depths). Say which one is meant: page=0 is the first.')
+    if (page or 0)>=n: raise BadFile(path, f'it has {n} planes, and page={page} was asked for; the first is page=0')
+    k = page or 0
+    for i,(t,z) in enumerate(sizes):
+        if k<t*z: im.set_scene(i); return divmod(k, z)
+        k -= t*z
+
+def _channel_of(im, channel, path):
+    "The number of the channel that is meant."
+    names = [str(o) for o in im.channel_names or ()]
+    if im.dims.C==1: return 0
+    if channel is None: raise StopWork(f"{_shown(path)} has {im.dims.C} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}.")
+    if str(channel) in names: return names.index(str(channel))
+    if str(channel).isdigit() and int(channel)<im.dims.C: return int(channel)
+    raise ValueError(f"{_shown(path)} has no channel {channel!r}; it has {', '.join(names)}, or numbers from 0 to {im.dims.C-1}")
+
+# %% ../nbs/api/02_fields.ipynb #8ae1d053
+def _zarr_is_whole(path):
+    "`BadFile` if pieces of an OME-Zarr folder are missing or cut off."
+    import zarr
+    arrays = [(n,a) for n,a in zarr.open_group(os.fspath(path), mode='r').members(max_depth=None) if isinstance(a, zarr.Array)]
+    lost = sum(a.nchunks-a.nchunks_initialized for _,a in arrays)
+    if lost: raise BadFile(path, f'{lost} of {sum(a.nchunks for _,a in arrays)} pieces of pixels are missing and would be black; copy the folder again')
+    for n,a in arrays:
+        if a.shards is None and any('Blosc' in type(o).__name__ for o in a.compressors): _check_blosc(os.path.join(path, n), path)
+
+def _check_blosc(folder, path):
+    "`BadFile` if a piece has not the length that its own head says."
+    for name,p in _files_in(folder):
+        if os.path.basename(p).endswith('zarr.json') or os.path.basename(p).startswith('.z'): continue
+        with open(p,'rb') as f: head = f.read(16)
+        if len(head)<16 or int.from_bytes(head[12:],'little')!=os.path.getsize(p): raise BadFile(path, f'truncated: its piece {name} is cut off; copy the folder again')
+
+def _plugin_scale(im):
+    "Micrometers per pixel, by the unit that the file tells; without one they are micrometers."
+    try: unit = str(im.dimension_properties.X.unit)
+    except Exception: unit = 'None' # a plugin that does not tell units
+    return _scale(_number(im.physical_pixel_sizes.X)*_meters.get(unit, 1. if unit in ('None','dimensionless') else np.nan))
+
+def _plugin_head(path, page):
+    "The open picture at its plane, (time, depth), and what it says of itself."
+    try:
+        im = _plugin(path)
+        if _is_zarr(path): _zarr_is_whole(path)
+        where,d,(n,t) = _plane(im, page, path),im.dims,source_state(path)
+        rgb = 'S' in d.order
+        ph = Photo(width=d.X, height=d.Y, format=_plugins[Path(path).suffix.lower()][1], bits=im.dtype.itemsize*8, um_per_px=_plugin_scale(im), bytes=n, mtime_ns=t, color=rgb or d.C>1)
+        return im,where,ph
+    except (BadFile,StopWork,MemoryError): raise
+    except Exception as e: raise BadFile(path, f'cannot be read by bioio ({_shown(e) or type(e).__name__}); {_export}') from None
+
+# %% ../nbs/api/02_fields.ipynb #e7e9b047
+def _plugin_photo(path, page, channel, max_mpx):
+    "A plane of a microscope's own format."
+    im,(t,z),ph = _plugin_head(path, page)
+    _check_size(ph.width, ph.height, max_mpx, path)
+    rgb,c = 'S' in im.dims.order,_channel_of(im, channel, path)
+    try: a = np.asarray(im.get_image_dask_data('YXS' if rgb else 'YX', T=t, Z=z, C=c).compute(scheduler='synchronous'))
+    except MemoryError: raise
+    except Exception as e: raise BadFile(path, f'truncated or damaged ({_shown(e) or type(e).__name__}); copy it again') from None
+    ph.pixels,ph.crc = np.ascontiguousarray(_grey(a, path, channel, ph.notes)),source_checksum(path)
+    if source_state(path)!=(ph.bytes,ph.mtime_ns): raise BadFile(path, 'changed while it was read')
+    return ph
+
 # %% ../nbs/api/02_fields.ipynb #2f61845a
 def _pixels(b, path, page, channel, max_mpx):
     "Grey pixels of the bytes of a file, their format, and notes."
@@ -416,18 +538,23 @@ def _pixels(b, path, page, channel, max_mpx):
 
 _ext_kind = {'.png':'PNG','.jpg':'JPEG','.jpeg':'JPEG','.tif':'TIFF','.tiff':'TIFF','.bmp':'BMP','.webp':'WEBP','.gif':'GIF'}
 
-# %% ../nbs/api/02_fields.ipynb #e5f752f4
+# %% ../nbs/api/02_fields.ipynb #78fcfcb0
 def read_photo(
     path:str|Path, # the file
-    page:int=None, # which page of a file with several; 0 is the first
-    channel:str=None, # for color: 'luminance', 'red', 'green' or 'blue'
+    page:int=None, # which page or plane of a file with several; 0 is the first
+    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx:float=80, # larger pictures are refused, in million pixels
 ) -> Photo: # pixels in their own depth, with what the file says of itself
     "Read one file, or raise `BadFile` with the reason."
+    if _by_plugin(path): return _finite(_plugin_photo(path, page, channel, max_mpx), path)
     b,st = _read_bytes(path)
     a,kind,notes = _pixels(b, path, page, channel, max_mpx)
-    if a.dtype.kind=='f' and not np.isfinite(a).all(): raise BadFile(path, 'values that are no numbers (NaN or infinity)')
-    return Photo(a, a.shape[1], a.shape[0], kind, a.dtype.itemsize*8, lossy=kind=='JPEG', notes=notes, bytes=st.st_size, mtime_ns=st.st_mtime_ns, crc=file_checksum(b))
+    ph = Photo(a, a.shape[1], a.shape[0], kind, a.dtype.itemsize*8, lossy=kind=='JPEG', notes=notes, bytes=st.st_size, mtime_ns=st.st_mtime_ns, crc=file_checksum(b))
+    return _finite(ph, path)
+
+def _finite(ph, path):
+    if ph.pixels.dtype.kind=='f' and not np.isfinite(ph.pixels).all(): raise BadFile(path, 'values that are no numbers (NaN or infinity)')
+    return ph
 
 # %% ../nbs/api/02_fields.ipynb #c464a4b4
 def to_uint8(
@@ -446,12 +573,12 @@ def to_uint8(
 
 def _line(v, lo, hi): return ((np.asarray(v,np.float64)-lo)*255/(hi-lo)).round().clip(0,255).astype(np.uint8)
 
-# %% ../nbs/api/02_fields.ipynb #a6e41127
+# %% ../nbs/api/02_fields.ipynb #5e52462b
 def read_image(
     path:str|Path, # the file
     window:tuple=None, # (low, high): the values that become 0 and 255; None: the range of the type
-    page:int=None, # which page of a file with several; 0 is the first
-    channel:str=None, # for color: 'luminance', 'red', 'green' or 'blue'
+    page:int=None, # which page or plane of a file with several; 0 is the first
+    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx:float=80, # larger pictures are refused, in million pixels
 ) -> np.ndarray: # uint8 [height, width]
     "One photograph as 8-bit grey, or `BadFile` with the reason."
@@ -487,8 +614,8 @@ def _png_head(f, path, ph, page):
 
 def _scale(o): return o if 1e-3<=o<=100 else float('nan')
 
-# %% ../nbs/api/02_fields.ipynb #e991f8f3
-_meters = {'m':1e6,'cm':1e4,'mm':1e3,'µm':1,'μm':1,'um':1,'micron':1,'microns':1,'nm':1e-3,'inch':25400,'\\u00B5m':1}
+# %% ../nbs/api/02_fields.ipynb #4957254a
+_meters = {'m':1e6,'cm':1e4,'mm':1e3,'µm':1,'μm':1,'um':1,'micron':1,'microns':1,'nm':1e-3,'micrometer':1,'nanometer':1e-3,'millimeter':1e3,'meter':1e6,'inch':25400,'\\u00B5m':1}
 
 def _tiff_head(f, path, ph, page):
     f.seek(0)
@@ -512,7 +639,7 @@ def _tiff_scale(t, p):
     um = _meters.get(unit, float('nan'))/per
     return um if um<20 else float('nan') # 72 or 300 dots per inch are a printer's numbers
 
-# %% ../nbs/api/02_fields.ipynb #2bebc51a
+# %% ../nbs/api/02_fields.ipynb #69fe8b37
 def _other_head(f, path, ph, page):
     f.seek(0)
     if ph.format!='GIF': _check_end(f.read(), ph.format, path)
@@ -528,10 +655,11 @@ def _lossy_webp(f):
 
 def read_header(
     path:str|Path, # the file
-    page:int=None, # which page of a file with several; 0 is the first
+    page:int=None, # which page or plane of a file with several; 0 is the first
     max_mpx:float=80, # larger pictures are refused, in million pixels
 ) -> Photo: # as of `read_photo`, without pixels
     "What a file says about itself, without decoding it; or `BadFile`."
+    if _by_plugin(path): return _sized(_plugin_head(path, page)[2], max_mpx, path)
     f,st = _open(path)
     with f:
         try:
@@ -539,10 +667,13 @@ def read_header(
             {'PNG':_png_head,'TIFF':_tiff_head}.get(ph.format,_other_head)(f, path, ph, page)
         except (BadFile,StopWork,MemoryError): raise
         except Exception as e: raise BadFile(path, f'truncated or damaged ({_shown(e) or type(e).__name__})') from None
+    return _sized(ph, max_mpx, path)
+
+def _sized(ph, max_mpx, path):
     _check_size(ph.width, ph.height, max_mpx, path)
     return ph
 
-# %% ../nbs/api/02_fields.ipynb #1ea88d27
+# %% ../nbs/api/02_fields.ipynb #b273ba6f
 line_names = {'U2':'U2OS','U2OS':'U2OS','PC3':'PC3','MCF7':'MCF7','T47D':'T47D','H9':'H9','FN':'iPS1','DCMWT':'iPS2','IPS1':'iPS1','IPS2':'iPS2'}
 treatment_names = {'CPT':'CPT','DMSO':'DMSO'}
 parts_of_name = ('line','treatment','dose_um','hour','experiment','well','site')
@@ -550,7 +681,7 @@ _tile_end = re.compile(r'(?P<photo>.+\.[A-Za-z]{3,4})_(?P<row>\d+)_(?P<col>\d+)$
 
 def _stem(name):
     "A file's name without extension and without the tile suffix of the original tool, and (row, col) from that."
-    stem = os.path.splitext(os.path.basename(str(name)))[0]
+    stem = re.sub(r'\.ome$', '', os.path.splitext(os.path.basename(str(name)))[0], flags=re.IGNORECASE)
     m = _tile_end.match(stem)
     return (os.path.splitext(m['photo'])[0],(int(m['row']),int(m['col']))) if m else (stem,None)
 
@@ -833,14 +964,14 @@ def _check_tile_names(df):
     if all(tiles): df['photograph'] = [_stem(f)[0] for f in df.field]
     return df
 
-# %% ../nbs/api/02_fields.ipynb #de90c1f1
+# %% ../nbs/api/02_fields.ipynb #23ca79f0
 def _twins(df):
     "Groups of photographs that are the same byte for byte (same size first, then same bytes)."
     out = {}
     for n,g in df[df.duplicated('bytes', keep=False)].groupby('bytes'):
         for p,f in zip(g.path,g.field):
-            try: out.setdefault((n,file_checksum(_read_bytes(p)[0])),[]).append(f)
-            except BadFile: pass # it is reported when it is cut
+            try: out.setdefault((n,source_checksum(p)),[]).append(f)
+            except OSError: pass # it is reported when it is cut
     return [o for o in out.values() if len(o)>1]
 
 def _check_twins(df, notes, allow):
@@ -871,7 +1002,7 @@ def _name_notes(df):
     key = df.field.map(lambda o: unicodedata.normalize('NFC',o).casefold())
     return [dict(file=f, reason='its name differs from another one only in case or accents; they are kept apart') for f in df.field[key.duplicated()]]
 
-# %% ../nbs/api/02_fields.ipynb #dac0467f
+# %% ../nbs/api/02_fields.ipynb #171b1e53
 def read_fields(
     folder:str|Path, # where the photographs are, sub-folders included
     labels:list=None, # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
@@ -885,7 +1016,7 @@ def read_fields(
     recurse:bool=True, # look into sub-folders too
     follow_links:bool=False, # follow links that lead out of `folder`
     page:int=None, # which page of files with several; 0 is the first
-    channel:str=None, # for color: 'luminance', 'red', 'green' or 'blue'
+    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx:float=80, # larger pictures are left out, in million pixels
     quality:bool=False, # decode each photograph now, and add the columns of `field_quality`
 ) -> pd.DataFrame: # one row a photograph; `.attrs` has `folder`, `problems` and `notes`
@@ -906,7 +1037,7 @@ def _csv_path(o):
     if not Path(o).is_file(): raise FileNotFoundError(f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists")
     return Path(o)
 
-# %% ../nbs/api/02_fields.ipynb #38ebf9dd
+# %% ../nbs/api/02_fields.ipynb #49f85465
 def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments):
     "Headers and names of all photographs of a folder, and problems."
     found = list(_scan(folder, recurse, follow_links))
@@ -917,7 +1048,7 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     problems += [dict(file=_inside(p,folder), reason=h.reason) for p,h in zip(good,heads) if isinstance(h,BadFile)]
     if problems and on_error=='raise': raise BadFile(problems[0]['file'], problems[0]['reason'])
     ok = [(p,h) for p,h in zip(good,heads) if not isinstance(h,BadFile)]
-    if not ok: raise ValueError(f"0 photographs in {folder} that can be read ({', '.join(image_exts)})." + ''.join(f" {_shown(o['file'])}: {o['reason']}." for o in problems[:3]))
+    if not ok: raise ValueError(f"0 photographs in {folder} that can be read ({', '.join(image_exts+vendor_exts[:3]+(zarr_ext,))})." + ''.join(f" {_shown(o['file'])}: {o['reason']}." for o in problems[:3]))
     paths = [p for p,_ in ok]
     rows,odd = _name_rows([_inside(p,folder) for p in paths], pattern, lines, treatments)
     if pattern and len(odd)>.01*len(ok): raise ValueError(f"{len(odd)} of {len(ok)} names do not fit the pattern {pattern!r}; the first is {_shown(odd[0]['file'])}: {odd[0]['reason']}.")

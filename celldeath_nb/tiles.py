@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tile_layout', 'fit_grid', 'Tiles', 'cut_tiles', 'open_tiles', 'add_photographs']
 
-# %% ../nbs/api/03_tiles.ipynb #3d7caa50
+# %% ../nbs/api/03_tiles.ipynb #8b4efccd
 import hashlib, io, json, os, shutil, threading, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
 from .files import bar, check_free, read_csv, read_json, write_csv, write_whole, _swap, _sync
-from .fields import BadFile, cell_area, crc32, field_quality, file_checksum, read_fields, read_photo, scale_bar, to_uint8, _caption, _shown
+from .fields import BadFile, cell_area, crc32, field_quality, read_fields, read_photo, scale_bar, source_checksum, source_state, to_uint8, _caption, _shown
 try: import fcntl
 except ImportError: fcntl = None # Windows
 
@@ -534,7 +534,7 @@ def _check_out(out, overwrite):
     check_free(out, overwrite, 'open_tiles reads it; overwrite=True cuts again; or give another name.')
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]) and not (out/'manifest.json').exists(): raise FileExistsError(f'{out} is no folder of tiles and is not overwritten. Give another name.')
 
-# %% ../nbs/api/03_tiles.ipynb #8da7e613
+# %% ../nbs/api/03_tiles.ipynb #9e6b0900
 def cut_tiles(
     fields:pd.DataFrame, # photographs of `read_fields`, or the path of their folder
     out:str|Path, # the folder to make
@@ -548,8 +548,8 @@ def cut_tiles(
     window=None, # for more than 8 bits: (low, high), 'bits' (the default), 'dtype', 'percentiles' or 'each'
     min_cell_share:float=None, # leave tiles out whose share of area with cells is smaller
     quality:bool=False, # add the columns of `field_quality`
-    page:int=None, # which page of a file with several; 0 is the first
-    channel:str=None, # for color: 'luminance', 'red', 'green' or 'blue'
+    page:int=None, # which page or plane of a file with several; 0 is the first
+    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx:float=80, # larger pictures are left out, in million pixels
     allow:list=(), # refusals to waive: 'scales', 'sizes', 'depths', 'duplicates'
     on_error:str='skip', # 'skip': leave bad files out and list them; 'raise': stop at the first
@@ -563,10 +563,10 @@ def cut_tiles(
     _run(out, df, job, size, n, _n_workers(workers), on_error, allow, overwrite)
     return open_tiles(out)
 
-# %% ../nbs/api/03_tiles.ipynb #dc33d081
+# %% ../nbs/api/03_tiles.ipynb #c691ce26
 def _job_of(df, grid, tile_px, overlap, edge, resize_to, rescale_to, rotate, window, min_cell_share, quality, page, channel, max_mpx, allow):
     "The settings of the work, the size of a tile, and an upper bound of their count; `ValueError` for a set that does not belong together."
-    channel,page = channel or df.attrs.get('channel'),df.attrs.get('page') if page is None else page
+    channel,page = (df.attrs.get(k) if v is None else v for k,v in (('channel',channel),('page',page)))
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(grid=_check_grid(grid), tile_px=_pair(tile_px), overlap=overlap, edge=edge, resize_to=_pair(resize_to), rescale_to=rescale_to, turn=None,
@@ -613,16 +613,16 @@ def _read_table(path, m):
     if len(t)<m['n'] or _texts_crc(t.tile)!=m['tiles_crc']: raise ValueError(f'{path}/tiles.csv does not belong to its pixels: rows were removed, added or moved. Cut the tiles again, and work on a copy of the table.')
     return t.reset_index(drop=True)
 
-# %% ../nbs/api/03_tiles.ipynb #9282cb1b
+# %% ../nbs/api/03_tiles.ipynb #8f56945c
 def _source_changes(m):
     "Sources that changed or are gone since they were cut."
     root,s = Path(m['folder']),m['sources']
     if not root.is_dir(): return [dict(file=str(root), reason='the folder of the photographs is not here')]
     out = []
     for f,n,t,c in zip(s['field'],s['bytes'],s['mtime_ns'],s['crc']):
-        try: st = os.stat(root/f)
+        try: now = source_state(root/f)
         except OSError: out.append(dict(file=f, reason='missing since it was cut')); continue
-        if st.st_size!=n or st.st_mtime_ns!=t and file_checksum((root/f).read_bytes())!=c: out.append(dict(file=f, reason='changed since it was cut'))
+        if now[0]!=n or now[1]!=t and source_checksum(root/f)!=c: out.append(dict(file=f, reason='changed since it was cut'))
     return out
 
 # %% ../nbs/api/03_tiles.ipynb #156642f2
@@ -670,12 +670,12 @@ def add_photographs(
             _finish_more(path, old, df, done, job, size, allow)
     return open_tiles(path)
 
-# %% ../nbs/api/03_tiles.ipynb #cac118da
+# %% ../nbs/api/03_tiles.ipynb #ce80ede4
 def _only_new(df, m):
     "The photographs that are not in the store; `ValueError` if one of those that are has changed."
     known = dict(zip(m['sources']['field'], m['sources']['crc']))
     for f,p in zip(df.field,df.path):
-        if f in known and file_checksum(Path(p).read_bytes())!=known[f]: raise ValueError(f'{_shown(f)} is in the store already, and the file has changed since. Cut all again, or give the new photograph another name.')
+        if f in known and source_checksum(p)!=known[f]: raise ValueError(f'{_shown(f)} is in the store already, and the file has changed since. Cut all again, or give the new photograph another name.')
     attrs,df = df.attrs,df[~df.field.isin(known)].reset_index(drop=True)
     df.attrs.update(attrs)
     return df
