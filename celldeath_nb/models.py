@@ -6,23 +6,27 @@
 __all__ = ['best_device', 'check_arch', 'make_net', 'as_input', 'shrink', 'Model', 'save_model', 'load_model', 'ahead',
            'tile_greys', 'grey_range', 'predict']
 
-# %% ../nbs/api/07_models.ipynb #ef49b57b
+# %% ../nbs/api/07_models.ipynb #4d81d7ea
 import difflib, hashlib, math, os, shutil, tempfile, warnings
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import timm
 import torch
+import torchvision
 from fastai.vision.learner import create_head
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from .audit import as_recorded
 from .fields import read_fields
 from .files import bar, new_folder, read_json, write_csv, write_json
 from .tiles import Tiles, cut_tiles
@@ -38,46 +42,121 @@ def best_device(
     if not have.get(kind): raise ValueError(f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave it out to use the best of these.')
     return torch.device(name)
 
-# %% ../nbs/api/07_models.ipynb #94556d5c
+# %% ../nbs/api/07_models.ipynb #9b3cafc9
+def _tv_names(): return torchvision.models.list_models(module=torchvision.models)
+
 def check_arch(
-    arch:str, # the name of a network, such as 'resnet50'
-) -> str: # the same
-    "`arch`, or `ValueError` with the names that are nearest."
+    arch:str, # the name of a network of timm or torchvision, such as 'resnet50' or 'torchvision/resnet50'
+) -> str: # its full name: as timm has it, or with `torchvision/` before it
+    "The full name of a network, or `ValueError` with the names that are nearest."
+    name = str(arch).removeprefix('torchvision/')
     if isinstance(arch, str) and arch.split('.')[0] in timm.list_models(): return arch
-    near = difflib.get_close_matches(str(arch), timm.list_models(), n=5, cutoff=.4)
+    if isinstance(arch, str) and name in _tv_names(): return f'torchvision/{name}'
+    near = difflib.get_close_matches(name, sorted({*timm.list_models(), *_tv_names()}), n=5, cutoff=.4)
     raise ValueError(f'No network is called {arch!r}. Near it: {", ".join(near) or "nothing"}. The paper used resnet34, resnet50, resnet101 and densenet121.')
 
-# %% ../nbs/api/07_models.ipynb #edaaf3dd
-def _body(arch, pretrained, weights_file=None):
-    "The feature layers of `arch` for grey pictures."
-    overlay = dict(file=str(weights_file)) if weights_file else None
-    try: return timm.create_model(check_arch(arch), pretrained=pretrained, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=0, global_pool='')
-    except (OSError, RuntimeError) as e:
-        if not pretrained: raise
-        where = f'from {weights_file}' if weights_file else 'from the internet'
-        raise ValueError(f"The pretrained weights of {arch} could not be had {where} ({_first(e)}). Train from random weights with weights='scratch' "
-                         "(--weights scratch), or give a safetensors file of them as weights_file=.") from None
-
+# %% ../nbs/api/07_models.ipynb #ac70d63f
 def _first(e): return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
 
-# %% ../nbs/api/07_models.ipynb #2d654778
-def _out_channels(body, size):
-    "How many features `body` gives, tried on one empty tile."
+def _not_had(arch, where, e):
+    return ValueError(f"The pretrained weights of {arch} could not be had {where} ({_first(e)}). Train from random weights with weights='scratch' "
+                      "(--weights scratch), or give a safetensors file of them as weights_file=.")
+
+def _timm_body(arch, pretrained, weights_file, **kwargs):
+    "The feature layers of one of timm's networks, for grey pictures."
+    overlay = dict(file=str(weights_file)) if weights_file else None
+    try: return timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=0, global_pool='', **kwargs)
+    except (OSError, RuntimeError) as e:
+        if not pretrained: raise ValueError(f'timm cannot build {arch!r} ({_first(e)}). Give the name without what follows the dot.') from None
+        raise _not_had(arch, f'from {weights_file}' if weights_file else 'from the internet', e) from None
+
+# %% ../nbs/api/07_models.ipynb #db4417e7
+_after_grid = ('avgpool', 'classifier', 'fc', 'head', 'heads')
+
+def _tv_body(name, weights_file=None):
+    "The feature layers of one of torchvision's networks, for grey pictures."
+    if 'vit' in name: raise ValueError(f"torchvision's {name} gives no grid of features. timm has such networks that do, for example vit_base_patch32_224.")
+    extra = dict(aux_logits=False, init_weights=True) if name in ('googlenet', 'inception_v3') else {}
+    net = torchvision.models.get_model(name, weights=None, **extra)
+    if weights_file: _fill(net, weights_file)
+    layers = [m for _, m in takewhile(lambda o: o[0] not in _after_grid, net.named_children())]
+    body = nn.Sequential(*layers, *([nn.ReLU()] if name.startswith('densenet') else []))
+    m, at = next((m, k) for m in body.modules() for k, c in m._modules.items() if isinstance(c, nn.Conv2d))
+    old, m._modules[at] = m._modules[at], None
+    m._modules[at] = conv = nn.Conv2d(1, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
+    with torch.no_grad(): conv.weight.copy_(old.weight.sum(1, keepdim=True))
+    if old.bias is not None: conv.bias = old.bias
+    return body
+
+def _fill(net, weights_file):
+    "Read weights into a network, all but those of its last layers."
+    last, own = ('fc.', 'classifier.', 'head.', 'heads.'), net.state_dict()
+    try:
+        state = OrderedDict((k, v) for k, v in load_file(weights_file).items() if not k.startswith(last))
+        state._metadata = own._metadata # the version of the layout, which a safetensors file does not hold
+        lost, odd = net.load_state_dict(state, strict=False)
+    except (OSError, RuntimeError, SafetensorError) as e: raise _not_had(type(net).__name__, f'from {weights_file}', e) from None
+    if lost := [k for k in lost if not k.startswith(last)]+odd: raise _not_had(type(net).__name__, f'from {weights_file}', f'{len(lost)} tensors differ, such as {lost[0]}')
+
+# %% ../nbs/api/07_models.ipynb #91cf04c9
+def _body(arch, pretrained, weights_file=None, **kwargs):
+    "The feature layers of `arch` for grey pictures."
+    arch = check_arch(arch)
+    tv = arch.removeprefix('torchvision/') if arch.startswith('torchvision/') else None
+    if pretrained and weights_file and Path(weights_file).suffix != '.safetensors':
+        raise ValueError(f"{weights_file} is no safetensors file, and files that can hold pickled code are not read. Turn it into one where you trust it: "
+                         "safetensors.torch.save_file(torch.load(file, weights_only=True), 'weights.safetensors').")
+    if tv is None: return _timm_body(arch, pretrained, weights_file if pretrained else None, **kwargs)
+    if pretrained and not weights_file:
+        raise ValueError(f"torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a file once where you trust it and give it as weights_file=: "
+                         f"safetensors.torch.save_file(torchvision.models.get_model('{tv}', weights='DEFAULT').state_dict(), 'weights.safetensors').")
+    return _tv_body(tv, weights_file if pretrained else None)
+
+# %% ../nbs/api/07_models.ipynb #cfe65da9
+class _Grid(nn.Module):
+    "A body whose features come last, or as a row of patches, made to give a grid."
+    def __init__(self, body, grid=None): super().__init__(); self.body,self.grid,self.skip = body,grid,getattr(body, 'num_prefix_tokens', 0)
+    def forward(self, x):
+        y = self.body(x)
+        return (y if y.ndim == 4 else y[:, self.skip:].unflatten(1, self.grid)).permute(0, 3, 1, 2).contiguous()
+
+def _try(body, size):
+    "What `body` gives for one empty tile, or the error."
     body.eval()
     try:
         with torch.inference_mode(): y = body(torch.zeros(1, 1, *size))
-    except (RuntimeError, AssertionError, ValueError) as e:
-        raise ValueError(f'This network cannot take tiles of {size[0]}x{size[1]} pixels ({_first(e)}). Give larger tiles, or another network.') from None
-    if y.ndim != 4 or not min(y.shape): raise ValueError(f'This network gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). Use a convolutional one, such as resnet18.')
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as e: y = e
     body.train()
-    return y.shape[1]
+    return y
+
+def _as_grid(body, y):
+    "`body`, made to give [n, features, h, w]."
+    n, grid = getattr(body, 'num_features', None), getattr(getattr(body, 'patch_embed', None), 'grid_size', None)
+    if y.ndim == 4 and n not in (None, y.shape[1]) and y.shape[3] == n: return _Grid(body)
+    if y.ndim == 3 and grid is not None and grid[0]*grid[1] == y.shape[1]-getattr(body, 'num_prefix_tokens', 0): return _Grid(body, tuple(grid))
+    return body
+
+# %% ../nbs/api/07_models.ipynb #f26e001b
+def _body_for(arch, size, pretrained, weights_file):
+    "A body that takes tiles of `size`, and how many features it gives."
+    body = _body(arch, pretrained, weights_file)
+    y = _try(body, size)
+    if isinstance(y, Exception) and not check_arch(arch).startswith('torchvision/'):
+        try: body = _body(arch, pretrained, weights_file, img_size=tuple(size))
+        except (TypeError, AssertionError): pass # a network that has no such setting, or not this size
+        else: y = _try(body, size)
+    if isinstance(y, Exception): raise ValueError(f'{arch} cannot take tiles of {size[0]}x{size[1]} pixels ({_first(y)}). Give larger tiles, or another network.')
+    body = _as_grid(body, y)
+    y = _try(body, size)
+    if y.ndim != 4 or not min(y.shape): raise ValueError(f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). Use a convolutional one, such as resnet18.')
+    return body, y.shape[1]
 
 def _linear_head(n_features, n_classes, dropout):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(n_features, n_classes))
 
-# %% ../nbs/api/07_models.ipynb #08089ef9
+# %% ../nbs/api/07_models.ipynb #aa8c0f3b
 def make_net(
-    arch:str, # the name of a timm network
+    arch:str, # the name of a network of timm or torchvision
     n_classes:int, # how many classes it tells apart
     size:tuple=(120, 160), # height and width in pixels of what it will be shown
     head:str='fastai', # 'fastai' as in the paper, or 'linear' (pooling and one linear layer)
@@ -87,8 +166,7 @@ def make_net(
 ) -> nn.Sequential: # body, head; takes float [n, 1, h, w], gives logits [n, n_classes]
     "A network for grey tiles; `ValueError` says what does not fit."
     if head not in ('fastai', 'linear'): raise ValueError(f"head={head!r} is unknown; use 'fastai' or 'linear'.")
-    body = _body(arch, pretrained, weights_file)
-    nf = _out_channels(body, size)
+    body, nf = _body_for(arch, size, pretrained, weights_file)
     make = create_head if head == 'fastai' else _linear_head
     net = nn.Sequential(body, make(nf, n_classes, ps=dropout) if head == 'fastai' else make(nf, n_classes, dropout))
     for m in net.modules():
@@ -108,7 +186,7 @@ def as_input(
     if size is not None and tuple(x.shape[-2:]) != tuple(size): x = shrink(x, size)
     return x.div_(255).sub_(mean).div_(std)
 
-# %% ../nbs/api/07_models.ipynb #349f9f87
+# %% ../nbs/api/07_models.ipynb #3d128730
 def shrink(
     x:torch.Tensor, # float [n, 1, h, w]
     size:tuple, # height and width wanted, in pixels
@@ -116,6 +194,7 @@ def shrink(
     "Bring pictures to another size, each new pixel the mean of those that it covers."
     (h, w), (H, W) = x.shape[-2:], size
     if h % H == 0 and w % W == 0: return F.avg_pool2d(x, (h//H, w//W))
+    if x.device.type == 'mps': return shrink(x.cpu(), size).to(x.device) # Apple's GPU has no such mean
     return F.interpolate(x, size=tuple(size), mode='area' if H <= h and W <= w else 'bilinear')
 
 # %% ../nbs/api/07_models.ipynb #2d2b23bf
@@ -301,7 +380,7 @@ class _GreyWatch:
                 warnings.warn(f'{odd.sum()} of {len(odd)} tiles have another {k} than any the model was trained on: from {v.min():.0f} to {v.max():.0f}, in training from {lo:.0f} to {hi:.0f} '
                               '(grey levels of 0..255). Its verdicts on them are not to be trusted; photograph with the same lamp and exposure.')
 
-# %% ../nbs/api/07_models.ipynb #a99e2532
+# %% ../nbs/api/07_models.ipynb #ef31b4d2
 def _job(model, what, out):
     "Where an interrupted prediction is kept."
     return _Unfinished(out, hashlib.sha256(f'{_model_key(model)} {what}'.encode()).hexdigest()[:12], len(model.classes)) if out is not None else None
@@ -317,26 +396,37 @@ def _apply(model, table, read, what, bs, device, out):
         job.forget()
     return preds
 
+def _settings(model):
+    "How the tiles were cut that the model learned from."
+    was = model.info.get('cut') or {}
+    done = was.get('remedies') or [] if isinstance(was, dict) else None
+    if not isinstance(done, list) or not all(isinstance(o, dict) and isinstance(o.get('how'), str) for o in done): raise ValueError(f'{model.path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a copy that is whole, or train again.')
+    return was
+
 def _predict_array(model, x, bs, device, out):
     if x.ndim != 3 or x.dtype != np.uint8: raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {x.dtype} {list(x.shape)}.')
     _check_tiles(model, x.shape[1:])
+    x = as_recorded(x, _settings(model).get('remedies'))
     what = hashlib.sha256(np.ascontiguousarray(x)).hexdigest() if out is not None else ''
     return _apply(model, pd.DataFrame(dict(tile=[str(i) for i in range(len(x))])), lambda i: x[i], what, bs, device, out)
 
-# %% ../nbs/api/07_models.ipynb #21b599a0
-def _predict_tiles(model, tiles, bs, device, out):
-    _check_tiles(model, tiles.tile_px, tiles.um_per_px)
+# %% ../nbs/api/07_models.ipynb #533e3935
+def _predict_tiles(model, tiles, bs, device, out, table=None):
+    "Verdicts for a store; `table` may name its tiles in another way."
+    um = tiles.table['um_per_px'].dropna().unique() if 'um_per_px' in tiles.table else []
+    _check_tiles(model, tiles.tile_px, max(um, key=lambda o: abs(np.log(o/(model.um_per_px or o))), default=tiles.um_per_px))
+    tiles = as_recorded(tiles, _settings(model).get('remedies'))
     what = tiles.fingerprint+hashlib.sha256('\n'.join(tiles.table.tile.astype(str)).encode()).hexdigest()
-    return _apply(model, tiles.table, tiles.batch, what, bs, device, out)
+    return _apply(model, tiles.table if table is None else table, tiles.batch, what, bs, device, out)
 
 def _cut_as_trained(model):
     "Options of `cut_tiles` that give tiles like those the model learned from."
-    was = model.info.get('cut', {})
+    was = _settings(model)
     same = {k: was[k] for k in ('window', 'rescale_to', 'channel', 'page', 'resize_to', 'rotate') if was.get(k) not in (None, False)}
     how = dict(grid=was['grid'], tile_px=was.get('tile_px')) if same.get('resize_to') else dict(tile_px=tuple(model.tile_px))
     return dict(same, **how, edge='drop')
 
-# %% ../nbs/api/07_models.ipynb #2438e85c
+# %% ../nbs/api/07_models.ipynb #14887bae
 def _predict_fields(model, fields, bs, device, out, paths=None):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
@@ -344,8 +434,7 @@ def _predict_fields(model, fields, bs, device, out, paths=None):
         tiles = cut_tiles(fields, store, overwrite=store.exists(), **_cut_as_trained(model))
         t = tiles.table.drop(columns='path', errors='ignore')
         if paths is not None: t['field'] = [str(paths[int(f.split('/')[0])]) for f in t.field]
-        tiles.table = t.assign(tile=t.field+'#'+t.tile.str.rsplit('#', n=1).str[1])
-        preds = _predict_tiles(model, tiles, bs, device, out)
+        preds = _predict_tiles(model, tiles, bs, device, out, t.assign(tile=t.field+'#'+t.tile.str.rsplit('#', n=1).str[1]))
         preds.attrs['problems'] = list(tiles.problems)
         shutil.rmtree(store, ignore_errors=True)
     return preds

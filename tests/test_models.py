@@ -1,11 +1,16 @@
 "Models from strangers: nothing in them is executed, and what is wrong is said."
-import os, pickle, shutil
+import os, pickle, shutil, warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from celldeath_nb.audit import normalize_fields
+from celldeath_nb.fields import read_fields
 from celldeath_nb.files import read_json, write_json
-from celldeath_nb.models import Model, load_model, make_net, predict, save_model
+from celldeath_nb.models import Model, check_arch, load_model, make_net, predict, save_model
+from celldeath_nb.tiles import cut_tiles
 
 
 @pytest.fixture(scope='module')
@@ -109,3 +114,73 @@ def test_a_torn_row_of_an_interrupted_prediction_is_done_again(model, x, tmp_pat
     again = predict(model, x, bs=2, device='cpu', out=tmp_path/'p.csv')
     assert (again[['p_CPT', 'p_DMSO']].values == whole[['p_CPT', 'p_DMSO']].values).all()
     assert [o.name for o in tmp_path.iterdir()] == ['p.csv']
+
+
+@pytest.mark.parametrize('head', ['fastai', 'linear'])
+@pytest.mark.parametrize('arch', ['resnet34', 'resnet50', 'resnet101', 'densenet121', 'mobilenet_v3_small', 'shufflenet_v2_x0_5', 'torchvision/densenet121', 'torchvision/efficientnet_b0', 'vit_tiny_patch16_224'])
+def test_networks_of_the_paper_and_others(arch, head):
+    net = make_net(arch, 3, (64, 96), head).eval()
+    with torch.inference_mode(): grid, y = net[0](torch.rand(2, 1, 64, 96)), net(torch.rand(2, 1, 64, 96))
+    assert y.shape == (2, 3) and grid.ndim == 4 and torch.isfinite(y).all()
+    first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+    assert first.in_channels == 1
+
+@pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'regnet_y_400mf', 'mnasnet0_5'])
+def test_torchvisions_networks_are_taken_apart_rightly(name, tmp_path):
+    import torchvision
+    from safetensors.torch import save_file
+    from celldeath_nb.models import _body
+    whole, x = torchvision.models.get_model(name, weights=None).eval(), torch.rand(1, 1, 64, 64)
+    save_file(whole.state_dict(), tmp_path/'w.safetensors')
+    body, last = _body(f'torchvision/{name}', True, tmp_path/'w.safetensors').eval(), getattr(whole, 'fc', None) or whole.classifier
+    with torch.inference_mode(): assert torch.allclose(last(body(x).mean((2, 3))), whole(x.repeat(1, 3, 1, 1)), atol=1e-4)
+
+@pytest.mark.parametrize('arch', ['mobilenet_v3_small', 'vit_tiny_patch16_224'])
+def test_other_networks_come_back_from_a_bundle(arch, tmp_path):
+    m = Model(make_net(arch, 2, (32, 48), 'linear').eval(), check_arch(arch), ['a', 'b'], (32, 48), (32, 48), .5, .2, head='linear')
+    back, px = load_model(save_model(m, tmp_path/'m')), np.random.default_rng(0).integers(0, 255, (3, 32, 48), dtype=np.uint8)
+    assert predict(back, px, device='cpu').equals(predict(m, px, device='cpu'))
+    assert 'torchvision' in back.arch or arch == back.arch
+
+def test_a_pickle_of_weights_is_not_opened(tmp_path):
+    (tmp_path/'w.pth').write_bytes(pickle.dumps(Canary(tmp_path/'canary')))
+    with pytest.raises(ValueError, match='no safetensors file'): make_net('resnet10t', 2, (32, 32), pretrained=True, weights_file=tmp_path/'w.pth')
+    os.rename(tmp_path/'w.pth', tmp_path/'w.safetensors')
+    for arch in ('resnet10t', 'torchvision/resnet18'):
+        with pytest.raises(ValueError, match="weights='scratch'"): make_net(arch, 2, (32, 32), pretrained=True, weights_file=tmp_path/'w.safetensors')
+    assert not (tmp_path/'canary').exists()
+
+
+@pytest.fixture
+def store(tmp_path):
+    "Two photographs of four tiles, one much darker."
+    from PIL import Image
+    rng = np.random.default_rng(0)
+    (tmp_path/'photos').mkdir()
+    for i in range(2): Image.fromarray((rng.integers(0, 200, (64, 64))//(1+2*i)+20).astype(np.uint8)).save(tmp_path/'photos'/f'{i}.png')
+    return cut_tiles(read_fields(tmp_path/'photos', label_from=None, um_per_px=.8), tmp_path/'tiles')
+
+@pytest.mark.parametrize('how', ['flat', 'standardize', 'match'])
+def test_what_was_done_to_the_light_in_training_is_done_again(model, store, how, tmp_path):
+    seen = normalize_fields(store, how)
+    learned = replace(model, um_per_px=None, info=dict(cut=seen.manifest['settings']))
+    want = predict(learned, seen, device='cpu')
+    back = load_model(save_model(learned, tmp_path/'m'))
+    for data in (store, tmp_path/'photos', sorted((tmp_path/'photos').iterdir())):
+        assert np.array_equal(predict(back, data, device='cpu')[['p_CPT', 'p_DMSO']], want[['p_CPT', 'p_DMSO']])
+    part = predict(back, store.subset([5, 2]), device='cpu') # the photograph counts, not the tiles that are asked
+    assert np.allclose(part.p_CPT, want.p_CPT[[5, 2]], atol=1e-6)
+    assert not np.array_equal(predict(model, seen.tiles, device='cpu').p_CPT, want.p_CPT)
+    with pytest.raises(ValueError, match='was trained on others'): predict(replace(model, um_per_px=None), seen, device='cpu')
+
+@pytest.mark.parametrize('cut', [5, dict(remedies=5), dict(remedies=['flat', 3]), dict(remedies=[dict(how=['x'])]), dict(remedies=[dict(how='__import__')])])
+def test_remedies_of_a_stranger_that_are_none(model, store, cut):
+    with pytest.raises(ValueError, match='cannot be followed|no remedy'): predict(replace(model, info=dict(cut=cut)), store, device='cpu')
+
+def test_another_scale_and_another_light_are_said_with_numbers(model, store):
+    with pytest.warns(UserWarning, match='0.800 um per pixel, the model was trained at 0.434: cells look 0.54 times'): predict(model, store, device='cpu')
+    usual = dict(brightness=[100., 140.], contrast=[40., 60.])
+    with pytest.warns(UserWarning, match='4 of 8 tiles have another brightness.*in training from 100 to 140'): predict(replace(model, um_per_px=None, info=dict(grey=usual)), store, device='cpu')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        predict(replace(model, um_per_px=.8), store, device='cpu')
