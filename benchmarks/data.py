@@ -5,7 +5,7 @@
 FOLDER holds the 45 real photographs (`sample_data('u2os')`). Needs, besides the package: image-slicer==0.3.0, zarr>=3, lmdb, webdataset, psutil; what is missing is left out of the table.
 Runs of different ways alternate, so that other work on the machine falls on all of them alike. Each part writes its own piece of the JSON; the others stay as they were.
 """
-import argparse, glob, io, json, os, platform, random, resource, shutil, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, platform, shutil, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,6 +20,7 @@ H,W,BATCH = 480,640,64
 
 
 def timed(f, *args):
+    "Seconds that `f` takes."
     t = time.perf_counter()
     f(*args)
     return time.perf_counter()-t
@@ -208,18 +209,24 @@ def repeated(folder, n):
     return out
 
 
+def peak_mb(reset=False):
+    "Peak resident memory since the start or the last reset, in MB (Linux)."
+    if reset: Path('/proc/self/clear_refs').write_text('5')
+    return int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM')).split()[1])/1024
+
+
 def memory_of(folder, n_tiles, tmp):
-    "Run in its own process: peak memory of slicing and of an epoch of random batches, beyond the imports."
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-    start = peak()
+    "Run in its own process: peak memory, beyond the imports, of slicing and of an epoch of random batches."
+    start = peak_mb(reset=True)
     df = repeated(folder, n_tiles//4)
-    sec = timed(lambda: T.cut_tiles(df, tmp/'m', resize_to=(120, 160), workers=2))
-    sliced = peak()-start
-    t = T.open_tiles(tmp/'m', sources='ignore')
-    opened = statistics.median(timed(T.open_tiles, tmp/'m', 'ignore') for _ in range(3))
-    order, buf = np.random.default_rng(0).permutation(len(t)), np.empty((BATCH, 120, 160), np.uint8)
-    for i in range(0, len(t)-BATCH, BATCH): t.batch(order[i:i+BATCH], buf)
-    print(json.dumps(dict(tiles=len(t), slicing_mb=sliced, epoch_mb=peak()-start, seconds=sec, open_seconds=opened)))
+    sec = timed(lambda: T.cut_tiles(df, tmp/'m', workers=2))
+    sliced = peak_mb()-start
+    t, opened = T.open_tiles(tmp/'m', sources='ignore'), timed(T.open_tiles, tmp/'m', 'ignore')
+    del df
+    peak_mb(reset=True)
+    order, buf = np.random.default_rng(0).permutation(len(t)), np.empty((BATCH, H, W), np.uint8)
+    epoch = timed(lambda: [t.batch(order[i:i+BATCH], buf) is None for i in range(0, len(t)-BATCH+1, BATCH)])
+    print(json.dumps(dict(tiles=len(t), gigabytes=(tmp/'m'/'pixels.u8').stat().st_size/1e9, slicing_mb=sliced, epoch_mb=peak_mb()-start, slicing_seconds=sec, epoch_seconds=epoch, open_seconds=opened)))
 
 
 def memory(folder, counts):
@@ -259,7 +266,7 @@ def write_part(path, name, out, runs):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--photos', required=True)
-    p.add_argument('--part', nargs='+', default=['slicing', 'reading', 'opening'], choices=['slicing', 'reading', 'memory', 'opening'], help='memory takes some minutes and 1.2 GB of disk')
+    p.add_argument('--part', nargs='+', default=['slicing', 'reading', 'opening'], choices=['slicing', 'reading', 'memory', 'opening'], help='memory takes some minutes and 19 GB of disk')
     p.add_argument('--runs', type=int, default=5)
     p.add_argument('--memory-of', type=int, help=argparse.SUPPRESS)
     p.add_argument('--json')
