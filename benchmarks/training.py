@@ -27,7 +27,7 @@ from celldeath_nb.files import write_json
 from celldeath_nb.models import Model, grey_range, predict, tile_greys
 from celldeath_nb.splits import split_by
 from celldeath_nb.tiles import cut_tiles
-from celldeath_nb.training import _Autocast, _machine, _Watch, Recipe, environment, make_dls, make_learner, open_run, precision_on, repeat
+from celldeath_nb.training import _Autocast, _machine, _save_checkpoint, _Watch, Recipe, environment, make_dls, make_learner, open_run, precision_on, repeat
 
 
 def make_tiles(folder, n, h, w):
@@ -139,29 +139,43 @@ def predicting(folder, tiles, r, learn, dls, theirs, device, rounds):
     return dict(tiles_per_second={k: 1/v for k, v in res.items()}, seconds_per_tile=res, runs=runs, overhead=over, learn_predict_to_predict=over['learn_predict']/over['predict'], get_preds_to_predict=over['get_preds']/over['predict'])
 
 
+def checkpointing(folder, learn, rounds):
+    "Seconds of the checkpoint after each epoch, and its size."
+    watch = Silent([dict(epoch=1, train_loss=1., valid_loss=1., accuracy=.5)], {k: v.detach().cpu().clone() for k, v in learn.model.state_dict().items()})
+    watch.learn, learn.epoch, times = learn, 0, []
+    for _ in range(rounds):
+        t0 = time.perf_counter()
+        _save_checkpoint(watch, folder/'checkpoints', 0)
+        times.append(time.perf_counter()-t0)
+    return dict(seconds=statistics.median(times), runs=times, megabytes=sum(f.stat().st_size for f in (folder/'checkpoints').rglob('*') if f.is_file())/1e6)
+
+
 def starting(rounds=7):
     "Seconds of what should answer at once: medians."
-    ways = dict(help=('-m', 'celldeath_nb.cli', '--help'), importing=('-c', 'import celldeath_nb'), python=('-c', 'pass'))
+    ways = dict(help=('-c', 'import sys; from celldeath_nb.cli import main; sys.exit(main(["--help"]))'), importing=('-c', 'import celldeath_nb'), python=('-c', 'pass'))
     runs, median = rounds_of({k: lambda v=v: _timed([sys.executable, *v]) for k, v in ways.items()}, rounds)
     return dict(median, runs=runs)
 
 def _timed(cmd):
     t0 = time.perf_counter()
-    subprocess.run(cmd, cwd=root, capture_output=True, check=True, env={**os.environ, 'PYTHONPATH': str(root)})
-    return time.perf_counter()-t0
+    p = subprocess.run(cmd, cwd=root, capture_output=True, check=True, text=True, env={**os.environ, 'PYTHONPATH': str(root)})
+    seconds = time.perf_counter()-t0
+    if '--help' in cmd[-1] and 'Usage: celldeath' not in p.stdout: raise RuntimeError(f'the command said nothing: {p.stdout[:200]!r}')
+    return seconds
 
 def part(device, r, n, size, rounds):
     with tempfile.TemporaryDirectory() as d, _machine(r, device):
         folder = Path(d)
         tiles = make_tiles(folder, n, *size)
         res, *rest = training(folder, tiles, r, device, rounds)
+        res['checkpoint'] = checkpointing(folder, rest[0], rounds)
         res['prediction'] = predicting(folder, tiles, r, *rest, device, rounds)
     return dict(environment(device.type), precision=precision_on(r, device), arch=r.arch, tile_px=size, shown=list(rest[1].size), batch=r.batch_size, tiles=n, rounds=rounds, load=os.getloadavg() if hasattr(os, 'getloadavg') else None, **res)
 
 def show(res):
     p = res['prediction']
     print(pd.Series(dict(gpu=res['gpu'] or 'none', store_to_memory=res['store_to_memory'], epoch_time_to_memory=res['time_of_an_epoch_to_memory'], times_fastai=res['times_fastai'], **{f'train_{k}': v for k, v in res['tiles_per_second'].items()},
-        **{f'predict_{k}': v for k, v in p['tiles_per_second'].items()}, **{f'overhead_{k}': v for k, v in p['overhead'].items()}, learn_predict_to_predict=p['learn_predict_to_predict'],
+        **{f'predict_{k}': v for k, v in p['tiles_per_second'].items()}, **{f'overhead_{k}': v for k, v in p['overhead'].items()}, checkpoint_seconds=res['checkpoint']['seconds'], learn_predict_to_predict=p['learn_predict_to_predict'],
         **({'peak_gib': res['peak_gpu_gib']} if 'peak_gpu_gib' in res else {}))).to_string())
 
 

@@ -6,7 +6,7 @@
 __all__ = ['best_device', 'check_arch', 'make_net', 'as_input', 'shrink', 'Model', 'save_model', 'load_model', 'ahead',
            'tile_greys', 'grey_range', 'predict']
 
-# %% ../nbs/api/07_models.ipynb #4d81d7ea
+# %% ../nbs/api/07_models.ipynb #ad39a48e
 import difflib, hashlib, math, os, shutil, tempfile, warnings
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +21,7 @@ import timm
 import torch
 import torchvision
 from fastai.vision.learner import create_head
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -55,18 +56,25 @@ def check_arch(
     near = difflib.get_close_matches(name, sorted({*timm.list_models(), *_tv_names()}), n=5, cutoff=.4)
     raise ValueError(f'No network is called {arch!r}. Near it: {", ".join(near) or "nothing"}. The paper used resnet34, resnet50, resnet101 and densenet121.')
 
-# %% ../nbs/api/07_models.ipynb #ac70d63f
+# %% ../nbs/api/07_models.ipynb #45e376d2
 def _first(e): return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
 
 def _not_had(arch, where, e):
     return ValueError(f"The pretrained weights of {arch} could not be had {where} ({_first(e)}). Train from random weights with weights='scratch' "
                       "(--weights scratch), or give a safetensors file of them as weights_file=.")
 
+def _download(arch):
+    "The safetensors file of timm's weights; timm itself would take a pickle where there is none."
+    cfg = timm.get_pretrained_cfg(arch)
+    if cfg is None or not cfg.hf_hub_id: raise OSError('timm has none for this network')
+    return hf_hub_download(cfg.hf_hub_id, 'model.safetensors')
+
 def _timm_body(arch, pretrained, weights_file, **kwargs):
     "The feature layers of one of timm's networks, for grey pictures."
-    overlay = dict(file=str(weights_file)) if weights_file else None
-    try: return timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=0, global_pool='', **kwargs)
-    except (OSError, RuntimeError) as e:
+    try:
+        overlay = dict(file=str(weights_file or _download(arch))) if pretrained else None
+        return timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=0, global_pool='', **kwargs)
+    except (OSError, RuntimeError, SafetensorError) as e:
         if not pretrained: raise ValueError(f'timm cannot build {arch!r} ({_first(e)}). Give the name without what follows the dot.') from None
         raise _not_had(arch, f'from {weights_file}' if weights_file else 'from the internet', e) from None
 

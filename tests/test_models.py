@@ -150,6 +150,19 @@ def test_a_pickle_of_weights_is_not_opened(tmp_path):
         with pytest.raises(ValueError, match="weights='scratch'"): make_net(arch, 2, (32, 32), pretrained=True, weights_file=tmp_path/'w.safetensors')
     assert not (tmp_path/'canary').exists()
 
+def test_pretrained_weights_without_a_network_and_as_safetensors_only(tmp_path, monkeypatch):
+    import timm
+    import celldeath_nb.models as m
+    from safetensors.torch import save_file
+    def away(*args): raise OSError('We could not connect')
+    monkeypatch.setattr(m, 'hf_hub_download', away)
+    with pytest.raises(ValueError, match="could not be had from the internet .*could not connect.*weights='scratch'.*weights_file="): make_net('resnet10t', 2, (32, 32), pretrained=True)
+    there, asked = timm.create_model('resnet10t'), []
+    save_file(there.state_dict(), tmp_path/'w.safetensors')
+    monkeypatch.setattr(m, 'hf_hub_download', lambda *args: asked.append(args) or tmp_path/'w.safetensors')
+    net = make_net('resnet10t', 2, (32, 32), pretrained=True)
+    assert asked[0][1] == 'model.safetensors' and torch.allclose(net[0].conv1[0].weight, there.conv1[0].weight.sum(1, keepdim=True), atol=1e-6)
+
 
 @pytest.fixture
 def store(tmp_path):
