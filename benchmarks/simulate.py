@@ -1,8 +1,9 @@
 """What the simulated microscope reaches: speed, realism beside the real photographs, no shortcut, learnable in order.
 
-    python benchmarks/simulate.py [speed] [realism] [shortcut] [learn] [--photos ../shared/data/u2os] [--small]
+    python benchmarks/simulate.py [speed] [realism] [shortcut] [learn] [--photos ../shared/data/u2os] [--small] [--sets "1 h" "2 h" ...]
 
-Without a part named, all run. Each part prints its table and stores it in benchmarks/results/simulate_<part>.csv.
+Without a part named, all run. Each part prints its table and stores it in benchmarks/results/simulate_<part>.csv (simulate_<part>_small.csv with --small);
+`shortcut` and `learn` do so after every set, and `--sets` makes only those named, leaving the rows of the others.
 Nothing measured here is a statement about cells."""
 import argparse, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -15,19 +16,26 @@ sys.path.insert(0, str(root))
 from celldeath_nb import simulate as S
 from celldeath_nb.simulate import cell_lines, simulate_experiment, simulate_field
 
-def keep(df, part):
+def keep(df, part, args, among=None):
+    "Print a table and store it; `among`: all names of sets in order, and rows of other sets stay"
+    where = root/'benchmarks'/'results'/f'simulate_{part}{"_small" if args.small else ""}.csv'
+    if among and where.is_file() and 'set' in (old := pd.read_csv(where)):
+        df = pd.concat([old[~old.set.isin(df.set) & old.set.isin(among)], df])
+        df = df.iloc[np.argsort([among.index(o) for o in df.set], kind='stable')]
     print(f'\n{part}\n{df.to_string(index=False)}', flush=True)
-    (root/'benchmarks'/'results').mkdir(exist_ok=True)
-    df.to_csv(root/'benchmarks'/'results'/f'simulate_{part}.csv', index=False, lineterminator='\n')
+    where.parent.mkdir(exist_ok=True)
+    df.to_csv(where, index=False, lineterminator='\n')
+
+def between(lo, hi): return f'{lo:.3f} to {hi:.3f}'
 
 def wilson(k, n):
     from statsmodels.stats.proportion import proportion_confint
-    return tuple(np.round(proportion_confint(k, n, method='wilson'), 3))
+    return between(*proportion_confint(k, n, method='wilson'))
 
 def chance(n):
     "The 95 % interval of the accuracy that guessing gives on `n` pictures of two equally frequent classes"
     from scipy.stats import binom
-    return tuple(np.round(binom.ppf([.025, .975], n, .5)/n, 3))
+    return between(*binom.ppf([.025, .975], n, .5)/n)
 
 # ---- speed
 
@@ -45,13 +53,13 @@ def speed(args):
     for line, size, aim in (('U2OS', (960, 1280), 1.), ('H9', (960, 1280), 1.), ('U2OS', (480, 640), .25), ('H9', (480, 640), .25)):
         wall, cpu, mb, cells = one_core(line, size, 3 if args.small else 7)
         rows.append(dict(line=line, size=f'{size[0]}x{size[1]}', cells=int(cells), seconds=round(wall, 3), cpu_seconds=round(cpu, 3), peak_mb=round(mb), aim_seconds=aim))
-    for workers in (1, None):
+    for workers in (1, 2):
         with tempfile.TemporaryDirectory() as d:
             t = time.perf_counter()
-            simulate_experiment(Path(d)/'set', lines=('U2OS',), experiments=4, wells=2, sites=1 if args.small else 3, workers=workers)
-            n = len(list((Path(d)/'set').glob('*.png')))
-        rows.append(dict(line='U2OS', size=f'{n} x 480x640, workers={workers or os.cpu_count()}', seconds=round(time.perf_counter()-t, 2)))
-    keep(pd.DataFrame(rows), 'speed')
+            simulate_experiment(Path(d)/'set', lines=('U2OS',), experiments=4, wells=2, sites=1 if args.small else 6, size=(480, 640), workers=workers)
+            n, seconds = len(list((Path(d)/'set').glob('*.png'))), time.perf_counter()-t
+        rows.append(dict(line='U2OS', size=f'{n} x 480x640, workers={workers}', seconds=round(seconds, 2), speed_up=round(rows[-1]['seconds']/seconds, 2) if workers > 1 else None))
+    keep(pd.DataFrame(rows), 'speed', args)
 
 # ---- realism
 
@@ -111,7 +119,7 @@ def realism(args):
     sim = [look(simulate_field('U2OS', r['treatment'], 1, r['dose_um'] or None, seed=i, nuisance=r['nuisance'])[0]) for i, r in enumerate(plan)]
     every = list(real.values())
     pairs = {'real N1, real N3': (n1, n3), 'simulated, real': (sim, every), 'simulated, real N1': (sim, n1), 'simulated, real N3': (sim, n3)}
-    keep(pd.DataFrame([dict(compared=k, n=f'{len(a)}, {len(b)}', **distance(a, b), patch_auc=auc(a, b)) for k, (a, b) in pairs.items()]), 'realism')
+    keep(pd.DataFrame([dict(compared=k, n=f'{len(a)}, {len(b)}', **distance(a, b), patch_auc=auc(a, b)) for k, (a, b) in pairs.items()]), 'realism', args)
 
 # ---- no shortcut
 
@@ -126,19 +134,30 @@ def held_out(X, y, e):
     for t in np.unique(e): ok[e == t] = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(X[e != t], y[e != t]).predict(X[e == t]) == y[e == t]
     return ok
 
-def shortcut(args):
+def first_orders(folder, file, k):
+    "First-order numbers of a photograph cut into `k` times `k` tiles"
     from PIL import Image
-    rows = []
-    for design, hour in (('balanced', 1), ('balanced', 3), ('confounded', 1), ('wells', 1)):
+    a = np.asarray(Image.open(folder/file))
+    return [first_order(t) for row in np.array_split(a, k) for t in np.array_split(row, k, axis=1)]
+
+shortcuts = {f'{design}, {hour} h, seed {seed}': dict(design=design, hours=(hour,), seed=seed)
+    for design, hour, seed in (('balanced', 1, 101), ('balanced', 1, 102), ('balanced', 3, 101), ('confounded', 1, 101), ('wells', 1, 101))}
+
+def shortcut(args):
+    "How well brightness and its spread alone tell the treatments apart; all lines, 480x640; a tile is a quarter of a photograph"
+    for name in args.sets or shortcuts:
+        if name not in shortcuts: continue
+        rows = []
         with tempfile.TemporaryDirectory() as d:
-            out = simulate_experiment(Path(d)/'set', lines=tuple(cell_lines), hours=(hour,), wells=2, sites=1 if args.small else 2, design=design, seed=1)
+            out = simulate_experiment(Path(d)/'set', lines=tuple(cell_lines), wells=2, sites=1 if args.small else 2, size=(480, 640), **shortcuts[name])
             f = pd.read_csv(out/'truth'/'fields.csv')
-            X = np.array([first_order(np.asarray(Image.open(out/o))) for o in f.file])
-        y, e = (f.treatment == 'CPT').to_numpy(), f.experiment.to_numpy()
-        ok = held_out(X, y, e)
-        for name, m in [('each held out once', np.ones(len(y), bool)), ('N4', e == 'N4')]:
-            rows.append(dict(design=design, hour=hour, held_out=name, n=int(m.sum()), accuracy=round(ok[m].mean(), 3), chance_95=chance(m.sum())))
-    keep(pd.DataFrame(rows), 'shortcut')
+            X = {k: [first_orders(out, o, k) for o in f.file] for k in (1, 2)}
+        for k, what in ((1, 'photographs'), (2, 'tiles')):
+            y, e = (np.repeat(v, k*k) for v in ((f.treatment == 'CPT').to_numpy(), f.experiment.to_numpy()))
+            ok = held_out(np.concatenate(X[k]), y, e)
+            for held, m in [('each experiment once', np.ones(len(y), bool)), ('N4', e == 'N4')]:
+                rows.append(dict(set=name, of=what, held_out=held, n=int(m.sum()), accuracy=round(ok[m].mean(), 3), chance_95=chance(m.sum()), chance_95_by_photograph=chance(m.sum()//(k*k))))
+        keep(pd.DataFrame(rows), 'shortcut', args, list(shortcuts))
 
 # ---- learnable, in order
 
@@ -156,26 +175,31 @@ def taught(folder, where):
     return q.assign(kind=[cell_lines[o].kind for o in q.line])
 
 def counted(q, **name):
-    return dict(**name, n=len(q), accuracy=round(q.ok.mean(), 3), wilson_95=wilson(q.ok.sum(), len(q)), chance_95=chance(len(q)), n_train=int(q.n_train.iloc[0]), seconds=int(q.seconds.iloc[0]))
+    fields = q.field.nunique()
+    return dict(**name, tiles=len(q), photographs=fields, accuracy=round(q.ok.mean(), 3), wilson_95=wilson(q.ok.sum(), len(q)), chance_95=chance(len(q)), chance_95_by_photograph=chance(fields),
+        train_tiles=int(q.n_train.iloc[0]), train_seconds=int(q.seconds.iloc[0]), cores=cores())
+
+def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+lessons = {**{f'{h} h': dict(hours=(h,)) for h in (1, 2, 3)}, **{f'{d:g} uM, 2 h': dict(hours=(2,), dose_um=d) for d in (.05, .5)},
+    'no effect, 3 h': dict(hours=(3,), effect=0.)}
 
 def learn(args):
-    rows, sites = [], 1 if args.small else 2
-    def run(name, **kw):
+    "Accuracy of `Recipe.quick()` on the tiles (quarters of photographs of 480x640) of the held-out experiment N4; dose 10 micromolar where no other is named"
+    for name in args.sets or lessons:
+        if name not in lessons: continue
         with tempfile.TemporaryDirectory() as d:
-            kw = dict(lines=tuple(cell_lines), wells=2, sites=sites, seed=3) | kw
-            q = taught(simulate_experiment(Path(d)/'set', **kw), Path(d))
-        rows.append(counted(q, set=name, group='all'))
-        rows.extend(counted(g, set=name, group=k) for k, g in q.groupby('kind'))
-    for hour in (1, 2, 3): run(f'{hour} h', hours=(hour,))
-    for dose in (.1, 1., 10.): run(f'{dose:g} uM, 2 h', hours=(2,), dose_um=dose)
-    run('no effect, 1 h', effect=0.)
-    keep(pd.DataFrame(rows), 'learn')
+            kw = dict(lines=tuple(cell_lines), wells=2, sites=1 if args.small else 2, size=(480, 640), seed=103)
+            q = taught(simulate_experiment(Path(d)/'set', **kw, **lessons[name]), Path(d))
+        rows = [counted(q, set=name, group='all')]+[counted(g, set=name, group=k) for k, g in q.groupby('kind')]
+        keep(pd.DataFrame(rows), 'learn', args, list(lessons))
 
 if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('parts', nargs='*', help='speed, realism, shortcut, learn; none: all')
     ap.add_argument('--photos', default=str(root.parent/'shared'/'data'/'u2os'))
     ap.add_argument('--small', action='store_true', help='fewer pictures, to see that it works')
+    ap.add_argument('--sets', nargs='*', help='only these sets of shortcut and learn; the rows of the others stay')
     args = ap.parse_args()
     os.environ.setdefault('IN_TEST', '1') # no progress bars
     for part in args.parts or ('speed', 'realism', 'shortcut', 'learn'): dict(speed=speed, realism=realism, shortcut=shortcut, learn=learn)[part](args)

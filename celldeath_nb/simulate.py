@@ -6,8 +6,9 @@
 __all__ = ['cell_lines', 'um_per_px_evos', 'nuisance_none', 'nuisance_spread', 'designs', 'drug_strength', 'phase_contrast',
            'simulate_field', 'simulate_experiment', 'read_truth']
 
-# %% ../nbs/api/00_simulate.ipynb #a1f5e467
+# %% ../nbs/api/00_simulate.ipynb #2d64cd98
 import difflib, errno, math, os, shutil, struct, zlib
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +22,20 @@ from scipy.special import j1
 
 from .files import bar, new_folder, read_csv, write_csv
 
-# %% ../nbs/api/00_simulate.ipynb #dad8355d
+# %% ../nbs/api/00_simulate.ipynb #17c7422d
 _traits = ('code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed').split()
 _rows = dict(
-    iPS1=('FN',    'pluripotent',  8.0, 1.15, .74, 120, 1.3,  .5, 5.3, .35, 2.2, 1.20, .3, 10, 26, .03,  .10, 1.2, 1.70),
-    iPS2=('DCMWT', 'pluripotent',  8.8, 1.25, .62, 100, 1.1,  .6, 5.8, .35, 1.8, 1.35, .3, 12, 28, .03,  .12, 1.2, 1.65),
-    H9  =('H9',    'pluripotent',  7.2, 1.10, .84, 160, 1.4,  .5, 4.8, .40, 2.6, 1.05, .3,  8, 23, .04,  .08, 1.3, 1.75),
-    U2OS=('U2',    'cancer',      21.0, 1.60, .90, 200, 1.0,  .5, 9.6, .12, 6.5, 1.25, .8, 30, 60, .05,  .90, 1.0,  .90),
-    MCF7=('MCF7',  'cancer',      12.5, 1.20, .52,  70, 1.5, 1.1, 6.8, .25, 2.4, 1.30, .7, 30, 34, .03,  .70, 1.0, 1.00),
+    iPS1=('FN',    'pluripotent',  8.0, 1.15, .74, 120, 1.3,  .5, 5.3, .35, 2.2, 1.20, .3, 10, 26, .03,  .10, 1.2, 1.50),
+    iPS2=('DCMWT', 'pluripotent',  8.8, 1.25, .62, 100, 1.1,  .6, 5.8, .35, 1.8, 1.35, .3, 12, 28, .03,  .12, 1.2, 1.45),
+    H9  =('H9',    'pluripotent',  7.2, 1.10, .84, 160, 1.4,  .5, 4.8, .40, 2.6, 1.05, .3,  8, 23, .04,  .08, 1.3, 1.55),
+    U2OS=('U2',    'cancer',      21.0, 1.60, .90, 200, 1.0,  .5, 9.6, .12, 6.5, 1.25, .8, 30, 60, .05,  .90, 1.0,  .85),
+    MCF7=('MCF7',  'cancer',      12.5, 1.20, .52,  70, 1.5, 1.1, 6.8, .25, 2.4, 1.30, .7, 30, 34, .03,  .70, 1.0,  .90),
     PC3 =('PC3',   'cancer',      14.5, 2.60, .50, 400, 1.2, 1.2, 6.4, .20, 2.2, 1.30, .8, 40, 38, .04, 1.20, 1.0,  .85),
-    T47D=('T47D',  'cancer',      11.5, 1.10, .92, 180, 1.1,  .9, 6.2, .30, 1.6, 1.50, .6, 20, 30, .02,  .80, 1.1,  .95))
+    T47D=('T47D',  'cancer',      11.5, 1.10, .92, 180, 1.1,  .9, 6.2, .30, 1.6, 1.50, .6, 20, 30, .02,  .80, 1.1,  .80))
 cell_lines = {k: AttrDict(zip(_traits, v)) for k, v in _rows.items()}
 um_per_px_evos = 0.434221 # of the paper's microscope, 20x
 
-# %% ../nbs/api/00_simulate.ipynb #e81e2760
+# %% ../nbs/api/00_simulate.ipynb #d536ce1c
 def drug_strength(
     line:str='U2OS', # name of a cell line, one of `cell_lines`
     dose_um:float=10., # dose of camptothecin, micromolar
@@ -44,7 +45,7 @@ def drug_strength(
     "How hard camptothecin hits a line: a Hill curve in `dose_um` times a rise with `hour`."
     p = cell_lines[line]
     if not dose_um: return 0.
-    return effect*p.speed*.34*hour**1.1/(1+(p.ec50/dose_um)**p.slope)
+    return effect*p.speed*.28*hour**1.5/(1+(p.ec50/dose_um)**p.slope)
 
 # %% ../nbs/api/00_simulate.ipynb #0ddb0b40
 def _direct(shape, px, ring=.028, width=.018, reach=36.):
@@ -139,38 +140,38 @@ def _place(rng, p, shape, px, density):
     keep[close.max(1)] = False # one of two that would lie on each other
     return y[keep], x[keep]
 
-# %% ../nbs/api/00_simulate.ipynb #421a8366
+# %% ../nbs/api/00_simulate.ipynb #bab2b691
 def _cells(rng, p, shape, px, nuisance, strength, chosen=None):
     "The table of cells: place, shape, response (0 to 1) and whether it is dying; `chosen` says from places who alone responds"
     y, x = _place(rng, p, shape, px, nuisance['density'])
     n = len(y)
     flow = _at(_smooth(rng, shape, 90/px), y, x)
     felt = strength+.03*nuisance['dying'] if chosen is None else strength*chosen(y, x)
-    response = 1-np.exp(-felt*rng.gamma(3., 1/3, n))
+    response = 1-np.exp(-felt*rng.gamma(5., 1/5, n))
     spontaneous = rng.uniform(size=n) < (p.dying*nuisance['dying'] if chosen is None else 0)
-    dying = spontaneous|(rng.uniform(size=n) < .6*np.clip(response-.3, 0, None)**1.7)
+    dying = spontaneous|(rng.uniform(size=n) < np.clip(response-.65, 0, None)**1.3)
     radius = p.radius/px/np.sqrt(nuisance['density'])*np.exp(rng.normal(0, .16, n))
     return pd.DataFrame(dict(y=y, x=x, radius=radius, stretch=1+(p.stretch-1)*rng.gamma(4., .25, n), angle=1.4*flow+rng.normal(0, .35, n),
-        height=np.exp(rng.normal(0, .2, n)), response=response, dying=dying, shrink=1-.3*response**2))
+        height=np.exp(rng.normal(0, .2, n)), response=response, dying=dying, shrink=1-.35*response**4))
 
-# %% ../nbs/api/00_simulate.ipynb #bd0a7407
-nuisance_none = dict(brightness=96., contrast=1., gradient=0., gradient_angle=0., vignette=.03, focus_um=0., density=1., dying=1., noise=1.)
+# %% ../nbs/api/00_simulate.ipynb #6a82c7b2
+nuisance_none = dict(brightness=96., contrast=1., gradient=0., gradient_angle=0., vignette=.03, focus_um=0., density=1., dying=1., noise=1., texture=1.)
 
-# %% ../nbs/api/00_simulate.ipynb #0db75390
+# %% ../nbs/api/00_simulate.ipynb #09b2298d
 def _chooser(responding, size, pad, margin, seed):
     "From the places of all cells, which of them alone feel the drug"
     def inside(y, x, m): return (y-pad >= m)&(y-pad < size[0]-m)&(x-pad >= m)&(x-pad < size[1]-m)
     def numbered(y, x):
-        here = np.flatnonzero(inside(y, x, 0))+1
+        here = np.flatnonzero(inside(y, x, -margin))+1
         if lost := sorted(set(responding)-set(here)): raise ValueError(f'responding={lost} are no cells of this photograph. Give numbers of its truth table, such as {here[:3].tolist()}.')
         return np.isin(np.arange(1, len(y)+1), list(responding))
     def drawn(y, x):
         here = np.flatnonzero(inside(y, x, margin))
         if len(here) < responding: raise ValueError(f'responding={responding} is refused: only {len(here)} cells lie well within the frame. Give at most {len(here)}, or a larger size.')
-        return np.isin(np.arange(len(y)), np.random.default_rng([*np.atleast_1d(seed), 1]).permutation(here)[:responding])
+        return np.isin(np.arange(len(y)), np.random.default_rng([*np.atleast_1d(seed), 100]).permutation(here)[:responding])
     return drawn if isinstance(responding, (int, np.integer)) else numbered
 
-# %% ../nbs/api/00_simulate.ipynb #1ed3fa48
+# %% ../nbs/api/00_simulate.ipynb #d5e8f16f
 def _warped(rng, shape, R):
     "Coordinates [2,h,w] of a plane warped at three scales around the cell radius `R` px"
     yx = np.mgrid[:shape[0], :shape[1]].astype(np.float32)
@@ -178,19 +179,21 @@ def _warped(rng, shape, R):
         for k in range(2): yx[k] += _smooth(rng, shape, step)*np.float32(much*R)
     return yx
 
-def _window(y, x, a, b, angle, shape, spread=1.5, slack=.65):
-    "The part of the picture that a cell of half axes `a`, `b` can reach"
+def _windows(y, x, a, b, angle, shape, spread=1.5, slack=.65):
+    "The parts of the picture that cells of half axes `a`, `b` can reach"
     c, s = np.cos(angle), np.sin(angle)
     hy, hx = (spread*np.hypot(a*u, b*v)+slack*np.sqrt(a*b) for u, v in ((s, c), (c, s)))
-    return np.s_[max(0, int(y-hy)):max(0, min(shape[0], int(y+hy))), max(0, int(x-hx)):max(0, min(shape[1], int(x+hx)))]
+    ends = [np.clip(v, 0, n).astype(int).tolist() for v, n in ((y-hy, shape[0]), (y+hy, shape[0]), (x-hx, shape[1]), (x+hx, shape[1]))]
+    return [np.s_[y0:y1, x0:x1] for y0, y1, x0, x1 in zip(*ends)]
 
 def _nearest(cells, warped):
     "Distance to the nearest and the second nearest cell, in cell radii, and the number of the nearest [h,w]"
     shape = warped.shape[1:]
     near = np.full(shape, 9, np.float32)
     second, label = near.copy(), np.zeros(shape, np.uint16)
-    for i, (y, x, r, q, angle, dying) in enumerate(cells[['y', 'x', 'reach', 'stretch', 'angle', 'dying']].to_numpy(float), 1):
-        win = _window(y, x, r*np.sqrt(q), r/np.sqrt(q), angle, shape)
+    t = cells[['y', 'x', 'reach', 'stretch', 'angle', 'dying']].to_numpy(float)
+    y, x, r, q, angle, _ = t.T
+    for i, ((y, x, r, q, angle, dying), win) in enumerate(zip(t.tolist(), _windows(y, x, r*np.sqrt(q), r/np.sqrt(q), angle, shape)), 1):
         if dying or not near[win].size: continue
         d = _elliptic(warped, win, y, x, r, q, angle)
         label[win][d < near[win]] = i
@@ -198,35 +201,43 @@ def _nearest(cells, warped):
         np.minimum(near[win], d, out=near[win])
     return near, second, label
 
-# %% ../nbs/api/00_simulate.ipynb #596fef1c
+# %% ../nbs/api/00_simulate.ipynb #c178bdc8
 def _elliptic(warped, win, y, x, r, q, angle):
     "Distance from a cell's center in units of its size, within a window of the warped plane"
     _, h, w = warped.shape
     iy, ix = min(max(int(y), 0), h-1), min(max(int(x), 0), w-1)
     dy, dx = (warped[k][win]-(warped[k, iy, ix]+np.float32(o)) for k, o in ((0, y-iy), (1, x-ix)))
-    a, b = r*np.sqrt(q), r/np.sqrt(q)
-    u = np.float32(np.cos(angle)/a)*dx+np.float32(np.sin(angle)/a)*dy
-    v = np.float32(np.cos(angle)/b)*dy-np.float32(np.sin(angle)/b)*dx
+    a, b, c, s = r*math.sqrt(q), r/math.sqrt(q), math.cos(angle), math.sin(angle)
+    u = np.float32(c/a)*dx+np.float32(s/a)*dy
+    v = np.float32(c/b)*dy-np.float32(s/b)*dx
     return np.sqrt(u*u+v*v)
 
 def _fade(d):
     "Distances that grow without bound before they reach the end of a window (1.5 radii)"
     return d/(1-np.clip((d-np.float32(1.05))/np.float32(.45), 0, np.float32(.99))**2)
 
-# %% ../nbs/api/00_simulate.ipynb #31b8b30a
+# %% ../nbs/api/00_simulate.ipynb #d5e4a542
+def _gaps(rng, feel, between, R):
+    "How far cells have drawn back, in units of the distance that ends a cell; `feel`: response, `between`: distance to the seam in cell radii [h,w]"
+    pull = np.float32(.42)*np.clip(feel-np.float32(.5), 0, 1)*np.clip(1+.8*_smooth(rng, feel.shape, .7*R), 0, 2)
+    return 10*np.clip(pull-between, 0, None)
+
+# %% ../nbs/api/00_simulate.ipynb #213c90ed
 def _lay_bodies(rng, p, cells, shape, px, density):
     "A canvas with the bodies of all cells: `thick` (um) and `label` [h,w], and maps that the organelles need"
     R = p.radius/px
     near, second, label = _nearest(cells.assign(reach=cells.radius*cells.shrink), _warped(rng, shape, R))
+    feel = np.concatenate([[0], cells.response]).astype(np.float32)[label]
+    gaps = _gaps(rng, feel, (second-near)/2, R)
     seam = _seam(rng, (second-near)*np.float32(R/2), R, px)
     near, second = _fade(near), _fade(second)
     both = near*second/np.sqrt(near*near+second*second)
-    label[both > 1] = 0
-    h, body = np.clip(1-both, 0, 1), (p.body*density*cells.height/cells.shrink).to_numpy(np.float32)
+    label[both+gaps > 1] = 0
+    h, body = np.clip(1-both-gaps, 0, 1), (p.body*density*cells.height*(1-.15*cells.response)).to_numpy(np.float32)
     rim = np.minimum(1, h*12)*np.float32(.45)+np.minimum(1, h*2)*np.float32(.55)
     dome = np.clip(1-near*near, 0, 1)*(label > 0)
     thick = np.concatenate([[np.float32(0)], body])[label]*rim*(1-seam)+dome*np.float32(p.dome*np.sqrt(density))
-    return AttrDict(thick=thick, label=label, near=near, nuclei=np.zeros(shape, np.uint16), inside=np.zeros(shape, np.float32), px=px, shape=shape)
+    return AttrDict(thick=thick, label=label, near=near, nuclei=np.zeros(shape, np.uint16), feel=feel, inside=np.zeros(shape, np.float32), px=px, shape=shape)
 
 def _seam(rng, gap, R, px):
     "Depth (0 to 1) of the furrow between cells, `gap` pixels from the seam"
@@ -253,90 +264,101 @@ def _find_nuclei(rng, p, cells, canvas):
     y, x = (np.where(area > 0, (m+c)/2, c)+j for m, c, j in ((my, cells.y, jitter[0]), (mx, cells.x, jitter[1])))
     return cells.assign(ny=y, nx=x, nr=radius, nq=np.sqrt(1+.45*rng.gamma(3., 1/3, n)), na=cells.angle+rng.normal(0, .3, n))
 
-# %% ../nbs/api/00_simulate.ipynb #1f9f9f99
+# %% ../nbs/api/00_simulate.ipynb #d9657199
 def _draw_nuclei(p, cells, canvas):
     "Draw the nuclei of living cells, and write down those of all"
-    for i, (y, x, R, q, angle, r, dying) in enumerate(cells[['ny', 'nx', 'nr', 'nq', 'na', 'response', 'dying']].to_numpy(float), 1):
-        win = _window(y, x, R*q, R/q, angle, canvas.shape, 1.2, .2)
+    t = cells[['ny', 'nx', 'nr', 'nq', 'na', 'response', 'dying']].to_numpy(float)
+    y, x, R, q, angle, *_ = t.T
+    for i, ((y, x, R, q, angle, r, dying), win) in enumerate(zip(t.tolist(), _windows(y, x, R*q, R/q, angle, canvas.shape, 1.2, .2)), 1):
         if not canvas.thick[win].size: continue
         dy, dx = np.arange(win[0].start, win[0].stop)[:, None]-y, np.arange(win[1].start, win[1].stop)[None]-x
-        c, s = np.cos(angle), np.sin(angle)
+        c, s = math.cos(angle), math.sin(angle)
         d = (((c*dx+s*dy)/(R*q))**2+((c*dy-s*dx)*q/R)**2).astype(np.float32)
         canvas.nuclei[win][d < 1] = i
         if dying: continue
         rim = np.clip(1-np.abs(d-np.float32(.92))*5, 0, 1)*np.float32(.22*(1+r))
-        canvas.thick[win] += np.clip(4-4*d, 0, 1)*np.float32(p.nuclear/(1-.22*r)**2)+rim
+        canvas.thick[win] += np.clip(4-4*d, 0, 1)*np.float32(p.nuclear/np.sqrt(1-.22*r))+rim
         np.maximum(canvas.inside[win], np.clip(6-6*d, 0, 1), out=canvas.inside[win])
 
-# %% ../nbs/api/00_simulate.ipynb #d63832e2
+# %% ../nbs/api/00_simulate.ipynb #6612daca
 def _draw_nucleoli(rng, p, cells, canvas):
     "Dark irregular bodies in the nuclei of living cells"
-    r = cells.response.to_numpy()
-    who = np.repeat(np.arange(len(cells)), np.where(cells.dying, 0, np.maximum(1, rng.poisson(p.nucleoli*(1-.5*r)))))
-    k, c, r = len(who), cells.iloc[who], r[who]
+    who = np.repeat(np.arange(len(cells)), np.maximum(1, rng.poisson(p.nucleoli, len(cells))))
+    k, c, r = len(who), cells.iloc[who], cells.response.to_numpy()[who]
+    kept = ((rng.uniform(size=k) > .6*r)|(np.diff(who, prepend=-1) > 0))&~c.dying.to_numpy()
     t, w = rng.uniform(0, 2*np.pi, k), np.sqrt(rng.uniform(0, .5, k))*c.nr
     u, v, cos, sin = w*np.cos(t)*c.nq, w*np.sin(t)/c.nq, np.cos(c.na), np.sin(c.na)
     y, x = c.ny+u*sin+v*cos, c.nx+u*cos-v*sin
     size, way = p.nucleolus/canvas.px*np.exp(rng.normal(0, .28, k))*(1+.25*r), rng.uniform(0, 2*np.pi, k)
     for drop in range(3):
-        here = rng.uniform(size=k) < (1 if drop == 0 else .55*(1-r))
+        here = kept&(rng.uniform(size=k) < (1 if drop == 0 else .55*(1-r)))
         bend = way+rng.normal(0, .5, k)
-        _add_blobs(canvas.thick, y+.8*drop*size*np.sin(bend), x+.8*drop*size*np.cos(bend), size*(1-.12*drop), here*(1+.3*r), ratio=1+rng.uniform(0, .3, k), angle=bend)
+        _add_blobs(canvas.thick, y+.8*drop*size*np.sin(bend), x+.8*drop*size*np.cos(bend), size*(1-.12*drop), here, ratio=1+rng.uniform(0, .3, k), angle=bend)
 
-# %% ../nbs/api/00_simulate.ipynb #2208d73c
-def _draw_texture(rng, p, canvas):
+# %% ../nbs/api/00_simulate.ipynb #6ab82edc
+def _draw_texture(rng, p, canvas, much):
     "Mitochondria and fine texture of the cytoplasm"
     px, body = canvas.px, canvas.label > 0
     worm = np.clip(1-(3*_smooth(rng, canvas.shape, 1.5/px))**2, 0, 1)
     around = np.clip(np.clip(1-canvas.near*np.float32(1.15), 0, 1)*np.float32(2.2)-np.float32(.15)+np.float32(.35)*_smooth(rng, canvas.shape, 5/px), 0, 1)
     around *= body*(1-canvas.inside)
-    canvas.thick += around*worm*np.float32(p.worms*.5)
-    canvas.thick += body*(around*np.float32(.7)+np.float32(.3))*_fine(rng, canvas.shape, .55/px)*np.float32(.10)
+    calm = np.float32(much)*(1-np.float32(.6)*canvas.feel)
+    canvas.thick += around*worm*calm*np.float32(p.worms*.5)
+    canvas.thick += body*calm*(around*np.float32(.7)+np.float32(.3))*_fine(rng, canvas.shape, .55/px)*np.float32(.10)
 
-def _scatter(rng, cells, mean, canvas, near, far, size, height, thicker):
-    "About `mean` dots a living cell, from `near` nuclear radii outwards, `far` cell radii wide; `size` in um"
-    who = np.repeat(np.arange(len(cells)), np.where(cells.dying, 0, rng.poisson(mean)))
+def _scatter(rng, cells, most, share, canvas, near, far, size, height, thicker):
+    "A `share` of about `most` dots a living cell, from `near` nuclear radii outwards, `far` cell radii wide; `size` in um"
+    who = np.repeat(np.arange(len(cells)), rng.poisson(most, len(cells)))
     k, c = len(who), cells.iloc[who]
     t, w = rng.uniform(0, 2*np.pi, k), near*c.nr+np.abs(rng.normal(0, far, k))*c.radius
     h = height*rng.uniform(.6, 1.2, k)*np.where(rng.uniform(size=k) < thicker, 1, -1)
-    _add_blobs(canvas.thick, c.ny+w*np.sin(t), c.nx+w*np.cos(t), rng.uniform(*size, k)/canvas.px, h)
+    kept, r = (rng.uniform(size=k) < share[who])&~c.dying.to_numpy(), rng.uniform(*size, k)/canvas.px
+    y, x = (np.asarray(v)[kept] for v in (c.ny+w*np.sin(t), c.nx+w*np.cos(t)))
+    _add_blobs(canvas.thick, y, x, r[kept], h[kept])
 
-def _draw_grains(rng, p, cells, canvas):
+def _draw_grains(rng, p, cells, canvas, much):
     "Grains, vesicles and blebs of living cells"
     r = cells.response.to_numpy()
-    _scatter(rng, cells, p.grains*(1+r), canvas, 1., .25, (.6, 1.), .55, .75)
-    _scatter(rng, cells, p.vesicles*r, canvas, .9, .25, (.9, 2.3), 1., .5)
-    _scatter(rng, cells, 8*np.clip(r-.15, 0, None), canvas, 1.2, .35, (.8, 1.8), 1.1, .5)
+    _scatter(rng, cells, 2*p.grains*much, (1+r)/2, canvas, 1., .25, (.6, 1.), .55, .75)
+    _scatter(rng, cells, p.vesicles, r, canvas, .9, .25, (.9, 2.3), .75, .5)
+    _scatter(rng, cells, 8, .75*np.clip(r-.15, 0, None), canvas, 1.2, .35, (.8, 1.8), 1.1, .5)
 
-# %% ../nbs/api/00_simulate.ipynb #90460cc6
+# %% ../nbs/api/00_simulate.ipynb #11cc45db
 def _draw_dying(rng, cells, canvas):
     "Round cells with their beads, in the picture and in the label image"
-    c = cells[cells.dying]
-    k, px, angle = len(c), canvas.px, rng.uniform(0, 2*np.pi, len(c))
-    R, ratio = np.minimum(c.radius.to_numpy()*.45, 7/px)*np.exp(rng.normal(0, .2, k)), 1+rng.gamma(1., .12, k)
-    y, x = c.y.to_numpy(), c.x.to_numpy()
-    _add_blobs(canvas.thick, y, x, R*1.2, rng.uniform(3, 10, k), ratio=ratio, angle=angle)
-    _add_blobs(canvas.thick, y, x, R*.9, rng.uniform(0, 5, k), True, ratio, angle)
-    who = np.repeat(np.arange(k), rng.poisson(40, k))
-    n = len(who)
-    t, w = rng.uniform(0, 2*np.pi, n), R[who]*np.sqrt(rng.uniform(0, 1.3, n))
-    _add_blobs(canvas.thick, y[who]+w*np.sin(t), x[who]+w*np.cos(t), np.minimum(R[who]/2, rng.uniform(.7, 1.8, n)/px), rng.uniform(-2, 6, n))
-    for i, yy, xx, r in zip(c.index, y, x, R):
+    n, px, dying = len(cells), canvas.px, cells.dying.to_numpy()
+    (y, x, radius), angle = cells[['y', 'x', 'radius']].to_numpy().T, rng.uniform(0, 2*np.pi, n)
+    R, ratio = np.minimum(radius*.45, 7/px)*np.exp(rng.normal(0, .2, n)), 1+rng.gamma(1., .12, n)
+    heights, beads = (rng.uniform(3, 10, n), rng.uniform(0, 5, n)), rng.integers(0, 2**32, n)
+    for h, big, ball in zip(heights, (1.2, .9), (False, True)): _add_blobs(canvas.thick, *(v[dying] for v in (y, x, big*R, h)), ball, ratio[dying], angle[dying])
+    for i in np.flatnonzero(dying): _draw_beads(np.random.default_rng(beads[i]), y[i], x[i], R[i], canvas)
+    for i, yy, xx, r in zip(np.flatnonzero(dying), y[dying], x[dying], R[dying]):
         Y, X, ok = _patches(canvas.shape, np.array([yy]), np.array([xx]), int(r)+1)
         ok = ok&(np.hypot(Y-yy, X-xx) < r)
         canvas.label[np.broadcast_to(Y, ok.shape)[ok], np.broadcast_to(X, ok.shape)[ok]] = i+1
 
-# %% ../nbs/api/00_simulate.ipynb #2ba3cfef
-def _draw(rng, p, cells, shape, px, density):
+# %% ../nbs/api/00_simulate.ipynb #cbcd4baa
+def _draw_beads(rng, y, x, R, canvas):
+    "The crust of beads of one round cell of radius `R` px"
+    n = rng.poisson(40)
+    t, w = rng.uniform(0, 2*np.pi, n), R*np.sqrt(rng.uniform(0, 1.3, n))
+    _add_blobs(canvas.thick, y+w*np.sin(t), x+w*np.cos(t), np.minimum(R/2, rng.uniform(.7, 1.8, n)/canvas.px), rng.uniform(-2, 6, n))
+
+# %% ../nbs/api/00_simulate.ipynb #07d02b2f
+def _draw(streams, p, cells, shape, px, nuisance):
     "The canvas with everything on it, and the table with the nuclei"
-    canvas = _lay_bodies(rng, p, cells, shape, px, density)
-    cells = _find_nuclei(rng, p, cells, canvas)
+    canvas = _lay_bodies(next(streams), p, cells, shape, px, nuisance['density'])
+    cells = _find_nuclei(next(streams), p, cells, canvas)
     _draw_nuclei(p, cells, canvas)
-    _draw_nucleoli(rng, p, cells, canvas)
-    _draw_texture(rng, p, canvas)
-    _draw_grains(rng, p, cells, canvas)
-    _draw_dying(rng, cells, canvas)
+    _draw_nucleoli(next(streams), p, cells, canvas)
+    _draw_texture(next(streams), p, canvas, nuisance['texture'])
+    _draw_grains(next(streams), p, cells, canvas, nuisance['texture'])
+    _draw_dying(next(streams), cells, canvas)
     return canvas, cells
+
+def _streams(seed):
+    "Independent random generators, one a step"
+    return (np.random.default_rng([*np.atleast_1d(seed), k]) for k in range(100))
 
 # %% ../nbs/api/00_simulate.ipynb #935ce9e5
 def _camera(rng, light, nuisance):
@@ -383,7 +405,7 @@ def _check_nuisance(nuisance, known=tuple(nuisance_none)):
         if k not in known: raise _unknown('nuisance', k, known)
         _number(f'nuisance {k!r}', v, -1e3 if k in ('focus_um', 'gradient_angle') else .05 if k == 'density' else 0, 4 if k == 'density' else 1e3)
 
-# %% ../nbs/api/00_simulate.ipynb #d1f999d9
+# %% ../nbs/api/00_simulate.ipynb #e28557c4
 def simulate_field(
     line:str='U2OS', # name of a cell line, one of `cell_lines`
     treatment:str='DMSO', # 'DMSO' (vehicle) or 'CPT' (camptothecin)
@@ -403,14 +425,14 @@ def simulate_field(
     nuisance, px, p = {**nuisance_none, **(nuisance or {})}, float(um_per_px), cell_lines[line]
     dose = 0. if treatment == 'DMSO' else 10. if dose_um is None else float(dose_um)
     strength = drug_strength(line, dose, hour, effect)
-    rng, pad = np.random.default_rng(seed), int(24/px) # the halo reaches in from outside
+    streams, pad = _streams(seed), int(24/px) # the halo reaches in from outside
     shape = tuple(sfft.next_fast_len(int(s)+2*pad) for s in size)
     chosen = None if responding is None else _chooser(responding, size, pad, 1.5*p.radius/px, seed)
-    canvas, cells = _draw(rng, p, _cells(rng, p, shape, px, nuisance, strength, chosen), shape, px, nuisance['density'])
+    canvas, cells = _draw(streams, p, _cells(next(streams), p, shape, px, nuisance, strength, chosen), shape, px, nuisance)
     crop = np.s_[pad:pad+size[0], pad:pad+size[1]]
     light = phase_contrast(canvas.thick*np.float32(.2), px, nuisance['focus_um'])[crop] # 0.2 radians a micrometer
     settings = dict(line=line, treatment=treatment, hour=hour, dose_um=dose, effect=effect, strength=strength, um_per_px=px, **nuisance)
-    return _camera(rng, light, nuisance), _truth(cells, canvas.label[crop], canvas.nuclei[crop], line, pad, settings)
+    return _camera(next(streams), light, nuisance), _truth(cells, canvas.label[crop], canvas.nuclei[crop], line, pad, settings)
 
 # %% ../nbs/api/00_simulate.ipynb #37bb6c06
 def _truth(cells, label, nuclei, line, pad, settings):
@@ -490,10 +512,10 @@ def _pack_bits(code, bits):
         out[first[m]+b] = (code[m] >> b)&1
     return np.packbits(out, bitorder='little').tobytes()
 
-# %% ../nbs/api/00_simulate.ipynb #903b43e4
-#: spread between experiments, between wells and between photographs: of the logarithm for brightness, contrast, density, dying and noise, else as it is
-nuisance_spread = dict(brightness=(.18, .04, .04), contrast=(.22, .10, .18), gradient=(.03, .01, .02), focus_um=(1.2, .6, 1.2),
-    density=(.22, .08, .13), dying=(.6, .3, .8), noise=(.10, 0., .05))
+# %% ../nbs/api/00_simulate.ipynb #5680bab5
+#: spread between experiments, between wells and between photographs: of the logarithm for brightness, contrast, density, dying, noise and texture (mitochondria and grains), else as it is
+nuisance_spread = dict(brightness=(.18, .04, .04), contrast=(.22, .10, .22), gradient=(.03, .01, .02), focus_um=(1.2, .6, 1.2),
+    density=(.22, .08, .13), dying=(.6, .3, .8), noise=(.10, 0., .05), texture=(.3, .15, .4))
 
 def _draws(*key):
     "One normal number a nuisance, the same for the same key"
@@ -502,7 +524,7 @@ def _draws(*key):
 def _nuisance(day, well, photo, factor):
     "The settings of one photograph from the draws of its day, its well and itself"
     d = {k: factor.get(k, 1.)*float(day[i]*sd[0]+well[i]*sd[1]+photo[i]*sd[2]) for i, (k, sd) in enumerate(nuisance_spread.items())}
-    logs = {k: float(np.clip(v*np.exp(d[k]), .3*v, 3*v)) for k, v in nuisance_none.items() if k in ('brightness', 'contrast', 'density', 'dying', 'noise')}
+    logs = {k: float(np.clip(v*np.exp(d[k]), .3*v, 3*v)) for k, v in nuisance_none.items() if k in ('brightness', 'contrast', 'density', 'dying', 'noise', 'texture')}
     return {**nuisance_none, **logs, 'gradient': abs(d['gradient']), 'focus_um': d['focus_um'], 'gradient_angle': float(3*day[-1])}
 
 # %% ../nbs/api/00_simulate.ipynb #77b2f795
@@ -540,7 +562,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
     for r in rows: r['file'] = _file_name(r, len(doses) > 1)
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
-# %% ../nbs/api/00_simulate.ipynb #017a531d
+# %% ../nbs/api/00_simulate.ipynb #1b3bd9c6
 def _write_one(r, folder, size, um_per_px, effect, seed):
     "Draw the photograph of a plan's row, write it and its label images, return its cells and its settings"
     own = [zlib.crc32(str(k).encode()) for k in (seed, 'cells', r['file'])]
@@ -552,13 +574,30 @@ def _write_one(r, folder, size, um_per_px, effect, seed):
     name = {k: r[k] for k in ('file', 'line', 'treatment', 'dose_um', 'hour', 'experiment', 'well', 'site')}
     return truth.table.assign(file=r['file']), {**name, **{k: v for k, v in truth.settings.items() if k not in name}}
 
-def _write_all(rows, folder, workers, *args):
-    "Draw the photographs of a plan in several threads; the tables of cells and of fields"
+_worth = 2e7 # pixels from which on it pays to start processes
+
+def _in_turn(rows, folder, n, prefer, *args):
+    "What `_write_one` says of each row, in the order of the rows, by `n` 'threads' or 'processes'"
     from joblib import Parallel, delayed
+    return Parallel(n_jobs=n, prefer=prefer, return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
+
+def _all_in_turn(rows, folder, n, size, *args):
+    "As `_in_turn`: in processes if that is worth starting them; in threads if not, and if processes die"
+    done = 0
+    if n > 1 and len(rows)*size[0]*size[1] > _worth:
+        try:
+            for o in _in_turn(rows, folder, n, 'processes', size, *args):
+                yield o
+                done += 1
+        except BrokenProcessPool: pass # killed from outside, for memory mostly; every photograph can be drawn again
+    yield from _in_turn(rows[done:], folder, n, 'threads', size, *args)
+
+# %% ../nbs/api/00_simulate.ipynb #b48fe449
+def _write_all(rows, folder, workers, *args):
+    "Draw the photographs of a plan; the tables of cells and of fields"
     (Path(folder)/'truth').mkdir()
     n = min(int(workers or os.cpu_count() or 1), max(1, len(rows)//4))
-    done = Parallel(n_jobs=n, prefer='threads', return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
-    cells, fields = zip(*bar(done, total=len(rows), what='simulating'))
+    cells, fields = zip(*bar(_all_in_turn(rows, folder, n, *args), total=len(rows), what='simulating'))
     write_csv(pd.concat(cells, ignore_index=True), Path(folder)/'truth'/'cells.csv')
     write_csv(pd.DataFrame(fields), Path(folder)/'truth'/'fields.csv')
 
@@ -598,7 +637,7 @@ def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):
         _check_size(size, um_per_px, line)
         for h in hours: [_check_field(line, 'CPT', h, d, effect) for d in doses]
 
-# %% ../nbs/api/00_simulate.ipynb #fa3f1572
+# %% ../nbs/api/00_simulate.ipynb #3b41d9fc
 def simulate_experiment(
     out:str|Path, # the folder to make
     lines:tuple=('iPS1', 'U2OS', 'MCF7'), # names of cell lines, of `cell_lines`
@@ -611,7 +650,7 @@ def simulate_experiment(
     design:str='balanced', # 'balanced', 'confounded' or 'wells'
     effect:float=1., # multiplies the drug's strength; 0 is the exact null
     seed:int=0, # the same seed gives the same bytes
-    workers:int|None=None, # threads; `None`: all cores
+    workers:int|None=None, # photographs drawn at a time; `None`: one a core
     dose_um:float|tuple=10., # dose of camptothecin in micromolar, or several
     um_per_px:float=um_per_px_evos, # micrometers per pixel
     nuisance:float|dict=1., # factor on the spread of every nuisance, or of some: {'focus_um': 0}

@@ -21,6 +21,20 @@ def test_same_bytes_for_any_number_of_workers(made, tmp_path):
     other = simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4})
     assert all_bytes(made) == all_bytes(other)
 
+def test_same_bytes_by_processes(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(S, '_worth', 0)
+    assert all_bytes(made) == all_bytes(simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4}))
+
+def test_threads_draw_what_killed_processes_did_not(made, tmp_path, monkeypatch):
+    drawn, asked = S._in_turn, []
+    def dies(rows, folder, n, prefer, *args):
+        asked.append((prefer, len(rows)))
+        for i, o in enumerate(drawn(rows, folder, 1, 'threads', *args)):
+            if prefer == 'processes' and i == 3: raise S.BrokenProcessPool('killed')
+            yield o
+    monkeypatch.setattr(S, '_worth', 0); monkeypatch.setattr(S, '_in_turn', dies)
+    assert all_bytes(made) == all_bytes(simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4})) and asked == [('processes', 8), ('threads', 5)]
+
 def test_a_seed_is_a_seed(tmp_path):
     kw = {**small, 'experiments': 1, 'workers': 1}
     a, b = (all_bytes(simulate_experiment(tmp_path/str(s), seed=s, **kw)) for s in (1, 2))
@@ -69,6 +83,32 @@ def test_every_line_and_the_exact_null(line):
     assert (a == b).all() and (a != c).mean() > .02 and a.shape == (120, 160) and 40 < a.mean() < 160
     assert u.table.response.mean() > t.table.response.mean() + .2
 
+@pytest.mark.parametrize('line', ['MCF7', 'H9', 'U2OS'])
+def test_one_cell_responds_among_healthy_ones(line):
+    from scipy.ndimage import distance_transform_edt
+    kw = dict(hour=3, size=(400, 500), seed=7, responding=1)
+    (a, t), (b, u) = simulate_field(line, 'DMSO', **kw), simulate_field(line, 'CPT', effect=5, **kw)
+    one = u.table[u.table.response > 0]
+    assert len(one) == 1 and one.area_px.item() > 0 and set(u.table.state[u.table.response == 0]) == {'healthy'} == set(t.table.state) and not t.table.response.any()
+    edge, far = 1.5*cell_lines[line].radius/S.um_per_px_evos, distance_transform_edt(u.cells != one.cell.item())*S.um_per_px_evos
+    assert one.y.between(edge, 400-edge).all() and one.x.between(edge, 500-edge).all()
+    d = np.abs(a.astype(int)-b)
+    assert d[far > 60].max() <= 1 and (d[far > 60] > 0).mean() < .01 < d[far == 0].mean() # beyond the halo nothing but rounding
+
+def test_responding_cells_may_be_named():
+    kw = dict(size=(200, 260), seed=2, effect=3)
+    _, all_feel = simulate_field('MCF7', 'CPT', 3, **kw)
+    some = all_feel.table.cell[all_feel.table.y.between(50, 150) & all_feel.table.x.between(50, 210)].tolist()[:2]
+    a, t = simulate_field('MCF7', 'CPT', 3, responding=some, **kw)
+    assert t.table.cell[t.table.response > 0].tolist() == some
+    assert (simulate_field('MCF7', 'CPT', 3, responding=[], **kw)[0] == simulate_field('MCF7', 'DMSO', 3, responding=0, **kw)[0]).all()
+
+def test_the_twin_has_the_same_cells():
+    (a, t), (b, u) = (simulate_field('MCF7', k, size=(200, 260), seed=5) for k in ('DMSO', 'CPT'))
+    both = t.table.merge(u.table, on='cell')
+    assert len(both) > .9*len(t.table) and (both.y_x == both.y_y).all() and (both.x_x == both.x_y).all()
+    assert np.abs(a.astype(int)-b).mean() < .3*a.std() # the same light, noise and mitochondria
+
 def test_strength_rises_with_dose_and_hour():
     s = [drug_strength('U2OS', d, 1) for d in (0, .01, .1, 1, 10, 100)]
     assert s[0] == 0 and all(np.diff(s) > 0) and drug_strength('U2OS', 10, 0) == 0
@@ -81,7 +121,7 @@ def test_other_scales_keep_cells_their_size():
 bad_fields = [(dict(line='U2S'), "Did you mean 'U2OS'"), (dict(line=None), 'is not known'), (dict(treatment='cpt'), 'Choose from: DMSO, CPT'), (dict(hour=-1), 'hour=-1'),
     (dict(hour=float('nan')), 'hour=nan'), (dict(hour='1'), "hour='1'"), (dict(treatment='CPT', dose_um=-1), 'dose_um=-1'), (dict(dose_um=3), 'holds no drug'), (dict(effect=-.1), 'effect=-0.1'),
     (dict(size=(20, 20)), 'Give at least (97, 97)'), (dict(size=(480,)), 'height and width'), (dict(size=(480, 1e9)), 'at most 8192'), (dict(size=(480.5, 640)), 'whole number'),
-    (dict(um_per_px=0), 'um_per_px=0'), (dict(um_per_px=float('inf')), 'um_per_px=inf'), (dict(nuisance=dict(focus=1)), "Did you mean 'focus_um'"), (dict(nuisance=dict(density=-1)), 'density')]
+    (dict(um_per_px=0), 'um_per_px=0'), (dict(responding=-1), 'responding=-1'), (dict(responding=1.5), 'whole number'), (dict(responding=10_000), 'cells lie well within the frame'), (dict(responding=[10_000]), 'Give numbers of its truth table'), (dict(um_per_px=float('inf')), 'um_per_px=inf'), (dict(nuisance=dict(focus=1)), "Did you mean 'focus_um'"), (dict(nuisance=dict(density=-1)), 'density')]
 
 @pytest.mark.parametrize('kw,says', bad_fields)
 def test_bad_fields_are_refused(kw, says):
