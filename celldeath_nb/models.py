@@ -6,8 +6,8 @@
 __all__ = ['best_device', 'check_arch', 'make_net', 'as_input', 'shrink', 'Model', 'save_model', 'load_model', 'ahead',
            'tile_greys', 'grey_range', 'predict']
 
-# %% ../nbs/api/07_models.ipynb #ad39a48e
-import difflib, hashlib, math, os, shutil, tempfile, warnings
+# %% ../nbs/api/07_models.ipynb #fca10773
+import difflib, hashlib, json, math, os, shutil, tempfile, warnings
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ import torch
 import torchvision
 from fastai.vision.learner import create_head
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -229,16 +229,18 @@ class Model:
         return as_input(x, self.size, self.mean, self.std, device)
     def __repr__(self): return f'Model({self.arch}, {"/".join(map(str, self.classes))}, tiles {self.tile_px[0]}x{self.tile_px[1]} px)'
 
-# %% ../nbs/api/07_models.ipynb #062cb313
+# %% ../nbs/api/07_models.ipynb #9e0e2545
 def _spec(m):
     "What `model.json` says of the model itself."
-    return dict(arch=m.arch, head=m.head, classes=list(m.classes), tile_px=list(m.tile_px), size=list(m.size), mean=float(m.mean), std=float(m.std),
+    return dict(arch=m.arch, head=m.head, classes=list(m.classes), tile_px=[int(o) for o in m.tile_px], size=[int(o) for o in m.size], mean=float(m.mean), std=float(m.std),
                 um_per_px=m.um_per_px, info=m.info)
+
+def _short(page): return json.dumps({k: page[k] for k in _fields if k != 'info'}, sort_keys=True)
 
 def _sha256(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-# %% ../nbs/api/07_models.ipynb #d41a0611
+# %% ../nbs/api/07_models.ipynb #f5901ac0
 def save_model(
     model:Model, # what to save
     path:str|Path, # the folder to make
@@ -247,8 +249,9 @@ def save_model(
     "Write a model as a folder of `model.safetensors` and `model.json`, whole or not at all."
     with new_folder(path, overwrite) as tmp:
         state = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
-        save_file(state, tmp/'model.safetensors')
-        write_json(dict(format='celldeath_nb model', version=1, sha256=_sha256(tmp/'model.safetensors'), **_spec(model)), tmp/'model.json')
+        spec = _spec(model)
+        save_file(state, tmp/'model.safetensors', dict(made_with=_short(spec)))
+        write_json(dict(format='celldeath_nb model', version=1, sha256=_sha256(tmp/'model.safetensors'), **spec), tmp/'model.json')
     return Path(path)
 
 # %% ../nbs/api/07_models.ipynb #f0cf7434
@@ -266,7 +269,13 @@ def _check_page(page, path):
     bad = [k for k, ok in _fields.items() if k not in page or not ok(page[k])]
     if bad: raise ValueError(f'{path} is damaged: it has no usable {", ".join(bad)}. Take a copy that is whole, or train again.')
 
-# %% ../nbs/api/07_models.ipynb #04293fbf
+# %% ../nbs/api/07_models.ipynb #11654bba
+def _same_page(f, page):
+    "Refuse a page that says other things than the weights were saved with."
+    with safe_open(f, 'pt') as o: was = (o.metadata() or {}).get('made_with')
+    if was in (None, _short(page)): return
+    raise ValueError(f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said {was[:300]}. Take a copy that is whole.')
+
 def _weights(path, page):
     "The numbers of `model.safetensors`, checked."
     f = path/'model.safetensors'
@@ -276,7 +285,7 @@ def _weights(path, page):
     try: return load_file(f)
     except (SafetensorError, ValueError, KeyError) as e: raise ValueError(f'{f} cannot be read as safetensors ({_first(e)}).') from None
 
-# %% ../nbs/api/07_models.ipynb #8756ae06
+# %% ../nbs/api/07_models.ipynb #aa479364
 def load_model(
     path:str|Path, # the folder of a model, or a run folder, which holds one in `model/`
 ) -> Model: # ready to predict, on the CPU, in evaluation mode
@@ -289,6 +298,7 @@ def load_model(
     net = make_net(page['arch'], len(page['classes']), page['size'], page['head'])
     try: net.load_state_dict(_weights(path, page))
     except RuntimeError as e: raise ValueError(f'The weights in {path} do not fit a {page["arch"]} with {len(page["classes"])} classes ({_first(e)}).') from None
+    _same_page(path/'model.safetensors', page)
     kw = {k: page[k] for k in _fields}
     return Model(net.eval(), **{**kw, 'tile_px': tuple(kw['tile_px']), 'size': tuple(kw['size'])}, path=path)
 

@@ -251,7 +251,7 @@ class _KeepStill(Callback):
     order = 10
     def before_train(self): self.learn.model[0].eval()
 
-# %% ../nbs/api/08_training.ipynb #d3dc3a0c
+# %% ../nbs/api/08_training.ipynb #036eb29c
 def fast_bf16(
     device:torch.device, # where it would be computed
 ) -> bool: # whether bfloat16 is fast there
@@ -281,6 +281,7 @@ class _Autocast(Callback):
         if self.ctx is not None: self.ctx.__exit__(None, None, None)
         self.ctx = None
 
+# %% ../nbs/api/08_training.ipynb #126f6e0e
 class _Half(MixedPrecision):
     "fastai's fp16 with its scaled losses, begun before a batch is gone through in parts."
     order = -5
@@ -348,7 +349,7 @@ class _Parts(Callback):
         self.learn.loss_grad = self.learn.loss_grad*self.share
         self.learn.loss = self.learn.loss*self.share+self.loss
 
-# %% ../nbs/api/08_training.ipynb #1e7aa9fc
+# %% ../nbs/api/08_training.ipynb #5cc2b017
 def _class_weights(dls, r):
     "Weights that make classes count alike, or None."
     if r.balance != 'weights': return None
@@ -365,6 +366,7 @@ def _check_turns(net, r, size):
     except (RuntimeError, AssertionError, ValueError) as e: raise ValueError(f'{r.arch} takes tiles of {h}x{w} pixels and not of {w}x{h} ({str(e)[:100]}), so they cannot be turned by quarters. Use turns=False.') from None
     finally: net.train()
 
+# %% ../nbs/api/08_training.ipynb #a6484596
 class _Amax(torch.nn.Module):
     "The maximum over a grid, whose gradient has one order of adding up on a GPU; that of AdaptiveMaxPool2d has none."
     def forward(self, x): return x.amax((2, 3), keepdim=True)
@@ -374,6 +376,7 @@ def _use_amax(net):
         for k, c in m.named_children():
             if isinstance(c, torch.nn.AdaptiveMaxPool2d) and c.output_size in (1, (1, 1)): setattr(m, k, _Amax())
 
+# %% ../nbs/api/08_training.ipynb #d59dc25e
 def _callbacks(dls, r, most):
     "What the recipe adds to fastai's training."
     how = precision_on(r, dls.device)
@@ -399,7 +402,7 @@ def make_learner(
     if r.weights == 'frozen': learn.freeze()
     return learn
 
-# %% ../nbs/api/08_training.ipynb #172231ec
+# %% ../nbs/api/08_training.ipynb #d00bb609
 class _RateFinder(LRFinder):
     "fastai's finder, with its state kept in memory."
     def before_fit(self):
@@ -410,6 +413,7 @@ class _RateFinder(LRFinder):
         self.learn.model.load_state_dict(self.kept[0])
         self.learn.opt.load_state_dict(self.kept[1])
 
+# %% ../nbs/api/08_training.ipynb #76bea0d8
 _suggestions = {o: getattr(schedule, o) for o in ('steep', 'valley', 'minimum')}
 
 def find_rate(
@@ -454,10 +458,15 @@ class _Watch(Callback):
     def after_train(self): self.count()
     def after_validate(self): self.count()
 
-# %% ../nbs/api/08_training.ipynb #8cb5f21b
+# %% ../nbs/api/08_training.ipynb #68e7b82e
 class NoNumber(FloatingPointError):
     "A loss became NaN or infinite; `.watch` holds the history and the best network until then."
-    def __init__(self, why, watch): super().__init__(why); self.watch = watch
+    def __init__(self,
+        why, # what happened, and what to do
+        watch, # the `_Watch` of the training
+    ):
+        super().__init__(why)
+        self.watch = watch
 
 @patch
 def count(self:_Watch):

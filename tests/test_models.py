@@ -59,7 +59,8 @@ def test_truncated_weights(folder, at):
 
 @pytest.mark.parametrize('change, why', [(dict(version=99), 'version 99'), (dict(format='x'), 'does not describe'), (dict(classes=['a', 'a']), 'classes'), (dict(classes=['a']), 'classes'),
     (dict(size=[10**9, 10**9]), 'size'), (dict(size=[0, 5]), 'size'), (dict(mean='__import__("os")'), 'mean'), (dict(mean=1e999), 'mean|JSON|number'), (dict(arch='../../etc/passwd'), 'No network'),
-    (dict(arch='resnet18'), 'do not fit'), (dict(classes=['a', 'b', 'c']), 'do not fit'), (dict(head='fastai'), 'do not fit'), (dict(info=[]), 'info'), (dict(um_per_px=-1), 'um_per_px')])
+    (dict(arch='resnet18'), 'do not fit'), (dict(classes=['a', 'b', 'c']), 'do not fit'), (dict(head='fastai'), 'do not fit'), (dict(info=[]), 'info'), (dict(um_per_px=-1), 'um_per_px'),
+    (dict(classes=['DMSO', 'CPT']), 'was changed'), (dict(mean=.6), 'was changed'), (dict(tile_px=[32, 64]), 'was changed')])
 def test_pages_that_are_wrong(folder, change, why):
     import json
     page = {**read_json(folder/'model.json'), **change}
@@ -124,6 +125,16 @@ def test_networks_of_the_paper_and_others(arch, head):
     assert y.shape == (2, 3) and grid.ndim == 4 and torch.isfinite(y).all()
     first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
     assert first.in_channels == 1
+
+@pytest.mark.parametrize('arch', ['resnet34', 'resnet50', 'densenet121'])
+def test_the_grey_first_layer_is_the_rgb_one(arch, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+    rgb, x = timm.create_model(arch, num_classes=0, global_pool='').eval(), torch.rand(1, 1, 64, 64)
+    save_file(timm.create_model(arch).state_dict() | rgb.state_dict(), tmp_path/'w.safetensors')
+    grey = make_net(arch, 2, (64, 64), pretrained=True, weights_file=tmp_path/'w.safetensors')[0].eval()
+    with torch.inference_mode(): a, b = grey(x), rgb(x.repeat(1, 3, 1, 1))
+    assert (a-b).abs().max() <= 1e-5*max(1, b.abs().max())
 
 @pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'regnet_y_400mf', 'mnasnet0_5'])
 def test_torchvisions_networks_are_taken_apart_rightly(name, tmp_path):

@@ -132,6 +132,32 @@ def test_finetuning_interrupted_in_its_second_phase(tiles, tmp_path, monkeypatch
     a, b = (weights(T.train(tiles, r, tmp_path/o, 'cpu').path) for o in 'ab')
     assert 'taken up after epoch 2' in (tmp_path/'b'/'log.txt').read_text() and all(torch.equal(a[k], b[k]) for k in a)
 
+@pytest.mark.parametrize('arm', ['scratch', 'frozen', 'finetuned'])
+def test_what_moves(tiles, tmp_path, arm):
+    import timm
+    T.save_file(timm.create_model('resnet10t').state_dict(), tmp_path/'w.safetensors')
+    r, dls = T.Recipe.quick(**{**small, 'epochs': 1}, weights=arm, weights_file=str(tmp_path/'w.safetensors')), T.make_dls(tiles, T.Recipe.quick(**small), 'cpu')
+    with T.no_random(0): learn = T.make_learner(dls, r)
+    was, given = {k: v.clone() for k, v in learn.model.state_dict().items()}, load_file(tmp_path/'w.safetensors')
+    begun = [torch.equal(was[f'0.{k}'], v) for k, v in given.items() if f'0.{k}' in was and v.ndim == 4 and k != 'conv1.0.weight']
+    assert begun and all(begun) == (arm != 'scratch') and any(begun) == (arm != 'scratch')
+    with T.no_random(0), learn.no_bar(), learn.no_logging(): T._fit(learn, r, None, T._Watch())
+    moved = {k for k, v in learn.model.state_dict().items() if not torch.equal(v, was[k])}
+    assert moved == ({k for k in was if k.startswith('1.')} if arm == 'frozen' else set(was))
+
+def test_a_disk_that_fills_while_the_run_is_written(tiles, tmp_path, monkeypatch):
+    def full(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(T, 'save_model', full)
+    with pytest.raises(OSError): T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    assert not (tmp_path/'r').exists() and not list(tmp_path.glob('*.part'))
+    monkeypatch.undo()
+    assert 'taken up after epoch 3' in (T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu').path/'log.txt').read_text()
+
+def test_fastais_own_finder_works(tiles, tmp_path):
+    learn = T.make_learner(T.make_dls(tiles, T.Recipe.quick(**small), 'cpu'), T.Recipe.quick(**small))
+    learn.path = tmp_path
+    with learn.no_bar(): assert 0 < learn.lr_find(num_it=20, show_plot=False).valley < 10
+
 def test_half_precision_ends_with_a_training_that_fails(tiles, monkeypatch, tmp_path):
     keep = T.make_learner
     def fails(*args, **kwargs):
