@@ -27,7 +27,7 @@ from celldeath_nb.files import write_json
 from celldeath_nb.models import Model, grey_range, predict, tile_greys
 from celldeath_nb.splits import split_by
 from celldeath_nb.tiles import cut_tiles
-from celldeath_nb.training import _Autocast, _machine, _save_checkpoint, _Watch, Recipe, environment, make_dls, make_learner, open_run, precision_on, repeat
+from celldeath_nb.training import _machine, _save_checkpoint, _Watch, Recipe, environment, make_dls, make_learner, open_run, precision_on, repeat
 
 
 def make_tiles(folder, n, h, w):
@@ -77,14 +77,14 @@ def real_epoch(learn):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, lr=1e-4, cbs=[Silent(), clock])
     return len(learn.dls.train)*learn.dls.train.bs/clock.seconds
 
-def bare_epoch(learn, dl, device):
+def bare_epoch(learn, dl, device, dtype):
     "Tiles a second of the least loop there is: forward, backward, step."
-    seen, auto = 0, next((c for c in learn.cbs if isinstance(c, _Autocast)), None)
+    seen = 0
     learn.model.train()
     wait(device)
     t0 = time.perf_counter()
     for x, y in dl:
-        with torch.autocast(device.type, auto.dtype if auto else None, enabled=auto is not None): loss = learn.loss_func(learn.model(x).float(), y)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None): loss = learn.loss_func(learn.model(x).float(), y)
         loss.backward()
         learn.opt.step()
         learn.opt.zero_grad()
@@ -106,8 +106,8 @@ def training(folder, tiles, r, device, rounds):
     theirs = fastai_dls(folder, r, dls.size, device)
     learn = make_learner(dls, r)
     learn.create_opt()
-    memory = Memory(dls.train)
-    ways = dict(store=lambda: real_epoch(learn), memory=lambda: bare_epoch(learn, memory, device), fastai=lambda: bare_epoch(learn, theirs.train, device))
+    memory, dtype = Memory(dls.train), dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision_on(r, device))
+    ways = dict(store=lambda: real_epoch(learn), memory=lambda: bare_epoch(learn, memory, device, dtype), fastai=lambda: bare_epoch(learn, theirs.train, device, dtype))
     if device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     runs, rate = rounds_of(ways, rounds)
     res = dict(tiles_per_second=rate, runs=runs, time_of_an_epoch_to_memory=rate['memory']/rate['store'], store_to_memory=rate['store']/rate['memory'], times_fastai=rate['store']/rate['fastai'])
@@ -120,7 +120,7 @@ def predicting(folder, tiles, r, learn, dls, theirs, device, rounds):
     info = dict(precision=precision_on(r, device), grey=grey_range(tile_greys(train[:64])))
     model, fai = Model(learn.model, r.arch, dls.vocab, tiles.tile_px, dls.size, dls.mean, dls.std, r.head, info=info), Learner(theirs, learn.model, loss_func=learn.loss_func)
     files, x = sorted((folder/'png'/'valid').rglob('*.png'))[:16], next(iter(dls.valid))[0]
-    half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == 'cuda' and info['precision'] == 'bf16')
+    half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == 'cuda' and info['precision'] == 'bf16') # as `predict` does
     def per_tile(f, n):
         wait(device)
         t0 = time.perf_counter()
@@ -241,7 +241,11 @@ def speed(o, out):
     if not torch.cuda.is_available():
         print('There is no NVIDIA GPU here: that part was not run.')
         return
-    gpu = part(torch.device('cuda'), Recipe.paper(batch_size=64, precision='bf16', turns=False), 2048, (480, 640), o.rounds)
+    for batch in (64, 32, 16, 8): # 64 is what is asked; a smaller GPU halves it, and the result says so
+        try: gpu = part(torch.device('cuda'), Recipe.paper(batch_size=batch, turns=False), 2048, (480, 640), o.rounds)
+        except torch.OutOfMemoryError: torch.cuda.empty_cache()
+        else: break
+    else: raise SystemExit('This GPU has too little memory for batches of 8.')
     gpu['minutes_of_the_paper_s_run'] = 50*(7725+3311/3)/gpu['tiles_per_second']['store']/60 # a validation tile costs a third of a training tile
     show(gpu)
     write_json(gpu, out/f"training_{gpu['gpu'].replace(' ', '_')}.json")

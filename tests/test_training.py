@@ -153,6 +153,21 @@ def test_a_disk_that_fills_while_the_run_is_written(tiles, tmp_path, monkeypatch
     monkeypatch.undo()
     assert 'taken up after epoch 3' in (T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu').path/'log.txt').read_text()
 
+def test_precision_by_device(monkeypatch):
+    for version, want in [((9, 0), 'bf16'), ((8, 0), 'bf16'), ((7, 5), 'fp16'), ((6, 1), None)]:
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *a, v=version: v)
+        assert T.fast_half(torch.device('cuda')) == want
+    assert T.precision_on(T.Recipe.quick(), 'cpu') == 'float32'
+
+@pytest.mark.filterwarnings('ignore')
+def test_the_frame_of_fp16_without_its_arithmetic(tiles, tmp_path):
+    "Off a GPU, torch's scaler and autocast do nothing, but the order of what calls them can be seen."
+    learn = T.make_learner(T.make_dls(tiles, T.Recipe.quick(**small), 'cpu'), T.Recipe.quick(**small), cbs=T._Half(), most=4)
+    watch = T._Watch(save=lambda w: T._save_checkpoint(w, tmp_path, 0))
+    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3, cbs=watch)
+    assert len(watch.rows) == 2 and not torch.is_autocast_enabled('cuda')
+    assert T._load_checkpoint(tmp_path)['scaler'] == {} and np.isfinite([r['train_loss'] for r in watch.rows]).all()
+
 def test_fastais_own_finder_works(tiles, tmp_path):
     learn = T.make_learner(T.make_dls(tiles, T.Recipe.quick(**small), 'cpu'), T.Recipe.quick(**small))
     learn.path = tmp_path
