@@ -352,7 +352,7 @@ def _pillow_pixels(im, path):
     if im.mode not in ('L','LA','RGB','RGBA','I','I;16','I;16B','I;16L','I;16N','F'): raise BadFile(path, f'color mode {im.mode}; save it as grey or RGB')
     return np.asarray(im),notes
 
-# %% ../nbs/api/02_fields.ipynb #43b521a3
+# %% ../nbs/api/02_fields.ipynb #0d9484e9
 channels = {'red':0,'green':1,'blue':2}
 
 def _grey(a, path, channel, notes):
@@ -367,10 +367,12 @@ def _grey(a, path, channel, notes):
     if (a[...,0]==a[...,1]).all() and (a[...,0]==a[...,2]).all(): return np.ascontiguousarray(a[...,0])
     return _colored(a, path, channel, notes)
 
+_luminance = 'color, read as luminance (ITU-R BT.601)'
+
 def _colored(a, path, channel, notes):
     if channel is None: raise StopWork(f"{_shown(path)} is in color (its channels differ), and cells are looked at in grey here. Choose channel='luminance', 'red', 'green' or 'blue', or take the file out.")
     if channel!='luminance': raise ValueError(f"channel={channel!r} is none of 'luminance', 'red', 'green' and 'blue'")
-    notes.append('color, read as luminance')
+    notes.append(_luminance)
     y = a.astype(np.float64)@np.array([.299,.587,.114])
     return y.round().astype(a.dtype) if a.dtype.kind in 'ui' else y
 
@@ -475,7 +477,7 @@ def _channel_of(im, channel, path):
     if str(channel).isdigit() and int(channel)<im.dims.C: return int(channel)
     raise ValueError(f"{_shown(path)} has no channel {channel!r}; it has {', '.join(names)}, or numbers from 0 to {im.dims.C-1}")
 
-# %% ../nbs/api/02_fields.ipynb #8ae1d053
+# %% ../nbs/api/02_fields.ipynb #b1c9d988
 def _zarr_is_whole(path):
     "`BadFile` if pieces of an OME-Zarr folder are missing or cut off."
     import zarr
@@ -492,6 +494,7 @@ def _check_blosc(folder, path):
         with open(p,'rb') as f: head = f.read(16)
         if len(head)<16 or int.from_bytes(head[12:],'little')!=os.path.getsize(p): raise BadFile(path, f'truncated: its piece {name} is cut off; copy the folder again')
 
+# %% ../nbs/api/02_fields.ipynb #8dc22eaa
 def _plugin_scale(im):
     "Micrometers per pixel, by the unit that the file tells; without one they are micrometers."
     try: unit = str(im.dimension_properties.X.unit)
@@ -639,7 +642,7 @@ def _tiff_scale(t, p):
     um = _meters.get(unit, float('nan'))/per
     return um if um<20 else float('nan') # 72 or 300 dots per inch are a printer's numbers
 
-# %% ../nbs/api/02_fields.ipynb #69fe8b37
+# %% ../nbs/api/02_fields.ipynb #722ff2a8
 def _other_head(f, path, ph, page):
     f.seek(0)
     if ph.format!='GIF': _check_end(f.read(), ph.format, path)
@@ -653,6 +656,7 @@ def _lossy_webp(f):
     f.seek(0)
     return b'VP8 ' in f.read(4096)
 
+# %% ../nbs/api/02_fields.ipynb #28118c1f
 def read_header(
     path:str|Path, # the file
     page:int=None, # which page or plane of a file with several; 0 is the first

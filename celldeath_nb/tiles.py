@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tile_layout', 'fit_grid', 'Tiles', 'cut_tiles', 'open_tiles', 'add_photographs']
 
-# %% ../nbs/api/03_tiles.ipynb #8b4efccd
+# %% ../nbs/api/03_tiles.ipynb #53c2c70e
 import hashlib, io, json, os, shutil, threading, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
 from .files import bar, check_free, read_csv, read_json, write_csv, write_whole, _swap, _sync
-from .fields import BadFile, cell_area, crc32, field_quality, read_fields, read_photo, scale_bar, source_checksum, source_state, to_uint8, _caption, _shown
+from .fields import BadFile, cell_area, crc32, field_quality, read_fields, read_photo, scale_bar, source_checksum, source_state, to_uint8, _caption, _luminance, _shown
 try: import fcntl
 except ImportError: fcntl = None # Windows
 
@@ -472,7 +472,7 @@ def _manifest(table, src, size, job, folder, problems, notes):
     return dict(format='celldeath_nb tiles', version=_version, tile_px=list(size), n=len(table), um_per_px=float(um[0]) if len(um)==1 else None, folder=str(folder), settings=job,
         kinds=_kinds(table), tiles_crc=_texts_crc(table.tile), fingerprint=_fingerprint(src, size, table.tile), problems=problems, notes=notes, sources=src)
 
-# %% ../nbs/api/03_tiles.ipynb #ceb41080
+# %% ../nbs/api/03_tiles.ipynb #340051aa
 def _same_pixels(df, done, allow, seen=()):
     "`ValueError` if two photographs of different labels have the same tiles; `seen` are those of before."
     if 'label' not in df or 'duplicates' in allow: return
@@ -482,7 +482,13 @@ def _same_pixels(df, done, allow, seen=()):
         g,k = seen.setdefault((d['block_crc'],d['tiles']), (f,l))
         if k!=l: raise ValueError(f'{_shown(g)} and {_shown(f)} have the same pixels, under the labels {k} and {l}. One of them is wrong; take it out.')
 
-def _notes(df, done): return list(df.attrs.get('notes',[]))+[dict(file=f, reason=o) for f,d in zip(df.field,done) for o in d.get('notes',())]
+# %% ../nbs/api/03_tiles.ipynb #85e1c019
+def _notes(df, done):
+    "What was done to use a photograph; what was done to many in the same way because it was asked for is said once."
+    said = [(f,o) for f,d in zip(df.field,done) for o in d.get('notes',())]
+    lum = [f for f,o in said if o==_luminance]
+    once = [dict(file=lum[0], reason=_luminance+(f'; so were {len(lum)-1} more' if len(lum)>1 else ''))] if lum else []
+    return list(df.attrs.get('notes',[]))+[dict(file=f, reason=o) for f,o in said if o!=_luminance]+once
 
 def _table_of(df, done, job):
     "The table of tiles with the scale that they have on the disk."

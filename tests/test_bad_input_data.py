@@ -1,5 +1,5 @@
 "Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/03_tiles.ipynb gives it."
-import io, json, os, shutil, socket, stat, struct, subprocess, sys, unicodedata, zlib
+import io, json, os, re, shutil, socket, stat, struct, subprocess, sys, unicodedata, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, tifffile
 from PIL import Image, ImageFile
@@ -244,7 +244,9 @@ def test_14_color_stops(folder, tmp_path):
     np.testing.assert_array_equal(t.field(BAD), a[...,1])
     t = cut_tiles(read_fields(folder, channel='luminance'), tmp_path/'t2')
     assert abs(t.field(BAD).astype(int)-np.asarray(Image.fromarray(a).convert('L'))).max()<=1
-    assert sum('luminance' in o['reason'] for o in t.manifest['notes'])==1
+    put(folder, png(a[::-1]), 'U2_DMSO_1h_RGB_0010_N1.png')
+    t = cut_tiles(read_fields(folder, channel='luminance'), tmp_path/'t3')
+    assert [(o['file'],o['reason']) for o in t.manifest['notes']]==[(BAD,'color, read as luminance (ITU-R BT.601); so were 1 more')]
 
 @pytest.mark.parametrize('grey', [True,False])
 def test_15_16_17_alpha(grey, folder, tmp_path):
@@ -741,3 +743,9 @@ def test_67_other_version(store):
     changed_manifest(store.path, version=99)
     with pytest.raises(ValueError, match='version 99'): open_tiles(store.path)
     with pytest.raises(FileNotFoundError, match='Make it with cut_tiles'): open_tiles(store.path/'nowhere')
+
+def test_the_table_names_all_68_cases():
+    book = json.loads((Path(__file__).parents[1]/'nbs'/'api'/'03_tiles.ipynb').read_text())
+    rows = [l for c in book['cells'] for l in ''.join(c['source']).splitlines() if l.startswith('| ') and l[2].isdigit() and '|' in l[2:] and 'GB' not in l]
+    said = {int(n) for l in rows for n in re.findall(r'(?<![\w.])(\d+)(?= [a-zA-Z]|, )', l.split('|')[1])}
+    assert said>=set(range(1,69)), sorted(set(range(1,69))-said)
