@@ -1164,7 +1164,7 @@ def _round_number(o):
     k = 10.**np.floor(np.log10(o))
     return max(m*k for m in (1,2,5) if m*k<=o*1.0001)
 
-# %% ../nbs/api/02_fields.ipynb #528be0e7
+# %% ../nbs/api/02_fields.ipynb #4c1930a6
 def show_fields(
     fields:pd.DataFrame, # of `read_fields`
     n:int=6, # how many, spread evenly over the table
@@ -1186,4 +1186,5 @@ def show_fields(
 
 def _caption(r, n=40):
     what = [str(r[k]) for k in ('label','line','experiment') if k in r and pd.notna(r[k])]
-    return (_shown(os.path.basename(r.field))[-n:]+'\n'+' '.join(what)).replace('$', r'\$')
+    name = _shown(os.path.basename(r.field))
+    return ((name if len(name)<=n else '…'+name[1-n:])+'\n'+' '.join(what)).replace('$', r'\$')
