@@ -121,7 +121,7 @@ class Table:
 
 
 def experiment(folder, design, effect, seed, **kw):
-    src = simulate.simulate_experiment(folder/'p', **{**dict(lines=('U2OS', 'MCF7'), hours=(0, 1), sites=2, size=(180, 240), design=design, effect=effect, seed=seed, workers=1), **kw})
+    src = simulate.simulate_experiment(folder/'p', **{**dict(lines=('U2OS', 'MCF7'), hours=(0, 1), wells=3, sites=1, size=(180, 240), design=design, effect=effect, seed=seed, workers=1), **kw})
     return cut_tiles(read_fields(src), folder/'t', grid=(2, 2))
 
 
@@ -134,7 +134,9 @@ def designs(seeds, first):
             with tempfile.TemporaryDirectory() as d: a = audit(experiment(Path(d), design, effect, seed), seed=seed)
             best, ctrl = a.shortcuts.groupby('sees').share.max(), a.controls.set_index('control').verdict
             out.add([dict(design=design, effect=effect, seed=seed, verdict=a.verdict, confounded_with=' '.join(o['factor'] for o in a.confounding.caught), best_shortcut=round(best.max(), 3), **best.round(3), **ctrl)])
-    print(summary(out.rows).to_string())
+    table = summary(out.rows)
+    print(table.to_string())
+    (results/'audit_designs.json').write_text(json.dumps(dict(simulator=out.now, date=time.strftime('%Y-%m-%d'), first_seed=first, table=json.loads(table.T.reset_index().to_json(orient='records'))), indent=1)+'\n')
 
 
 def summary(d):

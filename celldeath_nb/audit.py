@@ -144,13 +144,19 @@ def confounding(
         res.append(dict(factor=f, v=v, low=float(low), high=float(high), n=int(ct.to_numpy().sum()), verdict=_verdict(v), sentence=_sentence(f, ct, v, called), crosstab=ct))
     return Findings(sorted(res, key=lambda o: _order.index(o['verdict'])))
 
-# %% ../nbs/api/05_audit.ipynb #f3842173
-def _brightness(px): return np.c_[px.mean((1, 2)), px.std((1, 2)), np.percentile(px.reshape(len(px), -1), [1, 99], axis=1).T]
+# %% ../nbs/api/05_audit.ipynb #5b48c632
+def _brightness(px):
+    "Mean, spread, 1st and 99th percentile of each tile, from its counts of gray levels."
+    g, h = np.arange(256), np.stack([np.bincount(p.ravel(), minlength=256) for p in px])
+    n, mean = h.sum(1), (h@g)/h.sum(1)
+    low, high = ((h.cumsum(1) > q*(n[:, None]-1)).argmax(1) for q in (.01, .99))
+    return np.c_[mean, np.sqrt((h*(g-mean[:, None])**2).sum(1)/n), low, high]
 
 def _thumbnail(px):
     n, h, w = px.shape
     return px[:, :h//8*8, :w//8*8].reshape(n, 8, h//8, 8, w//8).mean((2, 4)).reshape(n, -1)
 
+# %% ../nbs/api/05_audit.ipynb #84ac4957
 def _border(px, d=6):
     edges = px[:, :d].mean(1), px[:, -d:].mean(1), px[:, :, :d].mean(2), px[:, :, -d:].mean(2)
     return np.concatenate([np.stack([p.mean(1) for p in np.array_split(e, 8, axis=1)], 1) for e in edges], 1)
@@ -208,7 +214,7 @@ def _folds(df, y, groups, seed):
     if n.min() < 2: raise ValueError(f'{n.idxmin()} comes from {n.min()} group only, so nothing can be learned from one and asked of another. Photograph at least one more.')
     return {'in turns': list(StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups))}
 
-# %% ../nbs/api/05_audit.ipynb #ca9e1483
+# %% ../nbs/api/05_audit.ipynb #cfe35a62
 def balanced_share(
     truth, # [n] classes
     answer, # [n] classes
@@ -222,7 +228,14 @@ def balanced_share(
     hit, n = sums(right.astype(float)), sums(np.ones(len(y)))
     draws = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1/len(n)), 1000)
     with np.errstate(invalid='ignore'): again = np.nanmean((draws@hit)/(draws@n), axis=1)
-    return float((hit.sum(0)/n.sum(0)).mean()), *map(float, np.nanquantile(again, [.025, .975]))
+    value = float((hit.sum(0)/n.sum(0)).mean())
+    low, high = value + _few(len(n))*(np.nanquantile(again, [.025, .975])-value)
+    return value, float(max(0, low)), float(min(1, high))
+
+def _few(n):
+    "How much wider an interval over `n` drawn groups has to be than the draws say: Student's t, and n-1 in place of n."
+    from scipy.stats import t
+    return t.ppf(.975, n-1)/1.96*np.sqrt(n/(n-1)) if n > 1 else np.inf
 
 # %% ../nbs/api/05_audit.ipynb #c3f22cba
 _looks = ('brightness', 'thumbnail', 'border', 'background', 'file')
@@ -657,7 +670,7 @@ def compare_remedies(
     def share(t): return shortcut_baseline(t, group, seed=seed).set_index(['sees', 'side'])['share']
     return pd.DataFrame({'none': share(tiles), **{h: share(normalize_fields(tiles, h)) for h in how}})
 
-# %% ../nbs/api/05_audit.ipynb #1547192d
+# %% ../nbs/api/05_audit.ipynb #9f0e4dcb
 def _shuffled(tiles, seed):
     "Labels dealt anew to whole wells, independent of the true ones and of the experiment."
     df, rng = tiles.table, np.random.default_rng(seed)
@@ -677,10 +690,10 @@ def _vehicle_wells(tiles, vehicle):
     ctrl = (df['treatment'] if 'treatment' in df else df['label']).astype(str) == vehicle
     wells = df.loc[ctrl, 'well'].value_counts() if 'well' in df else []
     if len(wells) < 2: raise ValueError(f'There are {len(wells)} numbered wells of {vehicle}; two are needed. Photograph two vehicle wells in every experiment and name them.')
-    sub = tiles.subset((ctrl & df['well'].isin(wells.index[:2])).to_numpy())
+    sub = tiles.subset((ctrl & df['well'].isin(wells.index[:4])).to_numpy()) # the four that were photographed most
     return sub.add(label=('well '+sub.table['well'].astype(str)).to_numpy())
 
-# %% ../nbs/api/05_audit.ipynb #06b02ad5
+# %% ../nbs/api/05_audit.ipynb #ff998eff
 _clearly = .05 # how far above chance the whole interval has to lie
 _controls = {'labels shuffled': 'labels were shuffled among wells', 'before the drug': 'no drug had been given yet', 'vehicle wells': 'both classes were vehicle', 'background only': 'the cells were painted over'}
 
@@ -690,32 +703,48 @@ def _control(name, tiles, vehicle, seed):
          'background only': lambda: background_only(tiles)}[name]()
     return t, 'well' if 'well' in t.table and t.table['well'].notna().all() else 'field'
 
+def _days(df):
+    "Experiment and line of every tile, if there are three or more and each holds at least half of its fair share of every class; else `None`."
+    cols, y = [c for c in ('experiment', 'line') if c in df and df[c].notna().all()], df['label'].astype(str)
+    if 'experiment' not in cols: return None
+    day = df[cols].astype(str).agg(' '.join, axis=1)
+    share = pd.crosstab(day, y, normalize='index')
+    return day if len(share) > 2 and share.to_numpy().min() >= .5/y.nunique() else None
+
+def _control_folds(t, group, folds, seed):
+    "The control's tiles split in turns: whole days are asked if they can be compared, else whole wells or photographs."
+    day = _days(t.table)
+    if day is None: return k_fold(t.add(unit=group_keys(t, group).to_numpy()), folds, 'unit', seed=seed)
+    return k_fold(t.add(unit=day.to_numpy()), min(folds, day.nunique()), 'unit', seed=seed)
+
+# %% ../nbs/api/05_audit.ipynb #27cb8e3b
 def _control_verdict(name, row):
     "'passed', 'failed' or 'cannot be told with so few', and why."
     least = row['chance']+_clearly
-    if row['groups'] < 6 or (row['low'] <= least and row['high'] > row['chance']+.25): verdict = 'cannot be told with so few'
+    if row['groups'] < 4 or (row['low'] <= least and row['high'] > row['chance']+.25): verdict = 'cannot be told with so few'
     else: verdict = 'failed' if row['low'] > least else 'passed'
     said = f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
-    more = {'failed': ' So something other than the cells tells the classes apart.', 'passed': '', 'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells.'}[verdict]
+    more = {'failed': ' So something other than the cells tells the classes apart.', 'passed': '', 'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells and days.'}[verdict]
     return verdict, said+more
 
-# %% ../nbs/api/05_audit.ipynb #849c356e
+# %% ../nbs/api/05_audit.ipynb #5889e1c4
 def negative_controls(
     tiles, # `Tiles` with a column `label`
     recipe=None, # a `Recipe` for the training; `None`: the quick one
     train=None, # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.training.train`, imported when it is needed
     names:list|None=None, # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
     vehicle:str='DMSO', # the treatment that is the vehicle
-    folds:int=2, # parts into which the wells are dealt: so many trainings a control
+    folds:int=2, # parts into which experiments or wells are dealt: so many trainings a control
     seed:int=0, # of shuffles and splits
 ) -> pd.DataFrame: # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
     "Train where there is nothing to learn, and see whether something was learned."
     rows = []
     for name in names or _controls:
-        try: t, group = _control(name, tiles, vehicle, seed); parts = k_fold(t, folds, group, seed=seed)
+        try: t, group = _control(name, tiles, vehicle, seed); parts = _control_folds(t, group, folds, seed)
         except ValueError as e: rows.append(dict(control=name, verdict='not possible', sentence=str(e))); continue
-        asked = pd.concat([p[p['split'] == 'valid'] for p in (_train_one(part, recipe, train) for part in parts)], ignore_index=True)
-        row = _row(name, 'valid', asked['label'], asked['pred'], group_keys(asked, group).to_numpy(), t.table['label'].nunique(), seed)
+        once = _cheap(_cheap_numbers(t)) if train is train_cheap else train
+        asked = pd.concat([p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True)
+        row = _row(name, 'valid', asked['label'], asked['pred'], asked['unit'].to_numpy(), t.table['label'].nunique(), seed)
         row['verdict'], row['sentence'] = _control_verdict(name, row)
         rows.append({'control': name, **{k: v for k, v in row.items() if k not in ('sees', 'side')}})
     return pd.DataFrame(rows)
@@ -727,16 +756,33 @@ def _train_one(tiles, recipe, train):
         recipe = recipe or Recipe.quick()
     with tempfile.TemporaryDirectory() as d: return train(tiles, recipe, Path(d)/'run').preds
 
-# %% ../nbs/api/05_audit.ipynb #7c8ec653
+# %% ../nbs/api/05_audit.ipynb #63fff831
+def _cheap_numbers(tiles):
+    "What the cheap classifier sees of each tile, [n, k]."
+    X = np.concatenate([_features(tiles, k) for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
+    return _within_day(tiles.table, X)
+
+def _within_day(df, X):
+    "Numbers less their mean over the experiment, line and hour, if these can be compared."
+    if _days(df) is None: return X
+    key = _days(df)+' '+df['hour'].astype(str) if 'hour' in df else _days(df)
+    return X-pd.DataFrame(X).groupby(key.to_numpy()).transform('mean').to_numpy()
+
+def _cheap(X):
+    "A training on numbers that are known already."
+    def train(tiles, recipe=None, out=None):
+        df = tiles.table
+        learn = (df['split'] == 'train').to_numpy()
+        return SimpleNamespace(preds=df.assign(pred=_model().fit(X[learn], df['label'][learn].astype(str)).predict(X)))
+    return train
+
 def train_cheap(
     tiles, # `Tiles` with columns `label` and `split`
     recipe=None, # not used; there so that it can stand in for `train`
     out=None, # not used
 ): # with `.preds`: the tiles' table with `pred`
     "A logistic regression on brightness, thumbnail, border and background, in place of a network."
-    df, X = tiles.table, np.concatenate([_features(tiles, k) for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
-    learn = (df['split'] == 'train').to_numpy()
-    return SimpleNamespace(preds=df.assign(pred=_model().fit(X[learn], df['label'][learn].astype(str)).predict(X)))
+    return _cheap(_cheap_numbers(tiles))(tiles)
 
 # %% ../nbs/api/05_audit.ipynb #bee52653
 _odd = dict(focus='focus', black='black pixels', saturated='saturated pixels', gradient='uneven light', cell_share='share of the area with cells')
@@ -774,7 +820,7 @@ def quality_outliers(
     cols = [c for c in ('field', 'path', by, 'label', *_odd) if c in df]
     return df[cols].assign(why=why, distance=far.abs().max(axis=1))[(why != '').to_numpy()].sort_values([c for c in (by,) if c in df]+['distance'], ascending=[True]*(by in df)+[False]).reset_index(drop=True)
 
-# %% ../nbs/api/05_audit.ipynb #1fd48911
+# %% ../nbs/api/05_audit.ipynb #91545a63
 def show_outliers(
     fields:pd.DataFrame, # of `read_fields`
     outliers:pd.DataFrame, # of `quality_outliers`
@@ -785,7 +831,7 @@ def show_outliers(
     from matplotlib import pyplot as plt
     df = _with_quality(fields)
     days = list(outliers[by].astype(str).unique()) if by in outliers else ['']
-    fig, axs = plt.subplots(max(1, len(days)), n+1, figsize=(1.9*(n+1), 1.8*max(1, len(days))), dpi=80, squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(max(1, len(days)), n+1, figsize=(1.6*(n+1), 1.5*max(1, len(days))), dpi=80, squeeze=False, layout='constrained')
     for row, day in zip(axs, days):
         all_ = df[df[by].astype(str) == day] if day else df
         usual = (np.log(all_['focus']+1)-np.log(all_['focus']+1).median()).abs().idxmin()
@@ -793,7 +839,7 @@ def show_outliers(
         shown = [(all_.loc[usual, 'path'], f'{day}: usual')] + [(o.path, o.why.split(' (')[0]) for o in odd.head(n).itertuples()]
         for ax, (path, title) in zip(row, shown):
             ax.imshow(read_image(path)[::2, ::2], cmap='gray', vmin=0, vmax=255)
-            ax.set_title(title, fontsize=8)
+            ax.set_title(title, fontsize=7)
     for ax in axs.ravel(): ax.axis('off')
     return fig
 

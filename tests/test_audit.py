@@ -118,8 +118,8 @@ def test_background_under_masks(cells, source):
     masks = tile_masks(cells, source)
     row = shortcut_baseline(cells, masks=masks).set_index('sees').loc['background']
     assert row.share < .75 and row.verdict == 'at chance'
-    lit = Memory(np.clip(cells[:].astype(int)+30*(cells.table.label == 'CPT').to_numpy()[:, None, None], 0, 255).astype('uint8'), cells.table)
-    assert shortcut_baseline(lit, masks=masks).set_index('sees').share['background'] > .9
+    lit = Memory(np.clip(cells[:].astype(int)+60*(cells.table.label == 'CPT').to_numpy()[:, None, None], 0, 255).astype('uint8'), cells.table)
+    assert shortcut_baseline(lit, masks=masks).set_index('sees').share['background'] > .8
     masks[:3] = True # tiles without any background tell nothing, and break nothing
     assert np.isfinite(shortcut_baseline(cells, masks=masks).share).all()
 

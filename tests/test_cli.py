@@ -144,6 +144,28 @@ def test_class_missing_from_training_after_the_split(call, tmp_path):
     left(tmp_path, 'photos', 'tiles')
 
 
+def test_a_copy_in_the_experiment_held_out_is_named(call, tmp_path):
+    p = photographs(tmp_path/'photos')
+    (p/name('CPT1', 1, 'N3')).write_bytes((p/name('CPT1', 1, 'N1')).read_bytes())
+    assert call('slice', 'photos', '--out', 'tiles', '--grid', '1x1')[0] == 0
+    refused(call('train', 'tiles', '--out', 'run', '--test', 'experiment=N3'), name('CPT1', 1, 'N1'), 'two sides', 'leave some of them out')
+    left(tmp_path, 'photos', 'tiles')
+
+
+def test_one_picture_under_two_labels_is_refused(call, tmp_path):
+    p = photographs(tmp_path/'photos')
+    (p/name('DMSO1', 2, 'N1')).write_bytes((p/name('CPT1', 1, 'N1')).read_bytes())
+    refused(call('slice', 'photos', '--out', 'tiles', '--grid', '1x1'), name('DMSO1', 2, 'N1'), 'the same photograph', 'take it out')
+    left(tmp_path, 'photos')
+
+
+def test_split_by_something_that_is_not_there(call, tiles, tmp_path):
+    refused(call('train', tiles, '--out', 'run', '--group', 'plate'), 'plate', 'field')
+    refused(call('train', tiles, '--out', 'run', '--valid', '7'), 'between 0 and 1')
+    refused(call('train', tiles, '--out', 'run', '--balance', 'yes'), 'balance')
+    left(tmp_path)
+
+
 def test_held_out_experiment_that_does_not_exist(call, tiles, tmp_path):
     refused(call('train', tiles, '--out', 'run', '--test', 'experiment=N9'), 'N9', 'N1', 'N3')
     left(tmp_path)
@@ -241,14 +263,16 @@ def test_interrupt(call, monkeypatch):
 def test_the_real_photographs_are_not_to_be_believed(call, tmp_path):
     code, said = call('demo', '--data', shared/'u2os', '--out', 'd', '--epochs', '1')
     page = (tmp_path/'d'/'report.html').read_text(encoding='utf-8')
-    assert code == 0 and 'experiment nearly coincide' in said, said
-    assert 'Do not believe this accuracy yet' in page and 'experiment nearly coincide' in page and '<td class=n>22</td>' in page
+    assert code == 0 and 'experiment nearly coincide' in said and 'DO NOT BELIEVE THIS YET' in said, said
+    assert '45 of field are 24 places' in said and 'Audit of the photographs: failed' in said and 'sees only the' in said, said
+    assert 'Do not believe this accuracy yet' in page and 'What the network is worth' in page and 'Controls that must be at chance' in page and 'experiment nearly coincide' in page and '<td class=n>22</td>' in page
 
 
 @needs_shared
 def test_audit_of_the_real_photographs(call, tmp_path):
     code, said = call('audit', shared/'u2os', '--out', 'a')
     assert code == 0 and 'experiment nearly coincide' in said and (tmp_path/'a'/'audit.html').is_file(), said
+    assert 'Verdict: failed' in said and 'it needs no cells' in said and 'group_by_place' in said and 'Control, background only: failed' in said, said
     left(tmp_path, 'a')
 
 
