@@ -482,7 +482,7 @@ def _same_pixels(df, done, allow, seen=()):
         g,k = seen.setdefault((d['block_crc'],d['tiles']), (f,l))
         if k!=l: raise ValueError(f'{_shown(g)} and {_shown(f)} have the same pixels, under the labels {k} and {l}. One of them is wrong; take it out.')
 
-# %% ../nbs/api/03_tiles.ipynb #85e1c019
+# %% ../nbs/api/03_tiles.ipynb #90b85f7c
 def _notes(df, done):
     "What was done to use a photograph; what was done to many in the same way because it was asked for is said once."
     said = [(f,o) for f,d in zip(df.field,done) for o in d.get('notes',())]
@@ -490,6 +490,18 @@ def _notes(df, done):
     once = [dict(file=lum[0], reason=_luminance+(f'; so were {len(lum)-1} more' if len(lum)>1 else ''))] if lum else []
     return list(df.attrs.get('notes',[]))+[dict(file=f, reason=o) for f,o in said if o!=_luminance]+once
 
+def _rests(df, done, job):
+    "One line for each size of photographs of which edge='drop' left pixels out."
+    out = {}
+    for f,d in zip(df.field,done):
+        if job.get('edge')!='drop' or not d.get('places') or d.get('empty'): continue
+        full = d['height'],d['width']
+        h,w = _layout(full, job)[0]
+        rest = full[0]-max(t for *_,t,_ in d['places'])-h,full[1]-max(l for *_,l in d['places'])-w
+        if max(rest)>0: out.setdefault((full,rest),[]).append(f)
+    return [dict(file=fs[0], reason=f"the last {max(a,0)} rows and {max(b,0)} columns of its {full[0]}x{full[1]} pixels are in no tile{f'; so for {len(fs)-1} more of this size' if len(fs)>1 else ''}") for (full,(a,b)),fs in out.items()]
+
+# %% ../nbs/api/03_tiles.ipynb #389da279
 def _table_of(df, done, job):
     "The table of tiles with the scale that they have on the disk."
     t = _tile_table(df, done, job['rescale_to'])
@@ -501,7 +513,7 @@ def _finish_store(part, df, done, job, size, allow):
     _same_pixels(df, done, allow)
     problems = _problem_rows(df, done)
     if not any(d.get('tiles') for d in done): raise ValueError('No tile could be cut. '+' '.join(f"{_shown(o['file'])}: {o['reason']}." for o in problems[:3]))
-    t,notes = _table_of(df, done, job),_notes(df, done)
+    t,notes = _table_of(df, done, job),_notes(df, done)+_rests(df, done, job)
     write_csv(t, part/'tiles.csv')
     write_csv(pd.DataFrame(problems, columns=['file','reason']), part/'problems.csv')
     _write_manifest(part, _manifest(t, _sources(df, done), size, job, os.path.abspath(df.attrs.get('folder') or '.'), problems, notes))
@@ -693,7 +705,7 @@ def _check_same_kind(df, m, job, allow):
         raise ValueError(f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. Cut all again with rescale_to=, or allow=['scales'].")
     if 'bits' in df and (df.bits>8).any() and job['window'] is None and 'depths' not in allow: raise ValueError('The new photographs have more than 8 bits, those of the store have 8. Cut all again with window=(low, high).')
 
-# %% ../nbs/api/03_tiles.ipynb #6bf2993d
+# %% ../nbs/api/03_tiles.ipynb #663ddc15
 def _fill_more(path, df, job, size, n, workers, on_error):
     "Write the tiles of further photographs behind the `n` of a store."
     at = n*size[0]*size[1]
@@ -715,7 +727,7 @@ def _finish_more(path, old, df, done, job, size, allow):
     problems = m['problems']+[o for o in _problem_rows(df, done) if o not in m['problems']]
     write_csv(full, path/'tiles.csv')
     write_csv(pd.DataFrame(problems, columns=['file','reason']), path/'problems.csv')
-    _write_manifest(path, _manifest(full, {k:s[k]+src[k] for k in src}, size, job, m['folder'], problems, m['notes']+_notes(df, done)))
+    _write_manifest(path, _manifest(full, {k:s[k]+src[k] for k in src}, size, job, m['folder'], problems, m['notes']+_notes(df, done)+_rests(df, done, job)))
 
 # %% ../nbs/api/03_tiles.ipynb #a49acb77
 @patch

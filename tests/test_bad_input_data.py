@@ -430,7 +430,10 @@ def test_40_does_not_divide(tmp_path):
     (d/'CPT.png').write_bytes(png(a))
     f = read_fields(d)
     with pytest.raises(ValueError, match='95x127 pixels cannot be cut into 2x2 equal tiles. Rows that fit 95'): cut_tiles(f, tmp_path/'t')
-    np.testing.assert_array_equal(cut_tiles(f, tmp_path/'t', edge='drop').field('CPT.png'), a[:94,:126])
+    t = cut_tiles(f, tmp_path/'t', edge='drop')
+    np.testing.assert_array_equal(t.field('CPT.png'), a[:94,:126])
+    assert t.manifest['notes']==[dict(file='CPT.png', reason='the last 1 rows and 1 columns of its 95x127 pixels are in no tile')]
+    assert 'last 15 rows and 31 columns' in cut_tiles(f, tmp_path/'t3', tile_px=(40,48), edge='drop').manifest['notes'][0]['reason']
     np.testing.assert_array_equal(cut_tiles(f, tmp_path/'t2', edge='pad').field('CPT.png'), a)
 
 def test_41_portrait_and_landscape(folder, tmp_path):
