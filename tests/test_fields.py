@@ -208,6 +208,11 @@ def test_mutated_files_beside_pillow(tmp_path):
     c = mutation_run(200, tmp_path/'x')
     assert c['taken']>400 and c['refused']>800, c
 
+def test_mutated_files_without_isal(tmp_path, monkeypatch):
+    for k in ('adler32','crc32','decompressobj'): monkeypatch.setattr(F, k, getattr(zlib,k))
+    c = mutation_run(40, tmp_path/'x', seed=2)
+    assert c['taken']>60 and c['refused']>150, c
+
 @pytest.mark.slow
 @pytest.mark.skipif(not SLOW, reason='slow: 20,000 files; CELLDEATH_SLOW=1 runs it')
 @pytest.mark.timeout(3600)
