@@ -65,7 +65,7 @@ def test_units_of_length(tmp_path):
         assert read_header(p).um_per_px==pytest.approx(want)
 
 @zarrs
-def test_a_damaged_folder_is_left_out(tmp_path):
+def test_a_damaged_folder_is_left_out(tmp_path, capfd):
     for i in range(3): write_zarr(tmp_path/f'CPT_{i}.ome.zarr', pixels(1,1,1,48,64, seed=i), chunk_shape=(1,1,1,24,32))
     pieces = [sorted(o for o in (tmp_path/f'CPT_{i}.ome.zarr').rglob('*') if o.is_file() and o.name.isdigit()) for i in range(2)]
     pieces[0][2].unlink() # would be read as black
@@ -73,7 +73,7 @@ def test_a_damaged_folder_is_left_out(tmp_path):
     (tmp_path/'CPT_4.ome.zarr').mkdir()
     f = read_fields(tmp_path, labels=['CPT'])
     said = {o['file']:o['reason'] for o in f.attrs['problems']}
-    assert f.field.tolist()==['CPT_2.ome.zarr'] and 'CPT_4.ome.zarr' in said
+    assert f.field.tolist()==['CPT_2.ome.zarr'] and 'CPT_4.ome.zarr' in said and capfd.readouterr().err==''
     assert '1 of 4 pieces of pixels are missing' in said['CPT_0.ome.zarr'] and 'piece c/0/0/0/0/1 is cut off' in said['CPT_1.ome.zarr']
     with pytest.raises(BadFile): read_fields(tmp_path, labels=['CPT'], on_error='raise')
 
@@ -114,7 +114,7 @@ def write_lif(path, scenes, um=.5):
 
 @lifs
 @pytest.mark.parametrize('dtype', [np.uint8,np.uint16])
-def test_lif(dtype, tmp_path):
+def test_lif(dtype, tmp_path, capfd):
     scenes = [pixels(1,30,40, seed=1, top=200).astype(dtype),pixels(3,20,50, seed=2, top=200).astype(dtype)]
     p = write_lif(tmp_path/'x.lif', scenes)
     with pytest.raises(StopWork, match=r'4 planes \(2 scenes'): read_header(p)
@@ -126,6 +126,7 @@ def test_lif(dtype, tmp_path):
     for cut in (5,200,len(b)//2,len(b)-1):
         p.write_bytes(b[:cut])
         with pytest.raises(BadFile): read_photo(p, page=3)
+    assert capfd.readouterr().err==''
 
 # a stand-in for formats without a writer -------------------------------------------------------
 
