@@ -562,7 +562,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
     for r in rows: r['file'] = _file_name(r, len(doses) > 1)
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
-# %% ../nbs/api/00_simulate.ipynb #1b3bd9c6
+# %% ../nbs/api/00_simulate.ipynb #dc173231
 def _write_one(r, folder, size, um_per_px, effect, seed):
     "Draw the photograph of a plan's row, write it and its label images, return its cells and its settings"
     own = [zlib.crc32(str(k).encode()) for k in (seed, 'cells', r['file'])]
@@ -574,6 +574,7 @@ def _write_one(r, folder, size, um_per_px, effect, seed):
     name = {k: r[k] for k in ('file', 'line', 'treatment', 'dose_um', 'hour', 'experiment', 'well', 'site')}
     return truth.table.assign(file=r['file']), {**name, **{k: v for k, v in truth.settings.items() if k not in name}}
 
+# %% ../nbs/api/00_simulate.ipynb #e7cc4cfd
 _worth = 2e7 # pixels from which on it pays to start processes
 
 def _in_turn(rows, folder, n, prefer, *args):
@@ -583,6 +584,7 @@ def _in_turn(rows, folder, n, prefer, *args):
 
 def _all_in_turn(rows, folder, n, size, *args):
     "As `_in_turn`: in processes if that is worth starting them; in threads if not, and if processes die"
+    from joblib.externals.loky import get_reusable_executor
     done = 0
     if n > 1 and len(rows)*size[0]*size[1] > _worth:
         try:
@@ -590,6 +592,7 @@ def _all_in_turn(rows, folder, n, size, *args):
                 yield o
                 done += 1
         except BrokenProcessPool: pass # killed from outside, for memory mostly; every photograph can be drawn again
+        finally: get_reusable_executor().shutdown(wait=True) # else idle processes hold their memory for minutes
     yield from _in_turn(rows[done:], folder, n, 'threads', size, *args)
 
 # %% ../nbs/api/00_simulate.ipynb #b48fe449
