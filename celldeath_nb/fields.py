@@ -461,7 +461,7 @@ def _by_plugin(path):
     if not (_is_zarr(path) and stat.S_ISDIR(st.st_mode)): _regular(path, st)
     return True
 
-# %% ../nbs/api/02_fields.ipynb #cf3a2875
+# %% ../nbs/api/02_fields.ipynb #180862f6
 def _plane(im, page, path):
     "Go to the scene of `page`; gives back its time and depth."
     sizes = []
@@ -474,14 +474,13 @@ def _plane(im, page, path):
         if k<t*z: im.set_scene(i); return divmod(k, z)
         k -= t*z
 
-def _channel_of(im, channel, path):
-    "The number of the channel that is meant."
-    names = [str(o) for o in im.channel_names or ()]
-    if im.dims.C==1: return 0
-    if channel is None: raise StopWork(f"{_shown(path)} has {im.dims.C} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}.")
+def _channel_of(names, n, channel, path):
+    "The number of the channel that is meant, of `n`."
+    if n==1: return 0
+    if channel is None: raise StopWork(f"{_shown(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}.")
     if str(channel) in names: return names.index(str(channel))
-    if str(channel).isdigit() and int(channel)<im.dims.C: return int(channel)
-    raise ValueError(f"{_shown(path)} has no channel {channel!r}; it has {', '.join(names)}, or numbers from 0 to {im.dims.C-1}")
+    if str(channel).isdigit() and int(channel)<n: return int(channel)
+    raise ValueError(f"{_shown(path)} has no channel {channel!r}; it has {', '.join(names)}, or numbers from 0 to {n-1}")
 
 # %% ../nbs/api/02_fields.ipynb #b1c9d988
 def _zarr_is_whole(path):
@@ -500,7 +499,7 @@ def _check_blosc(folder, path):
         with open(p,'rb') as f: head = f.read(16)
         if len(head)<16 or int.from_bytes(head[12:],'little')!=os.path.getsize(p): raise BadFile(path, f'truncated: its piece {name} is cut off; copy the folder again')
 
-# %% ../nbs/api/02_fields.ipynb #8dc22eaa
+# %% ../nbs/api/02_fields.ipynb #b4364f49
 def _plugin_scale(im):
     "Micrometers per pixel, by the unit that the file tells; without one they are micrometers."
     try: unit = str(im.dimension_properties.X.unit)
@@ -508,27 +507,29 @@ def _plugin_scale(im):
     return _scale(_number(im.physical_pixel_sizes.X)*_meters.get(unit, 1. if unit in ('None','dimensionless') else np.nan))
 
 def _plugin_head(path, page):
-    "The open picture at its plane, (time, depth), and what it says of itself."
+    "The open picture at its plane, how to ask for it, and what it says of itself."
     try:
         im = _plugin(path)
         if _is_zarr(path): _zarr_is_whole(path)
-        where,d,(n,t) = _plane(im, page, path),im.dims,source_state(path)
+        (time,depth),d,(n,t) = _plane(im, page, path),im.dims,source_state(path)
         rgb = 'S' in d.order
+        ask = dict(rgb=rgb, time=time, depth=depth, names=[str(o) for o in im.channel_names or ()], channels=d.C)
         ph = Photo(width=d.X, height=d.Y, format=_plugins[Path(path).suffix.lower()][1], bits=im.dtype.itemsize*8, um_per_px=_plugin_scale(im), bytes=n, mtime_ns=t, color=rgb or d.C>1)
-        return im,where,ph
+        return im,ask,ph
     except (BadFile,StopWork,MemoryError): raise
     except Exception as e: raise BadFile(path, f'cannot be read by bioio ({_shown(e) or type(e).__name__}); {_export}') from None
 
-# %% ../nbs/api/02_fields.ipynb #e7e9b047
+# %% ../nbs/api/02_fields.ipynb #9d6a801b
 def _plugin_photo(path, page, channel, max_mpx):
     "A plane of a microscope's own format."
-    im,(t,z),ph = _plugin_head(path, page)
+    im,ask,ph = _plugin_head(path, page)
     _check_size(ph.width, ph.height, max_mpx, path)
-    rgb,c = 'S' in im.dims.order,_channel_of(im, channel, path)
-    try: a = np.asarray(im.get_image_dask_data('YXS' if rgb else 'YX', T=t, Z=z, C=c).compute(scheduler='synchronous'))
+    c = _channel_of(ask['names'], ask['channels'], channel, path)
+    try: a = np.asarray(im.get_image_dask_data('YXS' if ask['rgb'] else 'YX', T=ask['time'], Z=ask['depth'], C=c).compute(scheduler='synchronous'))
     except MemoryError: raise
     except Exception as e: raise BadFile(path, f'truncated or damaged ({_shown(e) or type(e).__name__}); copy it again') from None
     ph.pixels,ph.crc = np.ascontiguousarray(_grey(a, path, channel, ph.notes)),source_checksum(path)
+    if not a.any(): raise BadFile(path, 'a plane of zeros: it is black, or its pixels are missing from the file')
     if source_state(path)!=(ph.bytes,ph.mtime_ns): raise BadFile(path, 'changed while it was read')
     return ph
 

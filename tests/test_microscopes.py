@@ -1,4 +1,4 @@
-"Microscopes' own formats: real OME-Zarr and LIF files where the plugins are installed, a stand-in where no writer exists, and what is said where no plugin is."
+"Microscopes' own formats where the plugins are installed: OME-Zarr by its writer, LIF and ND2 written here by their published layouts; a stand-in for CZI, whose plugin is not part of the extra; and what is said where no plugin is."
 import importlib.util, os, struct, sys, types
 import numpy as np, pytest
 from celldeath_nb import fields as F
@@ -128,7 +128,7 @@ def test_lif(dtype, tmp_path, capfd):
         with pytest.raises(BadFile): read_photo(p, page=3)
     assert capfd.readouterr().err==''
 
-# a stand-in for formats without a writer -------------------------------------------------------
+# a stand-in ------------------------------------------------------------------------------------
 
 class Picture:
     "What bioio's BioImage gives, as far as it is asked."
@@ -177,3 +177,51 @@ def test_without_the_plugin(ext, what, tmp_path, monkeypatch):
 def test_a_pipe_does_not_hang(ext, stand_in, tmp_path):
     os.mkfifo(tmp_path/f'x.{ext}')
     with pytest.raises(BadFile, match='not an ordinary file'): read_photo(tmp_path/f'x.{ext}')
+
+# ND2 -------------------------------------------------------------------------------------------
+
+def write_nd2(path, a, um=.325, channels=('BF','GFP'), lost=()):
+    "A file of Nikon's format, version 3, by its published layout; `a` is uint16 [depth, height, width, channel], and the planes `lost` are not in it."
+    kinds = {bool:'bool', int:'lx_int32', float:'double', str:'CLxStringW'}
+    def xml(k, v): return f'<{k} runtype="CLxLite">{"".join(xml(*o) for o in v.items())}</{k}>' if isinstance(v,dict) else f'<{k} runtype="{kinds[type(v)]}" value="{v}"/>'
+    n,h,w,c = a.shape
+    attrs = dict(uiWidth=w, uiWidthBytes=w*c*2, uiHeight=h, uiComp=c, uiBpcInMemory=16, uiBpcSignificant=12, uiSequenceCount=n, eCompression=2)
+    planes = {f'a{i}':dict(sDescription=o, uiCompCount=1, uiColor=0, pFluorescentProbe=dict(m_sName='x')) for i,o in enumerate(channels)}
+    meta = dict(bCalibrated=True, dCalibration=um, sPicturePlanes=dict(uiCount=c, sPlaneNew=planes))
+    loop = dict(eType=4, uLoopPars=dict(uiCount=n, dZLow=0., dZHigh=float(n-1), dZStep=1., dZHome=0., iType=0, bAbsolute=False, bZInverted=False))
+    chunks = {'ImageAttributesLV!':xml('variant',attrs).encode(), 'ImageMetadataSeqLV|0!':xml('variant',meta).encode(), **({'ImageMetadataLV!':xml('variant',loop).encode()} if n>1 else {}),
+        'CustomData|AcqTimesCache!':np.arange(n, dtype=np.float64).tobytes(), **{f'ImageDataSeq|{k}!':bytes(8)+a[k].tobytes() for k in range(n) if k not in lost}}
+    head = lambda name,size,pad: struct.pack('<IIQ', 0x0abeceda, pad, size)+name.ljust(pad, b'\0')
+    out,where = head(b'ND2 FILE SIGNATURE CHUNK NAME01!', 64, 32)+b'Ver3.0'.ljust(64, b'\0'),b''
+    for k,v in chunks.items():
+        where += k.encode()+struct.pack('<QQ', len(out), len(v))
+        out += head(k.encode(), len(v), 4072)+v
+    end = b'ND2 CHUNK MAP SIGNATURE 0000001!'+struct.pack('<Q', len(out))
+    path.write_bytes(out+head(b'ND2 FILEMAP SIGNATURE NAME 0001!', len(where)+40, 32)+where+end)
+    return path
+
+@needs('bioio','bioio_nd2')
+def test_nd2(tmp_path, capfd):
+    a = pixels(3,40,50,2)
+    p = write_nd2(tmp_path/'CPT_1.nd2', a)
+    with pytest.raises(StopWork, match='3 planes'): read_header(p)
+    with pytest.raises(StopWork, match='2 channels .BF, GFP'): read_photo(p, page=1)
+    for page in range(3):
+        for k,c in dict(BF=0, GFP=1).items():
+            ph = read_photo(p, page=page, channel=k)
+            np.testing.assert_array_equal(ph.pixels, a[page,:,:,c])
+            assert (ph.format,ph.height,ph.width,ph.bits)==('ND2',40,50,16) and ph.um_per_px==pytest.approx(.325)
+    t = cut_tiles(read_fields(tmp_path, page=2, channel='BF'), tmp_path.with_name(tmp_path.name+'_t'))
+    np.testing.assert_array_equal(t.field('CPT_1.nd2'), np.round(a[2,:,:,0]*255./4095))
+    assert capfd.readouterr().err==''
+
+@needs('bioio','bioio_nd2')
+def test_nd2_damaged(tmp_path):
+    a = pixels(2,40,50,1)
+    p = write_nd2(tmp_path/'x.nd2', a, channels=['BF'], lost=[1]) # the reader would give zeros
+    np.testing.assert_array_equal(read_photo(p, page=0).pixels, a[0,:,:,0])
+    with pytest.raises(BadFile, match='zeros'): read_photo(p, page=1)
+    b = write_nd2(p, a, channels=['BF']).read_bytes()
+    for cut in (3,100,5000,len(b)//2,len(b)-1):
+        p.write_bytes(b[:cut])
+        with pytest.raises(BadFile): read_photo(p, page=1)
