@@ -163,7 +163,7 @@ Recipe_ = Annotated[str, typer.Option(help='quick (two processor cores) or paper
 Epochs = Annotated[Optional[int], typer.Option(help='How often every tile is seen.', show_default=False)]
 Rates = Annotated[Optional[tuple[float, float]], typer.Option(help='Peak learning rates of the first and the last layers, such as --lr 1e-4 1e-3.', show_default=False)]
 
-# %% ../nbs/api/14_cli.ipynb #93194637
+# %% ../nbs/api/14_cli.ipynb #0878c92f
 _many = 10_000 # tiles up to which copies and controls are looked for without being asked
 
 def _split(tiles, test, valid, group, seed):
@@ -174,7 +174,7 @@ def _split(tiles, test, valid, group, seed):
     tiles, pairs = group_by_place(tiles, group=group)
     if not len(pairs): return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group, 'place']].nunique() if group in tiles.table else tiles.table[['field', 'place']].nunique()
-    typer.echo(f'    some photographs show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)')
+    typer.echo(f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)')
     return *hold_out(tiles, test, valid, 'place', seed), pairs
 
 def _audited(tiles, pairs):
