@@ -75,6 +75,7 @@ def recall(photos, seeds=6):
     for s in range(seeds):
         t = planted(photos[s % len(photos):]+photos[:s % len(photos)], s)
         d = find_near_duplicates(t, least=.05, fingerprint=.1)
+        d['score'] = d.score.where(d.turn == 'as it is', 2*d.score-1) # turned pairs have to score higher: the value of `least` at which each is found
         own = d[d.tile_b.str.rstrip('*') == d.tile_a.str.rstrip('*')].assign(i=lambda d: d.tile_a.str.rstrip('*')).set_index('i').score
         false += d[d.tile_b.str.rstrip('*') != d.tile_a.str.rstrip('*')].score.tolist()
         for i in range(len(photos)): true[list(kinds)[i % len(kinds)]].append(float(own.get(str(i), 0.)))

@@ -287,7 +287,7 @@ def _network_rows(preds, df, groups, k, seed):
     g = dict(zip(df['tile'], groups))
     return [_row('network', side, d['label'], d['pred'], d['tile'].map(g).fillna('?').to_numpy(), k, seed) for side, d in preds.groupby('split') if side != 'train']
 
-# %% ../nbs/api/05_audit.ipynb #c7ce0c80
+# %% ../nbs/api/05_audit.ipynb #fa70eb75
 def plot_shortcuts(
     table:pd.DataFrame, # of `shortcut_baseline`
     ax=None, # matplotlib axes; `None`: new ones
@@ -295,14 +295,16 @@ def plot_shortcuts(
     "The shares of `shortcut_baseline` with their intervals and the line of chance."
     from matplotlib import pyplot as plt
     if ax is None: _, ax = plt.subplots(figsize=(6, .6+.35*len(table)), dpi=80, layout='constrained')
-    names = [f'{s}, {side}' for s, side in zip(table['sees'], table['side'])]
+    table = table.sort_values('side', key=lambda c: c.map({'in turns': 0, 'valid': 1, 'test': 2}), kind='stable')
     for i, o in enumerate(table.itertuples()):
         ax.errorbar(o.share, i, xerr=[[max(0, o.share-o.low)], [max(0, o.high-o.share)]], fmt='o', capsize=3, color='#0072B2' if o.sees == 'network' else '#D55E00')
     ax.axvline(table['chance'].iloc[0], color='.5', ls=':', lw=1)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.02), xlabel='share of tiles that are right (mean over classes, 95 % interval)')
+    ax.set(yticks=range(len(table)), yticklabels=table['sees']+', '+table['side'], xlim=(0, 1.02), xlabel='share of tiles that are right (mean over classes, 95 % interval)')
     ax.invert_yaxis()
     net = table[table['sees'] == 'network']
-    if len(net): ax.set_title(f'Your network is worth the difference: {net.share.iloc[-1]-table[(table.sees != "network") & (table.side == net.side.iloc[-1])].share.max():+.0%}', fontsize=10)
+    if len(net):
+        more = net.share.iloc[-1]-table[(table.sees != 'network') & (table.side == net.side.iloc[-1])].share.max()
+        ax.set_title(f'Your network is worth the difference ({net.side.iloc[-1]}): {100*more:+.0f} points' if more > 0 else 'Nothing was shown that needs the cells', fontsize=10)
     return ax
 
 # %% ../nbs/api/05_audit.ipynb #dbdbb55a
@@ -397,10 +399,10 @@ def _exact(tiles, bs=256):
             if first != k: res.append((first, k))
     return res
 
-# %% ../nbs/api/05_audit.ipynb #3c600122
+# %% ../nbs/api/05_audit.ipynb #cc098d0c
 def find_near_duplicates(
     tiles, # `Tiles`
-    least:float=0.65, # score from which two tiles show the same: their correlation where they overlap, 0 to 1
+    least:float=0.65, # score from which two tiles show the same: their correlation where they overlap, 0 to 1; for turned and mirrored ones half way from here to 1
     fingerprint:float=0.3, # likeness of fingerprints from which two tiles are compared at all
     most:int=3, # how many of the nearest fingerprints are compared for each tile and turn
     within_field:bool=False, # True: pairs from one photograph too, which never part anyway
@@ -409,7 +411,8 @@ def find_near_duplicates(
     p, df = _small(tiles), tiles.table
     c = _near(p, fingerprint, most)
     c = c[c[:, 0] != c[:, 1]]
-    d = pd.DataFrame(np.c_[c, _scores(p, c)], columns=['a', 'b', 'turn', 'score', 'share', 'dy', 'dx']).query('score >= @least')
+    d = pd.DataFrame(np.c_[c, _scores(p, c)], columns=['a', 'b', 'turn', 'score', 'share', 'dy', 'dx'])
+    d = d[d['score'] >= least+(d['turn'] > 0)*(1-least)/2]
     d = pd.concat([d, pd.DataFrame([dict(a=a, b=b, turn=0, score=2., share=1, dy=0, dx=0) for a, b in _exact(tiles)], columns=d.columns)])
     d = d.sort_values('score', ascending=False).drop_duplicates(['a', 'b']).astype(dict(a=int, b=int, turn=int))
     return _pairs(d, df, list(_turns(*p.shape[1:])), tiles.tile_px[0]//p.shape[1], within_field)
@@ -670,11 +673,16 @@ def compare_remedies(
     def share(t): return shortcut_baseline(t, group, seed=seed).set_index(['sees', 'side'])['share']
     return pd.DataFrame({'none': share(tiles), **{h: share(normalize_fields(tiles, h)) for h in how}})
 
-# %% ../nbs/api/05_audit.ipynb #9f0e4dcb
+# %% ../nbs/api/05_audit.ipynb #3d8c0930
+def _dealt_by(df):
+    "What is dealt as a whole: wells, or photographs where there are fewer than six wells."
+    try: return 'well' if group_keys(df, 'well').nunique() > 5 else 'field'
+    except ValueError: return 'field'
+
 def _shuffled(tiles, seed):
     "Labels dealt anew to whole wells, independent of the true ones and of the experiment."
     df, rng = tiles.table, np.random.default_rng(seed)
-    keys = group_keys(df, 'well' if 'well' in df else 'field')
+    keys = group_keys(df, _dealt_by(df))
     one = df.assign(key=keys.to_numpy(), order=rng.random(len(df))).drop_duplicates('key')
     one = one.sort_values([c for c in ('line', 'label', 'experiment') if c in one]+['order'])
     classes, nest = np.array(sorted(df['label'].astype(str).unique())), [c for c in ('line', 'label') if c in one]
@@ -693,7 +701,7 @@ def _vehicle_wells(tiles, vehicle):
     sub = tiles.subset((ctrl & df['well'].isin(wells.index[:4])).to_numpy()) # the four that were photographed most
     return sub.add(label=('well '+sub.table['well'].astype(str)).to_numpy())
 
-# %% ../nbs/api/05_audit.ipynb #ff998eff
+# %% ../nbs/api/05_audit.ipynb #780d3ac4
 _clearly = .05 # how far above chance the whole interval has to lie
 _controls = {'labels shuffled': 'labels were shuffled among wells', 'before the drug': 'no drug had been given yet', 'vehicle wells': 'both classes were vehicle', 'background only': 'the cells were painted over'}
 
@@ -701,7 +709,7 @@ def _control(name, tiles, vehicle, seed):
     "The tiles of one control, and what is kept together in it."
     t = {'labels shuffled': lambda: _shuffled(tiles, seed), 'before the drug': lambda: _before_the_drug(tiles, seed), 'vehicle wells': lambda: _vehicle_wells(tiles, vehicle),
          'background only': lambda: background_only(tiles)}[name]()
-    return t, 'well' if 'well' in t.table and t.table['well'].notna().all() else 'field'
+    return t, 'well' if name == 'vehicle wells' else _dealt_by(t.table)
 
 def _days(df):
     "Experiment and line of every tile, if there are three or more and each holds at least half of its fair share of every class; else `None`."
@@ -713,9 +721,10 @@ def _days(df):
 
 def _control_folds(t, group, folds, seed):
     "The control's tiles split in turns: whole days are asked if they can be compared, else whole wells or photographs."
-    day = _days(t.table)
-    if day is None: return k_fold(t.add(unit=group_keys(t, group).to_numpy()), folds, 'unit', seed=seed)
-    return k_fold(t.add(unit=day.to_numpy()), min(folds, day.nunique()), 'unit', seed=seed)
+    day, unit = _days(t.table), group_keys(t, group)
+    unit = unit if day is None else day
+    most = unit.groupby(t.table['label'].to_numpy()).nunique().min()
+    return k_fold(t.add(unit=unit.to_numpy()), max(2, min(folds, most)), 'unit', seed=seed)
 
 # %% ../nbs/api/05_audit.ipynb #27cb8e3b
 def _control_verdict(name, row):
@@ -727,7 +736,7 @@ def _control_verdict(name, row):
     more = {'failed': ' So something other than the cells tells the classes apart.', 'passed': '', 'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells and days.'}[verdict]
     return verdict, said+more
 
-# %% ../nbs/api/05_audit.ipynb #5889e1c4
+# %% ../nbs/api/05_audit.ipynb #4259d72e
 def negative_controls(
     tiles, # `Tiles` with a column `label`
     recipe=None, # a `Recipe` for the training; `None`: the quick one
@@ -744,10 +753,15 @@ def negative_controls(
         except ValueError as e: rows.append(dict(control=name, verdict='not possible', sentence=str(e))); continue
         once = _cheap(_cheap_numbers(t)) if train is train_cheap else train
         asked = pd.concat([p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True)
-        row = _row(name, 'valid', asked['label'], asked['pred'], asked['unit'].to_numpy(), t.table['label'].nunique(), seed)
+        row = _wider(*(_row(name, 'valid', asked['label'], asked['pred'], u.to_numpy(), t.table['label'].nunique(), seed) for u in (asked['unit'], group_keys(asked, group))))
         row['verdict'], row['sentence'] = _control_verdict(name, row)
         rows.append({'control': name, **{k: v for k, v in row.items() if k not in ('sees', 'side')}})
     return pd.DataFrame(rows)
+
+# %% ../nbs/api/05_audit.ipynb #2674f173
+def _wider(a, b):
+    "The row over whole days; where these are fewer than six, with the wider of the intervals over days and over wells."
+    return a if a['groups'] > 5 else {**a, 'low': min(a['low'], b['low']), 'high': max(a['high'], b['high'])}
 
 def _train_one(tiles, recipe, train):
     import tempfile

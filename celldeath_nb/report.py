@@ -68,7 +68,7 @@ def answer(
     return (f'On {what}, the network told {" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in {_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
             f'Calling every tile by the commonest class would reach {chance:.1%}.{even}{near}')
 
-# %% ../nbs/api/13_report.ipynb #398772d8
+# %% ../nbs/api/13_report.ipynb #70772d7e
 _titles = {'failed': ('bad', 'Do not believe this accuracy yet'), 'passed': ('good', 'Nothing was found that tells the classes apart without the cells'),
            'cannot be told with so few': ('note', 'Whether to believe it cannot be told with so few photographs')}
 
@@ -76,7 +76,7 @@ def _believe(found, simulated):
     "Whether the number can be believed, in words."
     cls, title = _titles[found.verdict]
     tables = {o['sentence']: _html_table(o['crosstab']) for o in found.confounding}
-    body = ''.join(_p(o)+tables.get(o, '') for o in found.failures) if found.failures else _p('The label does not go together with the experiment, the well or the file properties that were checked. That is necessary, not sufficient.' if cls == 'good' else found.sentences[0])
+    body = ''.join(_p(o)+tables.get(o, '') for o in found.failures) if found.failures else _p('The label does not go together with the experiment, the well or the file properties that were checked. What brightness and a thumbnail reach stands below; they see the cells a little. This is necessary, not sufficient.' if cls == 'good' else found.sentences[0])
     box = f'<div class="{cls}"><h3>{title}</h3>{body}</div>'
     box += ''.join(_p(o['sentence'], 'note') for o in found.confounding if o['verdict'] == 'suspect')
     return box + (_p('These photographs are simulated. Nothing on this page is a statement about cells.', 'note') if simulated else '')

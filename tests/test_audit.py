@@ -43,6 +43,8 @@ def test_real_photographs_fail_with_the_sentence(u2os, tmp_path):
     assert a.verdict == 'failed' and a.confounding[0]['factor'] == 'experiment'
     assert 'Treatment and experiment nearly coincide' in a.sentences[0] and 'not to be believed' in a.sentences[0]
     assert a.shortcuts.set_index('sees').share['brightness'] > .8
+    ctrl = a.controls.set_index('control').verdict
+    assert ctrl['background only'] == 'failed' and ctrl['labels shuffled'] != 'failed' and ctrl['before the drug'] == 'not possible'
     page = (tmp_path/'a'/'audit.html').read_text()
     assert 'nearly coincide' in page and '<script' not in page
 
