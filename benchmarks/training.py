@@ -1,4 +1,4 @@
-"""Training and prediction from the store, beside the same network fed from memory and beside fastai's ordinary pipeline. Medians of interleaved rounds; ratios hold, absolute times do not.
+"""Training and prediction from the store, beside the same network fed from memory and beside fastai's ordinary pipeline. Medians of interleaved rounds; ratios and differences are taken within a round. They hold, absolute times do not.
 
     python benchmarks/training.py                    # processor and start-up; the GPU too, where there is an NVIDIA GPU
     python benchmarks/training.py --part celltype    # five repeats of the quick recipe on two real cell types, beside HOG and logistic regression
@@ -100,6 +100,8 @@ def rounds_of(ways, rounds):
         for k in list(ways)[::1-2*(i % 2)]: runs[k].append(ways[k]())
     return runs, {k: statistics.median(v) for k, v in runs.items()}
 
+def ratio(runs, a, b): return statistics.median(x/y for x, y in zip(runs[a], runs[b])) # of what was measured in the same round
+
 def training(folder, tiles, r, device, rounds):
     "Tiles a second from the store, from memory and through fastai, interleaved."
     dls = make_dls(tiles, r, device)
@@ -110,7 +112,7 @@ def training(folder, tiles, r, device, rounds):
     ways = dict(store=lambda: real_epoch(learn), memory=lambda: bare_epoch(learn, memory, device, dtype), fastai=lambda: bare_epoch(learn, theirs.train, device, dtype))
     if device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     runs, rate = rounds_of(ways, rounds)
-    res = dict(tiles_per_second=rate, runs=runs, time_of_an_epoch_to_memory=rate['memory']/rate['store'], store_to_memory=rate['store']/rate['memory'], times_fastai=rate['store']/rate['fastai'])
+    res = dict(tiles_per_second=rate, runs=runs, time_of_an_epoch_to_memory=ratio(runs, 'memory', 'store'), store_to_memory=ratio(runs, 'store', 'memory'), times_fastai=ratio(runs, 'store', 'fastai'))
     if device.type == 'cuda': res['peak_gpu_gib'] = torch.cuda.max_memory_allocated()/2**30
     return res, learn, dls, theirs
 
@@ -134,8 +136,8 @@ def predicting(folder, tiles, r, learn, dls, theirs, device, rounds):
                 get_preds=lambda: per_tile(lambda: fai.get_preds(dl=theirs.valid), len(theirs.valid_ds)), learn_predict=lambda: per_tile(lambda: [fai.predict(f) for f in files], len(files)))
     with fai.no_bar(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        runs, res = rounds_of(ways, rounds)
-    over = {k: max(v-res['network'], 1e-9) for k, v in res.items() if k != 'network'}
+        runs, res = rounds_of(ways, rounds+2)
+    over = {k: max(statistics.median(x-y for x, y in zip(runs[k], runs['network'])), 1e-9) for k in runs if k != 'network'}
     return dict(tiles_per_second={k: 1/v for k, v in res.items()}, seconds_per_tile=res, runs=runs, overhead=over, learn_predict_to_predict=over['learn_predict']/over['predict'], get_preds_to_predict=over['get_preds']/over['predict'])
 
 
