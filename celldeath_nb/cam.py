@@ -7,7 +7,7 @@ __all__ = ['map_layers', 'Cams', 'cam', 'show_cams', 'save_cams', 'Trust', 'plot
            'segmentation_dice', 'cell_share', 'plant_cells', 'pointing_game', 'deletion_insertion', 'plot_deletion',
            'randomization_check', 'shuffle_labels', 'stability']
 
-# %% ../nbs/api/10_cam.ipynb #ec534c63
+# %% ../nbs/api/10_cam.ipynb #ad6cae19
 import copy, difflib, re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ from .evaluation import wilson
 from .fields import scale_bar
 from .files import bar, new_folder, write_csv
 from .models import Model, as_input, best_device, make_net, _check_tiles
-from .simulate import simulate_field
+from .simulate import cell_lines, simulate_field
 from .tiles import Tiles, tile_layout
 
 # %% ../nbs/api/10_cam.ipynb #fbfb1f96
@@ -644,49 +644,23 @@ def _share_sentence(r, masks):
     same = '' if np.isnan(r.p) else f' Maps of other photographs lie on them as well in {r.p:.1%} of shufflings.'
     return f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times their share, {verdict}. Cells are those of {how}.{same}'+(f' {int(r.undefined)} maps have no mass.' if r.undefined else '')
 
-# %% ../nbs/api/10_cam.ipynb #5ccccedf
-def _cutouts(px, truth, R, state):
-    "Round pieces around the cells of one state that are whole in the picture, [n, 2R+1, 2R+1]."
-    h, w = px.shape
-    t = truth.table[(truth.table.state == state)&truth.table.y.between(R+1, h-R-2)&truth.table.x.between(R+1, w-R-2)]
-    return [px[y-R:y+R+1, x-R:x+R+1].astype(float) for y, x in t[['y', 'x']].round().astype(int).to_numpy()]
+# %% ../nbs/api/10_cam.ipynb #73cc8ebf
+def _corner(rng, at, size, shape, rim):
+    "Where a window begins along one side so that `at` lies in it, `rim` pixels or more from its ends."
+    lo, hi = max(0, round(at)+rim-size+1), min(shape-size, round(at)-rim)
+    return int(rng.integers(lo, hi+1))
 
-def _disk(R):
-    "How much of a pasted piece shows, from 1 in the middle to 0 at its rim."
-    d = np.hypot(*np.mgrid[-R:R+1, -R:R+1])/R
-    return np.clip((1-d)/.25, 0, 1)
+def _one_responds(rng, line, treatment, hour, effect, size, um, radius, seed):
+    "A window with one cell that feels the drug, or with none: pixels, mask of all cells, mask of the place of the one."
+    look, rim = dict(dying=0., brightness=float(96*np.exp(rng.normal(0, .1))), contrast=float(np.exp(rng.normal(0, .1)))), min(size)//6
+    px, truth = simulate_field(line, treatment, hour, size=tuple(2*o for o in size), um_per_px=um, effect=effect, seed=seed, nuisance=look, responding=1)
+    t = truth.table[truth.table.response > 0] if treatment == 'CPT' else truth.table[truth.table.y.between(rim, px.shape[0]-rim-1)&truth.table.x.between(rim, px.shape[1]-rim-1)]
+    one = t.iloc[rng.integers(len(t))]
+    top, left = (_corner(rng, at, n, m, rim) for at, n, m in zip((one.y, one.x), size, px.shape))
+    at = np.s_[top:top+size[0], left:left+size[1]]
+    y, x = np.mgrid[:size[0], :size[1]]
+    return px[at], truth.cells[at] > 0, np.hypot(y+top-one.y, x+left-one.x)*um <= radius
 
-def _paste(px, mask, piece, y, x, turn):
-    "Put a piece into `px` at (y, x), as bright at its rim as what it covers, and note its place in `mask`."
-    R = len(piece)//2
-    piece, alpha = np.rot90(piece[:, ::-1] if turn >= 4 else piece, turn % 4), _disk(R)
-    at = np.s_[y-R:y+R+1, x-R:x+R+1]
-    rim = (alpha > 0)&(alpha < .5)
-    px[at] += alpha*(piece-piece[rim].mean()+px[at][rim].mean()-px[at])
-    mask[at] |= alpha > .5
-
-# %% ../nbs/api/10_cam.ipynb #8c6626a9
-def _banks(line, hour, um, R, seed):
-    "Pieces of responding and of healthy cells, from two large photographs."
-    out = {}
-    for treatment, state in (('CPT', 'dying'), ('DMSO', 'healthy')):
-        px, truth = simulate_field(line, treatment, hour, size=(480, 640), um_per_px=um, seed=100_000*(seed+1), nuisance=dict(dying=0.))
-        out[treatment] = _cutouts(px, truth, R, state)
-        if len(out[treatment]) < 4: raise ValueError(f'Only {len(out[treatment])} {state} cells of {line} are whole in a photograph at {hour} h, too few to plant. Take a later hour, or another line.')
-    return out
-
-def _planted(rng, px, truth, bank, grid, R):
-    "One photograph with a piece in every tile, and where they are."
-    px, mask, (h, w) = px.astype(float), np.zeros(px.shape, bool), (px.shape[0]//grid[0], px.shape[1]//grid[1])
-    if min(h, w) < 2*R+3: raise ValueError(f'Tiles of {h}x{w} pixels have no room for a planted cell of {2*R+1} pixels. Draw larger photographs, or fewer tiles of each.')
-    for top, left in ((r*h, c*w) for r in range(grid[0]) for c in range(grid[1])):
-        lo, hi = (top+R+1, left+R+1), (top+h-R-2, left+w-R-2)
-        t = truth.table[truth.table.y.between(lo[0], hi[0])&truth.table.x.between(lo[1], hi[1])]
-        y, x = t[['y', 'x']].iloc[rng.integers(len(t))].round().astype(int) if len(t) else (rng.integers(lo[0], hi[0]+1), rng.integers(lo[1], hi[1]+1))
-        _paste(px, mask, bank[rng.integers(len(bank))], int(y), int(x), rng.integers(8))
-    return np.clip(px.round(), 0, 255).astype(np.uint8), mask
-
-# %% ../nbs/api/10_cam.ipynb #1962524d
 def _write_photo(path, px, um_per_px):
     "A PNG that knows its scale."
     from PIL import Image, PngImagePlugin
@@ -694,33 +668,31 @@ def _write_photo(path, px, um_per_px):
     info.add_text('Microns Per Pixel', f'{um_per_px:g}')
     Image.fromarray(px).save(path, pnginfo=info)
 
-# %% ../nbs/api/10_cam.ipynb #c32330c4
+# %% ../nbs/api/10_cam.ipynb #4ebe9c87
 def plant_cells(
     out:str|Path, # the folder of photographs to make
-    photographs:int=24, # how many, half of each class
-    line:str='MCF7', # the cell line
-    size:tuple=(240, 320), # height and width of a photograph, pixels
-    grid:tuple=(2, 2), # how it will be cut: one cell is planted for each tile
+    photographs:int=192, # how many, half of each class
+    line:str='T47D', # the cell line
+    size:tuple=(96, 128), # height and width of a photograph, pixels: large enough for a few cells
     um_per_px:float=.6, # micrometers per pixel
-    radius_um:float=12., # of the planted piece, a cell and its rim, micrometers
+    radius_um:float=12., # of the place around the one cell, micrometers
     hour:float=3, # hours after treatment of the responding cells
-    experiments:int=3, # the photographs are shared out among so many; no planted cell occurs in two of them
+    effect:float=8., # how much harder than usual the drug hits them
+    experiments:int=3, # the photographs are shared out among so many
     seed:int=0, # the same seed gives the same photographs
-) -> Path: # the folder; `truth/` holds label images `.cells.png`, and `.planted.png` (responding) and `.pasted.png` (healthy)
-    "Simulated photographs that differ by one planted cell in every tile."
+) -> Path: # the folder; `truth/` holds label images `.cells.png`, `.planted.png` (place of the responding cell) and `.healthy.png` (of a healthy one in its stead)
+    "Simulated photographs that differ by one cell."
     from skimage.io import imsave
-    R, rng = round(radius_um/um_per_px), np.random.default_rng([seed, 0])
-    banks = _banks(line, hour, um_per_px, R, seed)
+    if min(size)*um_per_px < 4*cell_lines[line].radius: raise ValueError(f'Photographs of {size[0]}x{size[1]} pixels of {um_per_px} um have no room for a cell of {line} and its neighbors. Draw larger ones.')
+    rng = np.random.default_rng([seed, 0])
     with new_folder(out) as tmp:
         (Path(tmp)/'truth').mkdir()
         for k in bar(range(photographs), what='planting'):
-            c, e = ('CPT', 'DMSO')[k % 2], (k//2) % experiments
-            look = dict(dying=0., brightness=float(96*np.exp(rng.normal(0, .1))), contrast=float(np.exp(rng.normal(0, .1))))
-            px, truth = simulate_field(line, 'DMSO', hour, size=size, um_per_px=um_per_px, seed=100_000*(seed+1)+k+1, nuisance=look)
-            px, mask = _planted(rng, px, truth, banks[c][e::experiments], grid, R)
-            stem = f'{line}_{c}1_{hour:g}H_RGB_{k//2+1:04d}_N{e+1}'
+            c = ('CPT', 'DMSO')[k % 2]
+            px, cells, one = _one_responds(rng, line, c, hour, effect, size, um_per_px, radius_um, 100_000*(seed+1)+k)
+            stem = f'{line}_{c}1_{hour:g}H_RGB_{k//2+1:04d}_N{(k//2) % experiments+1}'
             _write_photo(Path(tmp)/f'{stem}.png', px, um_per_px)
-            for name, m in (('cells', truth.cells > 0), ('planted', mask&(c == 'CPT')), ('pasted', mask&(c == 'DMSO'))):
+            for name, m in (('cells', cells), ('planted', one&(c == 'CPT')), ('healthy', one&(c == 'DMSO'))):
                 imsave(Path(tmp)/'truth'/f'{stem}.{name}.png', m.astype(np.uint8), check_contrast=False)
     return Path(out)
 
