@@ -42,12 +42,12 @@ from .models import Model, ahead, as_input, best_device, check_arch, grey_range,
 from .splits import check_leaks
 from .tiles import Tiles
 
-# %% ../nbs/api/08_training.ipynb #daf214c1
+# %% ../nbs/api/08_training.ipynb #30402492
 @dataclass
 class _Device:
     "Settings that change how fast a training is, and not what it learns."
     channels_last:bool = True # memory layout that is faster on most devices
-    compile:bool = False # torch.compile, which pays on a GPU in long trainings
+    compile:bool = False # torch.compile, which pays on a GPU in long trainings; dropout then draws other numbers
     deterministic:bool = False # only algorithms that give the same bits twice; slower on a GPU
 
 # %% ../nbs/api/08_training.ipynb #f85a70b0

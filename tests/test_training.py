@@ -216,7 +216,7 @@ def test_a_transformer_is_not_turned(tiles, tmp_path):
 def test_compiled(tiles, tmp_path):
     import shutil
     if shutil.which('g++') is None and shutil.which('clang++') is None: pytest.skip('torch.compile needs a C++ compiler, and there is none')
-    r = T.Recipe.quick(**{**small, 'epochs': 1}, turns=False)
+    r = T.Recipe.quick(**{**small, 'epochs': 1}, turns=False, dropout=0) # dropout draws other numbers when it is compiled
     a, b = (T.train(tiles, T.replace(r, compile=c), tmp_path/str(c), 'cpu') for c in (False, True))
     assert np.allclose(a.history.train_loss, b.history.train_loss, rtol=.05), (a.history, b.history)
     plain = T.predict(b.model, tiles.subset((tiles.table.split == 'valid').values), device='cpu') # the bundle is read into a network that is not compiled
