@@ -7,7 +7,7 @@ Without an option it plants, among simulated tiles of 240x320 pixels, one copy o
 then times it on `--many` tiles. What is printed are shares and ratios; times hold for the machine that is named beside them.
 The other two write a row as soon as it is known into benchmarks/results/audit_designs.csv or audit_network.csv, and go on where they stopped; rows of another simulator are made anew.
 """
-import argparse, hashlib, inspect, io, json, platform, resource, tempfile, time
+import argparse, hashlib, inspect, io, json, os, platform, resource, tempfile, time
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +181,7 @@ def main():
         print(table.to_string(index=False), '\n', found)
         times = [timed(photos, n) for n in (a.many//4, a.many//2, a.many)] if a.many else []
         print(pd.DataFrame(times).to_string(index=False))
-    if a.out: a.out.write_text(json.dumps(dict(recall=table.to_dict('records'), **found, times=times, machine=f'{platform.processor() or platform.machine()}, two cores'), indent=1)+'\n')
+    if a.out: a.out.write_text(json.dumps(dict(recall=table.to_dict('records'), **found, times=times, machine=f'{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} core(s)', date=time.strftime('%Y-%m-%d')), indent=1)+'\n')
 
 
 if __name__ == '__main__': main()
