@@ -7,7 +7,7 @@ __all__ = ['map_layers', 'Cams', 'cam', 'show_cams', 'save_cams', 'Trust', 'plot
            'segmentation_dice', 'cell_share', 'plant_cells', 'pointing_game', 'deletion_insertion', 'plot_deletion',
            'randomization_check', 'shuffle_labels', 'stability']
 
-# %% ../nbs/api/10_cam.ipynb #ad6cae19
+# %% ../nbs/api/10_cam.ipynb #db96e53b
 import copy, difflib, re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .audit import as_recorded
 from .evaluation import wilson
 from .fields import scale_bar
 from .files import bar, new_folder, write_csv
@@ -173,7 +174,7 @@ def _method(model, method, layer):
     if method == 'cam' and layer is not None: raise ValueError(f"An exact map is drawn from the last grid; at layer {layer!r} use method='gradcam' or 'layercam'.")
     return method
 
-# %% ../nbs/api/10_cam.ipynb #1ad38337
+# %% ../nbs/api/10_cam.ipynb #0aaae342
 class _Few:
     "Tiles in memory, as far as maps need them."
     def __init__(self, x, table=None, um_per_px=np.nan):
@@ -193,6 +194,11 @@ def _as_tiles(tiles):
     if tiles.ndim == 3 and tiles.dtype == np.uint8: return _Few(tiles)
     why = 'It seems to be in color: take one channel, or read it with read_image.' if tiles.ndim == 4 else 'Tiles are gray and of 8 bits.'
     raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {tiles.dtype} {list(tiles.shape)}. {why}')
+
+def _seen(model, tiles):
+    "Tiles in the state of those that the model was trained on, remedies and all."
+    few = _as_tiles(tiles)
+    return _as_tiles(as_recorded(tiles if isinstance(tiles, np.ndarray) else few, (model.info.get('cut') or {}).get('remedies')))
 
 # %% ../nbs/api/10_cam.ipynb #df002c00
 def _check_cam(model, tiles, bs):
@@ -267,7 +273,7 @@ def _run(model, tiles, want, method, layer, bs, device, view=None):
             progress.update(len(idx))
     return maps, probs
 
-# %% ../nbs/api/10_cam.ipynb #ec6a1781
+# %% ../nbs/api/10_cam.ipynb #4e2c1819
 def cam(
     model:Model, # a trained one
     tiles:Tiles, # what to look at; or an array uint8 [n, height, width]
@@ -278,7 +284,7 @@ def cam(
     layer:str=None, # where the map is drawn, a name of `map_layers`; None: the last grid
 ) -> Cams: # maps, targets and probabilities
     "Where the network looks; `ValueError` if the class, the method, the layer or the tiles do not fit the model."
-    tiles = _as_tiles(tiles)
+    tiles = _seen(model, tiles)
     _check_cam(model, tiles, bs)
     method, want = _method(model, method, layer), _target(model, tiles, target)
     maps, probs = _run(model, tiles, want, method, layer, bs, device)
@@ -764,7 +770,7 @@ def _all_curves(model, tiles, cams, shares, sigma, n_random, seed, bs, device):
             progress.update(len(idx))
     return np.concatenate(parts, 2)
 
-# %% ../nbs/api/10_cam.ipynb #a6b751a3
+# %% ../nbs/api/10_cam.ipynb #4f735b09
 def deletion_insertion(
     model:Model, # whose maps they are
     tiles:Tiles, # the tiles
@@ -778,7 +784,7 @@ def deletion_insertion(
     device:str=None, # see `cam`
 ) -> Trust: # by tile: areas `deletion`, `insertion`, the same `_random`, and `_gain` (above 0: better than random); `curves` for `plot_deletion`
     "Does the probability of the class hang on the pixels that the map shows?"
-    tiles = _as_tiles(tiles)
+    tiles = _seen(model, tiles)
     _same_tiles(cams, tiles)
     _check_cam(model, tiles, bs)
     if steps < 2 or n_random < 1: raise ValueError(f'steps={steps}, n_random={n_random}: at least two steps and one random order are needed for a comparison.')
@@ -922,7 +928,7 @@ def shuffle_labels(
         new[mask] = [mixed[u] for u in units[mask]]
     return tiles.add(label=new, true_label=t.label.to_numpy(dtype=object))
 
-# %% ../nbs/api/10_cam.ipynb #3a453543
+# %% ../nbs/api/10_cam.ipynb #8b0a7235
 _views = {'mirrored left-right': (lambda x: x[:, :, ::-1],)*2, 'mirrored up-down': (lambda x: x[:, ::-1],)*2, 'turned by half': (lambda x: x[:, ::-1, ::-1],)*2,
           'turned by a quarter': (lambda x: np.rot90(x, 1, (1, 2)), lambda x: np.rot90(x, -1, (1, 2)))}
 
@@ -937,7 +943,8 @@ def stability(
     device:str=None, # see `cam`
 ) -> Trust: # by tile: `other seeds` (mean over pairs of models) and a column for each way of turning: correlation of maps
     "Do maps agree across seeds, and with themselves when the tile is mirrored or turned?"
-    models, tiles = [models] if isinstance(models, Model) else list(models), _as_tiles(tiles)
+    models = [models] if isinstance(models, Model) else list(models)
+    tiles = _seen(models[0], tiles)
     true = cam(models[0], tiles, target, method, bs, device, layer)
     maps = [true.maps]+[cam(m, tiles, true.target, true.method, bs, device, layer).maps for m in models[1:]]
     t, want, whats = true.frame(), _target(models[0], tiles, true.target), list(_views)

@@ -267,3 +267,21 @@ def test_the_same_on_a_gpu():
 def test_equals_torchcam_at_full_size(arch):
     model, tiles = model_of(arch, 'fastai', size=(480, 640)), noise(2, (480, 640))
     for method in ('gradcam', 'layercam'): assert relative(cam(model, tiles, ['a', 'c'], method, device='cpu').maps, reference(model, tiles, method, '0', [0, 2])) < 1e-5
+
+
+def test_maps_are_drawn_of_tiles_as_the_model_was_trained_to_see_them(tmp_path):
+    from PIL import Image
+    from celldeath_nb.audit import normalize_fields, remedies
+    from celldeath_nb.fields import read_fields
+    from celldeath_nb.tiles import cut_tiles
+    rng = np.random.default_rng(0)
+    (tmp_path/'photos').mkdir()
+    for k in range(4): Image.fromarray((rng.integers(0, 90, (128, 128))+30*k).astype(np.uint8)).save(tmp_path/'photos'/f'U2_{("CPT", "DMSO")[k % 2]}1_1H_RGB_{k:04}_N1.png')
+    tiles = cut_tiles(read_fields(tmp_path/'photos', um_per_px=.434), tmp_path/'tiles', grid=(2, 2))
+    seen, plain = normalize_fields(tiles), model_of('resnet10t', 'linear', n=2)
+    trained = replace(plain, info=dict(cut=dict(remedies=remedies(seen))))
+    want = cam(plain, seen[:], target='a', device='cpu').maps # an array, as it is
+    assert not np.allclose(want, cam(plain, tiles, target='a', device='cpu').maps)
+    for given in (tiles, seen): np.testing.assert_array_equal(cam(trained, given, target='a', device='cpu').maps, want)
+    np.testing.assert_array_equal(stability(trained, tiles, 'a', device='cpu').tiles.iloc[:, -1], stability(trained, seen, 'a', device='cpu').tiles.iloc[:, -1])
+    with pytest.raises(ValueError, match='These tiles are changed'): cam(plain, seen, device='cpu')
