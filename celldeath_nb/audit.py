@@ -734,6 +734,7 @@ def _control_verdict(name, row):
     else: verdict = 'failed' if row['low'] > least else 'passed'
     said = f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
     more = {'failed': ' So something other than the cells tells the classes apart.', 'passed': '', 'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells and days.'}[verdict]
+    if verdict == 'passed' and row['low'] > row['chance']: more = f' The interval lies above chance, but begins less than {_clearly:.0%} above it, which is not counted as failed.'
     return verdict, said+more
 
 # %% ../nbs/api/05_audit.ipynb #4259d72e
