@@ -34,6 +34,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'celldeath_nb.audit._Grays': ('api/audit.html#_grays', 'celldeath_nb/audit.py'),
                                     'celldeath_nb.audit._Grays.__call__': ('api/audit.html#_grays.__call__', 'celldeath_nb/audit.py'),
                                     'celldeath_nb.audit._Grays.__init__': ('api/audit.html#_grays.__init__', 'celldeath_nb/audit.py'),
+                                    'celldeath_nb.audit._all_classes': ('api/audit.html#_all_classes', 'celldeath_nb/audit.py'),
                                     'celldeath_nb.audit._array_seen': ('api/audit.html#_array_seen', 'celldeath_nb/audit.py'),
                                     'celldeath_nb.audit._background': ('api/audit.html#_background', 'celldeath_nb/audit.py'),
                                     'celldeath_nb.audit._before_the_drug': ('api/audit.html#_before_the_drug', 'celldeath_nb/audit.py'),

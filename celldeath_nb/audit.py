@@ -208,11 +208,18 @@ def _folds(df, y, groups, seed):
     "Pairs of rows to learn from and rows to ask about, and what to call them."
     if 'split' in df and {'train'} < set(df['split']):
         s = df['split'].to_numpy()
+        if len(set(y[s == 'train'])) < 2: raise ValueError(f'The training side holds the class {y[s == "train"][0]} only, so nothing can be learned. Split again, by smaller groups.')
         return {side: [(np.flatnonzero(s == 'train'), np.flatnonzero(s == side))] for side in ('valid', 'test') if (s == side).any()}
     from sklearn.model_selection import StratifiedGroupKFold
     n = pd.Series(groups).groupby(y).nunique()
     if n.min() < 2: raise ValueError(f'{n.idxmin()} comes from {n.min()} group only, so nothing can be learned from one and asked of another. Photograph at least one more.')
-    return {'in turns': list(StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups))}
+    parts = [p for p in StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups) if _all_classes(y[p[0]], y)]
+    if not parts: raise ValueError('However the groups are dealt, what is learned from lacks a class. Photograph more wells of every class.')
+    return {'in turns': parts}
+
+def _all_classes(learned, y):
+    "Whether what is learned from holds every class; a fold that does not is never handed to a classifier, which would refuse it or learn to say one thing."
+    return set(learned) == set(y)
 
 # %% ../nbs/api/05_audit.ipynb #cfe35a62
 def balanced_share(
@@ -686,7 +693,7 @@ def _shuffled(tiles, seed):
     one = df.assign(key=keys.to_numpy(), order=rng.random(len(df))).drop_duplicates('key')
     one = one.sort_values([c for c in ('line', 'label', 'experiment') if c in one]+['order'])
     classes, nest = np.array(sorted(df['label'].astype(str).unique())), [c for c in ('line', 'label') if c in one]
-    turn = one.groupby(nest).cumcount().to_numpy() + pd.factorize(one['label'])[0] + rng.integers(len(classes))
+    turn = one.groupby(nest, dropna=False).cumcount().to_numpy() + pd.factorize(one['label'])[0] + rng.integers(len(classes))
     return tiles.add(label=keys.map(dict(zip(one['key'], classes[turn % len(classes)]))).to_numpy())
 
 def _before_the_drug(tiles, seed):
@@ -724,7 +731,11 @@ def _control_folds(t, group, folds, seed):
     day, unit = _days(t.table), group_keys(t, group)
     unit = unit if day is None else day
     most = unit.groupby(t.table['label'].to_numpy()).nunique().min()
-    return k_fold(t.add(unit=unit.to_numpy()), max(2, min(folds, most)), 'unit', seed=seed)
+    parts = k_fold(t.add(unit=unit.to_numpy()), max(2, min(folds, most)), 'unit', seed=seed)
+    y = t.table['label'].astype(str).to_numpy()
+    parts = [p for p in parts if _all_classes(y[(p.table['split'] == 'train').to_numpy()], y)]
+    if not parts: raise ValueError('However wells and days are dealt, what is learned from lacks a class. Photograph more of them.')
+    return parts
 
 # %% ../nbs/api/05_audit.ipynb #27cb8e3b
 def _control_verdict(name, row):
@@ -780,7 +791,7 @@ def _cheap_numbers(tiles):
 def _within_day(df, X):
     "Numbers less their mean over the experiment, line and hour, if these can be compared."
     if _days(df) is None: return X
-    key = _days(df)+' '+df['hour'].astype(str) if 'hour' in df else _days(df)
+    key = _days(df)+' '+df['hour'].map(str) if 'hour' in df else _days(df)
     return X-pd.DataFrame(X).groupby(key.to_numpy()).transform('mean').to_numpy()
 
 def _cheap(X):

@@ -193,3 +193,27 @@ def test_two_labels_for_one_picture():
 def test_audit_says_what_it_does_not_know():
     assert audit(Memory(tiles().px[:4], tiles().table[:4])).verdict == 'cannot be told with so few'
     with pytest.raises(ValueError, match='cheap'): audit(tiles(), controls='all')
+
+
+def test_an_audit_ends_in_a_verdict_whatever_the_names_do_not_tell():
+    "Line, experiment, hour and well each there, partly missing or missing: a stranger's names tell none of them."
+    from itertools import product
+    t = tiles(n=48)
+    full = dict(line=['U2OS']*48, experiment=t.table.experiment.to_numpy(object), hour=np.full(48, 3.), well=np.array([str(i % 3+1) for i in range(48)], object))
+    for kinds in product(('there', 'partly', 'missing'), repeat=4):
+        cols = {}
+        for (c, v), kind in zip(full.items(), kinds):
+            v = pd.Series(v)
+            cols[c] = v if kind == 'there' else v.where(np.arange(48) % 4 > 0) if kind == 'partly' else pd.Series(np.full(48, np.nan) if c == 'hour' else [None]*48)
+        got = negative_controls(t.add(**cols), train=train_cheap, names=['labels shuffled', 'background only'], seed=1)
+        assert set(got.verdict) <= {'passed', 'failed', 'cannot be told with so few', 'not possible'}, kinds
+
+
+def test_a_fold_of_one_class_is_never_learned_from():
+    "Two wells of the vehicle, in one experiment each: some versions of scikit-learn deal a training side of one class."
+    t = tiles(n=48)
+    lone = t.add(treatment=['DMSO']*48, well=['1' if e in ('N1', 'N2') else '2' for e in t.table.experiment])
+    got = negative_controls(lone, train=train_cheap, names=['vehicle wells'], seed=0)
+    assert got.verdict[0] in ('passed', 'cannot be told with so few', 'not possible')
+    split = t.add(split=np.where(t.table.label == 'CPT', 'train', 'valid'))
+    with pytest.raises(ValueError, match='holds the class CPT only'): shortcut_baseline(split)
