@@ -21,53 +21,73 @@ import typer
 
 # %% ../nbs/api/97_cli.ipynb #9cd1b595
 def pair(
-    txt:str, # '2x2' or '480x640'
-    what:str, # the option's name, for the error
-) -> tuple: # two whole numbers
+    txt: str,  # '2x2' or '480x640'
+    what: str,  # the option's name, for the error
+) -> tuple:  # two whole numbers
     "Two numbers with an `x` between, height (or rows) first."
-    try: a, b = (int(o) for o in txt.lower().split('x'))
-    except ValueError: a = b = 0
-    if a < 1 or b < 1: raise ValueError(f'{what} {txt!r} is not understood. Give two whole numbers with an x between, rows (or height) first, such as 2x2 or 480x640.')
+    try:
+        a, b = (int(o) for o in txt.lower().split('x'))
+    except ValueError:
+        a = b = 0
+    if a < 1 or b < 1:
+        raise ValueError(
+            f'{what} {txt!r} is not understood. Give two whole numbers with an x between, rows (or height) first, such as 2x2 or 480x640.'
+        )
     return a, b
 
 # %% ../nbs/api/97_cli.ipynb #ac55d4c7
 def deal_out(
-    args:list, # the words of the command line
-    names=('--labels',), # options that take several words
-) -> list: # the same, with the option before each of its words
+    args: list,  # the words of the command line
+    names=('--labels',),  # options that take several words
+) -> list:  # the same, with the option before each of its words
     "`--labels A B` as `--labels A --labels B`."
-    out, name = [], None
+    out = []
+    name = None
     for a in args:
-        if a in names: name, first = a, True
+        if a in names:
+            name = a
+            first = True
         elif name and not a.startswith('-'):
-            for o in filter(None, a.split(',')): out += [name, o]
+            for o in filter(None, a.split(',')):
+                out += [name, o]
             first = False
         else:
-            if name and first: out.append(name)
+            if name and first:
+                out.append(name)
             name = None
             out.append(a)
-    if name and first: out.append(name)
+    if name and first:
+        out.append(name)
     return out
 
 # %% ../nbs/api/97_cli.ipynb #2802181f
 class Steps:
     "Numbered lines that say what is done and how long it took."
-    def __init__(self,
-        total:int, # how many there will be
-    ): self.total,self.seconds = total,{}
+
+    def __init__(
+        self,
+        total: int,  # how many there will be
+    ):
+        self.total = total
+        self.seconds = {}
+
     def __call__(self, what, f, *args, **kwargs):
-        t0, n = time.perf_counter(), len(self.seconds)+1
+        t0 = time.perf_counter()
+        n = len(self.seconds) + 1
         typer.echo(f'{n}/{self.total} {what} ...')
         res = f(*args, **kwargs)
-        self.seconds[what] = time.perf_counter()-t0
+        self.seconds[what] = time.perf_counter() - t0
         return res
+
 
 def _free(path, overwrite):
     "Refuse an output that exists, or that cannot be written, before any work is done."
     from celldeath_nb.files import check_free
+
     path = check_free(path, overwrite, 'Give another name with --out, remove it, or add --overwrite.')
     near = next(o for o in path.absolute().parents if o.exists())
-    if not os.access(near, os.W_OK): raise PermissionError(f'{path} cannot be written: {near} does not allow it. Give another place with --out.')
+    if not os.access(near, os.W_OK):
+        raise PermissionError(f'{path} cannot be written: {near} does not allow it. Give another place with --out.')
     return path
 
 # %% ../nbs/api/97_cli.ipynb #e81570b6
@@ -75,68 +95,113 @@ def _problems(problems, out):
     "Write and say what was left out; the exit code."
     from celldeath_nb.files import write_csv
     import pandas as pd
-    if not problems: return 0
-    for p in problems[:5]: typer.echo(f'Left out: {p["file"]}: {p["reason"]}', err=True)
+
+    if not problems:
+        return 0
+    for p in problems[:5]:
+        typer.echo(f'Left out: {p["file"]}: {p["reason"]}', err=True)
     f = write_csv(pd.DataFrame(problems), out)
     typer.echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
     return 3
 
 # %% ../nbs/api/97_cli.ipynb #ca29fa26
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help='Tell treated cells from untreated in microscope photographs, and say whether the answer can be believed. Start with: celldeath demo. Exit codes: 0 done; 3 done, but some files were left out; 1 or 2 not done.')
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help='Tell treated cells from untreated in microscope photographs, and say whether the answer can be believed. Start with: celldeath demo. Exit codes: 0 done; 3 done, but some files were left out; 1 or 2 not done.',
+)
 
 Folder = Annotated[Path, typer.Argument(help='Folder of photographs; sub-folders are read too.', show_default=False)]
-Labels = Annotated[Optional[list[str]], typer.Option(help='Words in the file names that name the classes, such as --labels CPT DMSO.', show_default=False)]
+Labels = Annotated[
+    Optional[list[str]],
+    typer.Option(help='Words in the file names that name the classes, such as --labels CPT DMSO.', show_default=False),
+]
 LabelFrom = Annotated[str, typer.Option(help='Where labels are: name, folder, a CSV file, or auto.')]
-Pattern = Annotated[Optional[str], typer.Option(help="How names are built, if not as in the paper: '{line}_{treatment}{well}_{hour:h}_{site}_{experiment}'.", show_default=False)]
+Pattern = Annotated[
+    Optional[str],
+    typer.Option(
+        help="How names are built, if not as in the paper: '{line}_{treatment}{well}_{hour:h}_{site}_{experiment}'.",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[bool, typer.Option('--overwrite', help='Replace an output that exists.')]
-Group = Annotated[str, typer.Option(help='What must never be on two sides: field (a photograph), well, experiment, or a part of --pattern.')]
-Test = Annotated[str, typer.Option(help='What to hold out for testing: COLUMN=VALUE such as experiment=N4, auto, or none.')]
+Group = Annotated[
+    str,
+    typer.Option(
+        help='What must never be on two sides: field (a photograph), well, experiment, or a part of --pattern.'
+    ),
+]
+Test = Annotated[
+    str, typer.Option(help='What to hold out for testing: COLUMN=VALUE such as experiment=N4, auto, or none.')
+]
 Seed = Annotated[int, typer.Option(help='Start of all chance; the same seed gives the same result.')]
-Device = Annotated[Optional[str], typer.Option(help='cuda, mps or cpu; the best there is if left out.', show_default=False)]
+Device = Annotated[
+    Optional[str], typer.Option(help='cuda, mps or cpu; the best there is if left out.', show_default=False)
+]
 
 # %% ../nbs/api/97_cli.ipynb #8f7cfdb9
 def _cut(fields, out, grid, tile, overwrite=False):
     "Cut by a grid or a size; small photographs are left whole if neither is given."
     from celldeath_nb.tiles.cut import cut_tiles
     from celldeath_nb.tiles.layout import fit_grid
-    if grid and tile: raise ValueError('Give --grid or --tile, not both.')
-    if tile: return cut_tiles(fields, out, tile_px=pair(tile, '--tile'), overwrite=overwrite)
+
+    if grid and tile:
+        raise ValueError('Give --grid or --tile, not both.')
+    if tile:
+        return cut_tiles(fields, out, tile_px=pair(tile, '--tile'), overwrite=overwrite)
     return cut_tiles(fields, out, grid=pair(grid, '--grid') if grid else fit_grid(fields), overwrite=overwrite)
+
 
 @app.command('slice')
 def slice_(
-    folder:Folder, # photographs
-    out:Annotated[Path, typer.Option(help='Folder of tiles to make.', show_default=False)],
-    grid:Annotated[Optional[str], typer.Option(help='Rows x columns of tiles in a photograph; 2x2 as in the paper (1x1 for photographs under 400 pixels).', show_default=False)]=None,
-    tile:Annotated[Optional[str], typer.Option(help='Height x width of a tile in pixels, instead of --grid.', show_default=False)]=None,
-    labels:Labels=None, # words
-    label_from:LabelFrom='auto', # where labels are
-    pattern:Pattern=None, # of names
-    overwrite:Overwrite=False, # replace
+    folder: Folder,  # photographs
+    out: Annotated[Path, typer.Option(help='Folder of tiles to make.', show_default=False)],
+    grid: Annotated[
+        Optional[str],
+        typer.Option(
+            help='Rows x columns of tiles in a photograph; 2x2 as in the paper (1x1 for photographs under 400 pixels).',
+            show_default=False,
+        ),
+    ] = None,
+    tile: Annotated[
+        Optional[str], typer.Option(help='Height x width of a tile in pixels, instead of --grid.', show_default=False)
+    ] = None,
+    labels: Labels = None,  # words
+    label_from: LabelFrom = 'auto',  # where labels are
+    pattern: Pattern = None,  # of names
+    overwrite: Overwrite = False,  # replace
 ):
     "Cut photographs into tiles, ready for training."
     from celldeath_nb.photos.fields import read_fields
+
     _free(out, overwrite)
     fields = read_fields(folder, labels=labels, label_from=label_from, pattern=pattern)
     tiles = _cut(fields, out, grid, tile, overwrite)
     n = tiles.table.label.value_counts().to_dict()
-    typer.echo(f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs ({", ".join(f"{k}: {v:,}" for k, v in n.items())}) are in {out}.')
-    raise typer.Exit(_problems(tiles.problems, Path(out)/'problems.csv'))
+    typer.echo(
+        f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs ({", ".join(f"{k}: {v:,}" for k, v in n.items())}) are in {out}.'
+    )
+    raise typer.Exit(_problems(tiles.problems, Path(out) / 'problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #ce4b0180
 def _recipe(name, **changes):
     "A recipe with the options that were given."
     from celldeath_nb.learn.recipes import Recipe
-    if name not in ('quick', 'paper'): raise ValueError(f'There is no recipe {name!r}; there are quick and paper.')
-    if changes.get('epochs') is not None: changes['min_steps'] = 0 # who names the epochs means them
+
+    if name not in ('quick', 'paper'):
+        raise ValueError(f'There is no recipe {name!r}; there are quick and paper.')
+    if changes.get('epochs') is not None:
+        changes['min_steps'] = 0  # who names the epochs means them
     return getattr(Recipe, name)(**{k: v for k, v in changes.items() if v is not None})
+
 
 def _small_batches(r, tiles):
     "A batch of which a small set holds at least four."
     n = int((tiles.table.split == 'train').sum())
-    if n < 4*r.batch_size:
-        r.batch_size = max(2, n//4)
+    if n < 4 * r.batch_size:
+        r.batch_size = max(2, n // 4)
         typer.echo(f'Only {n} tiles to train on: batches of {r.batch_size}.')
     return r
 
@@ -144,78 +209,138 @@ def _small_batches(r, tiles):
 def _say_audit(found):
     "The verdict of the audit, and why."
     typer.echo(f'Audit of the photographs: {found.verdict}.')
-    for o in found.failures: typer.echo(f'- {o}')
+    for o in found.failures:
+        typer.echo(f'- {o}')
+
 
 def _say_answer(run, held_out, report, found):
     "The answer, what it is worth, and whether to believe it."
     from celldeath_nb.report import answer
-    typer.echo('\n'+answer(run.preds, held_out))
-    for o in found.worth: typer.echo(o)
-    if found.failures: typer.echo(f'\nDO NOT BELIEVE THIS YET. {found.failures[0]}')
+
+    typer.echo('\n' + answer(run.preds, held_out))
+    for o in found.worth:
+        typer.echo(o)
+    if found.failures:
+        typer.echo(f'\nDO NOT BELIEVE THIS YET. {found.failures[0]}')
     typer.echo(f'\nThe report: {report}')
+
 
 def _before(tiles, recipe, device):
     "Without a GPU, how long it will take."
     from celldeath_nb.learn.training import expected_seconds
-    if s := expected_seconds(tiles, recipe, device): typer.echo(f'There is no GPU to use: on this processor the training will take about {s/60:.0f} minutes.' if s > 90 else f'No GPU: the training will take about {s:.0f} seconds on this processor.')
+
+    if s := expected_seconds(tiles, recipe, device):
+        typer.echo(
+            f'There is no GPU to use: on this processor the training will take about {s / 60:.0f} minutes.'
+            if s > 90
+            else f'No GPU: the training will take about {s:.0f} seconds on this processor.'
+        )
 
 # %% ../nbs/api/97_cli.ipynb #7b7aec64
 Run = Annotated[Path, typer.Option(help='Run folder to make.', show_default=False)]
-Weights = Annotated[Optional[str], typer.Option(help='scratch (random), frozen (ImageNet, only the head learns) or finetuned (ImageNet, all learns).', show_default=False)]
-WeightsFile = Annotated[Optional[str], typer.Option(help='Local file of ImageNet weights, for a machine without a network.', show_default=False)]
-Recipe_ = Annotated[str, typer.Option(help='quick (two processor cores) or paper (a GPU); the options below change it.')]
+Weights = Annotated[
+    Optional[str],
+    typer.Option(
+        help='scratch (random), frozen (ImageNet, only the head learns) or finetuned (ImageNet, all learns).',
+        show_default=False,
+    ),
+]
+WeightsFile = Annotated[
+    Optional[str],
+    typer.Option(help='Local file of ImageNet weights, for a machine without a network.', show_default=False),
+]
+Recipe_ = Annotated[
+    str, typer.Option(help='quick (two processor cores) or paper (a GPU); the options below change it.')
+]
 Epochs = Annotated[Optional[int], typer.Option(help='How often every tile is seen.', show_default=False)]
-Rates = Annotated[Optional[tuple[float, float]], typer.Option(help='Peak learning rates of the first and the last layers, such as --lr 1e-4 1e-3.', show_default=False)]
+Rates = Annotated[
+    Optional[tuple[float, float]],
+    typer.Option(
+        help='Peak learning rates of the first and the last layers, such as --lr 1e-4 1e-3.', show_default=False
+    ),
+]
 
 # %% ../nbs/api/97_cli.ipynb #0878c92f
-_many = 10_000 # tiles up to which copies and controls are looked for without being asked
+_many = 10_000  # tiles up to which copies and controls are looked for without being asked
+
 
 def _split(tiles, test, valid, group, seed):
     "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
     from celldeath_nb.tiles.places import group_by_place
     from celldeath_nb.tiles.splits import hold_out
-    if len(tiles) > _many: return *hold_out(tiles, test, valid, group, seed), None
+
+    if len(tiles) > _many:
+        return *hold_out(tiles, test, valid, group, seed), None
     tiles, pairs = group_by_place(tiles, group=group)
-    if not len(pairs): return *hold_out(tiles, test, valid, group, seed), pairs
+    if not len(pairs):
+        return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group, 'place']].nunique() if group in tiles.table else tiles.table[['field', 'place']].nunique()
-    typer.echo(f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)')
+    typer.echo(
+        f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)'
+    )
     return *hold_out(tiles, test, valid, 'place', seed), pairs
+
 
 def _audited(tiles, pairs):
     "The audit of split tiles; of very many without the controls."
     import pandas as pd
     from celldeath_nb.trust.audits import audit
-    if pairs is None: typer.echo(f'    {len(tiles):,} tiles: copies were not looked for; `celldeath audit` does so.')
+
+    if pairs is None:
+        typer.echo(f'    {len(tiles):,} tiles: copies were not looked for; `celldeath audit` does so.')
     n = tiles.table.label.value_counts()
-    if n.iloc[0] > 3*n.iloc[-1]: typer.echo(f'    the classes are of unequal number ({", ".join(f"{k}: {v:,}" for k, v in n.items())}): look at the balanced accuracy, and consider `celldeath train --balance weights`.')
+    if n.iloc[0] > 3 * n.iloc[-1]:
+        typer.echo(
+            f'    the classes are of unequal number ({", ".join(f"{k}: {v:,}" for k, v in n.items())}): look at the balanced accuracy, and consider `celldeath train --balance weights`.'
+        )
     none = pd.DataFrame(columns=['tile_a', 'tile_b', 'score', 'kind']) if pairs is None else pairs
     return audit(tiles, pairs=none, controls='cheap' if len(tiles) <= _many else None)
 
 # %% ../nbs/api/97_cli.ipynb #4843e740
 @app.command()
 def train(
-    tiles:Annotated[Path, typer.Argument(help='Folder of tiles that `celldeath slice` made.', show_default=False)],
-    out:Run, # to make
-    recipe:Recipe_='quick', # the numbers to begin with
-    arch:Annotated[Optional[str], typer.Option(help='Network, such as resnet50.', show_default=False)]=None,
-    weights:Weights=None, # how ImageNet is used
-    weights_file:WeightsFile=None, # local
-    test:Test='auto', # held out
-    valid:Annotated[float, typer.Option(help='Share of the other photographs that choose the best epoch.')]=.3,
-    group:Group='field', # what never parts
-    epochs:Epochs=None, # passes
-    batch_size:Annotated[Optional[int], typer.Option(help='Tiles in a batch.', show_default=False)]=None,
-    lr:Rates=None, # two
-    dropout:Annotated[Optional[float], typer.Option(help="Share of the head's inputs dropped.", show_default=False)]=None,
-    weight_decay:Annotated[Optional[float], typer.Option(help='Weight decay.', show_default=False)]=None,
-    balance:Annotated[Optional[str], typer.Option(help='For classes of unequal number: weights (of the loss) or batches (draws them equally often).', show_default=False)]=None,
-    seed:Seed=0, # of everything
-    device:Device=None, # where
-    overwrite:Overwrite=False, # replace
+    tiles: Annotated[Path, typer.Argument(help='Folder of tiles that `celldeath slice` made.', show_default=False)],
+    out: Run,  # to make
+    recipe: Recipe_ = 'quick',  # the numbers to begin with
+    arch: Annotated[Optional[str], typer.Option(help='Network, such as resnet50.', show_default=False)] = None,
+    weights: Weights = None,  # how ImageNet is used
+    weights_file: WeightsFile = None,  # local
+    test: Test = 'auto',  # held out
+    valid: Annotated[float, typer.Option(help='Share of the other photographs that choose the best epoch.')] = 0.3,
+    group: Group = 'field',  # what never parts
+    epochs: Epochs = None,  # passes
+    batch_size: Annotated[Optional[int], typer.Option(help='Tiles in a batch.', show_default=False)] = None,
+    lr: Rates = None,  # two
+    dropout: Annotated[
+        Optional[float], typer.Option(help="Share of the head's inputs dropped.", show_default=False)
+    ] = None,
+    weight_decay: Annotated[Optional[float], typer.Option(help='Weight decay.', show_default=False)] = None,
+    balance: Annotated[
+        Optional[str],
+        typer.Option(
+            help='For classes of unequal number: weights (of the loss) or batches (draws them equally often).',
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,  # of everything
+    device: Device = None,  # where
+    overwrite: Overwrite = False,  # replace
 ):
     "Train a network on tiles, and write a run folder with its report."
     _free(out, overwrite)
-    r = _recipe(recipe, arch=arch, weights=weights, weights_file=weights_file, epochs=epochs, batch_size=batch_size, lr=lr, dropout=dropout, weight_decay=weight_decay, balance=balance, seed=seed)
+    r = _recipe(
+        recipe,
+        arch=arch,
+        weights=weights,
+        weights_file=weights_file,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        dropout=dropout,
+        weight_decay=weight_decay,
+        balance=balance,
+        seed=seed,
+    )
     _train(tiles, out, r, test, valid, group, device, overwrite, batch_size is None)
 
 # %% ../nbs/api/97_cli.ipynb #384d1545
@@ -224,81 +349,119 @@ def _train(path, out, r, test, valid, group, device, overwrite, any_batch):
     from celldeath_nb.report import write_report
     from celldeath_nb.tiles.store import open_tiles
     from celldeath_nb.learn.training import train
+
     tiles, held_out, pairs = _split(open_tiles(path), test, valid, group, r.seed)
     typer.echo(f'Held out for testing: {held_out or "nothing"}.')
     found = _audited(tiles, pairs)
     _say_audit(found)
-    if any_batch: r = _small_batches(r, tiles)
+    if any_batch:
+        r = _small_batches(r, tiles)
     _before(tiles, r, device)
     run = train(tiles, r, out, device, overwrite)
     found = found.beside(tiles, run.preds)
-    report = write_report(run, tiles, held_out=held_out, steps={'training': run.environment['seconds']}, problems=tiles.problems, simulated=_simulated(tiles), device=device, found=found)
+    report = write_report(
+        run,
+        tiles,
+        held_out=held_out,
+        steps={'training': run.environment['seconds']},
+        problems=tiles.problems,
+        simulated=_simulated(tiles),
+        device=device,
+        found=found,
+    )
     _say_answer(run, held_out, report, found)
 
 # %% ../nbs/api/97_cli.ipynb #bf8a4444
 def _simulated(tiles):
     "Whether the simulator's truth lies beside the photographs."
-    return (Path(tiles.manifest['folder'])/'truth'/'cells.csv').is_file()
+    return (Path(tiles.manifest['folder']) / 'truth' / 'cells.csv').is_file()
 
 # %% ../nbs/api/97_cli.ipynb #38cedcd2
 def _score(preds, classes):
     "One line on how the verdicts compare with labels, where there are any."
-    if 'label' not in preds or preds.label.isna().any(): return 'Accuracy: not computed, since the photographs carry no labels.'
-    other = sorted(set(preds.label.astype(str))-set(classes))
-    if other: return f'Accuracy: not computed, since the photographs are labeled {", ".join(other)} and the model knows {", ".join(classes)}.'
+    if 'label' not in preds or preds.label.isna().any():
+        return 'Accuracy: not computed, since the photographs carry no labels.'
+    other = sorted(set(preds.label.astype(str)) - set(classes))
+    if other:
+        return f'Accuracy: not computed, since the photographs are labeled {", ".join(other)} and the model knows {", ".join(classes)}.'
     return f'{(preds.label == preds.pred).mean():.1%} of the tiles were called as they are labeled.'
 
 # %% ../nbs/api/97_cli.ipynb #80c34cb1
 @app.command()
 def predict(
-    run:Annotated[Path, typer.Argument(help='Run folder that `celldeath train` made, or the folder of a model.', show_default=False)],
-    folder:Folder, # photographs
-    out:Annotated[Path, typer.Option(help='CSV to write.')]=Path('predictions.csv'),
-    label_from:LabelFrom='auto', # where labels are
-    pattern:Pattern=None, # of names
-    device:Device=None, # where
-    overwrite:Overwrite=False, # replace
+    run: Annotated[
+        Path,
+        typer.Argument(help='Run folder that `celldeath train` made, or the folder of a model.', show_default=False),
+    ],
+    folder: Folder,  # photographs
+    out: Annotated[Path, typer.Option(help='CSV to write.')] = Path('predictions.csv'),
+    label_from: LabelFrom = 'auto',  # where labels are
+    pattern: Pattern = None,  # of names
+    device: Device = None,  # where
+    overwrite: Overwrite = False,  # replace
 ):
     "Apply a trained network to photographs: a table of file, tile, probability of each class, and verdict."
     _free(out, overwrite)
     from celldeath_nb.learn import models, prediction
+
     model = models.load_model(run)
-    preds = prediction.predict(model, folder, device=device, label_from=None if label_from in ('auto', 'none') else label_from, pattern=pattern)
+    preds = prediction.predict(
+        model, folder, device=device, label_from=None if label_from in ('auto', 'none') else label_from, pattern=pattern
+    )
     from celldeath_nb.files import write_csv
+
     write_csv(preds, out)
-    typer.echo(f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.')
+    typer.echo(
+        f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
+    )
     typer.echo(_score(preds, model.classes))
     typer.echo(f'The table: {out}')
-    raise typer.Exit(_problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem+'.problems.csv')))
+    raise typer.Exit(_problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv')))
 
 # %% ../nbs/api/97_cli.ipynb #196ed27c
 def _some_tiles(folder, root, labels, label_from, pattern):
     "The store in `folder`, or one cut from its photographs."
     from celldeath_nb.photos.fields import read_fields
     from celldeath_nb.tiles.store import open_tiles
-    if (Path(folder)/'manifest.json').is_file(): return open_tiles(folder)
-    return _cut(read_fields(folder, labels=labels, label_from=label_from, pattern=pattern), Path(root)/'tiles', None, None)
+
+    if (Path(folder) / 'manifest.json').is_file():
+        return open_tiles(folder)
+    return _cut(
+        read_fields(folder, labels=labels, label_from=label_from, pattern=pattern), Path(root) / 'tiles', None, None
+    )
+
 
 @app.command()
 def audit(
-    folder:Annotated[Path, typer.Argument(help='Folder of photographs, or of tiles that `celldeath slice` made.', show_default=False)],
-    out:Annotated[Path, typer.Option(help='Folder to make, with a page and a table.')]=Path('audit'),
-    labels:Labels=None, # words
-    label_from:LabelFrom='auto', # where labels are
-    pattern:Pattern=None, # of names
-    controls:Annotated[bool, typer.Option('--controls', help='Train networks where there is nothing to learn, eight in all, and not only a quick classifier; takes minutes.')]=False,
-    overwrite:Overwrite=False, # replace
+    folder: Annotated[
+        Path, typer.Argument(help='Folder of photographs, or of tiles that `celldeath slice` made.', show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help='Folder to make, with a page and a table.')] = Path('audit'),
+    labels: Labels = None,  # words
+    label_from: LabelFrom = 'auto',  # where labels are
+    pattern: Pattern = None,  # of names
+    controls: Annotated[
+        bool,
+        typer.Option(
+            '--controls',
+            help='Train networks where there is nothing to learn, eight in all, and not only a quick classifier; takes minutes.',
+        ),
+    ] = False,
+    overwrite: Overwrite = False,  # replace
 ):
     "Can the label be told without looking at the cells? Looks for confounders, shortcuts and copies before any training."
     _free(out, overwrite)
     from celldeath_nb.trust import audits
+
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
         tiles = _some_tiles(folder, d, labels, label_from, pattern)
         res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
     typer.echo(f'Verdict: {res.verdict}.')
-    for s in res.sentences+res.notes: typer.echo(f'- {s}')
-    for c in res.controls.to_dict('records'): typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
-    typer.echo(f'The page: {Path(out)/"audit.html"}')
+    for s in res.sentences + res.notes:
+        typer.echo(f'- {s}')
+    for c in res.controls.to_dict('records'):
+        typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
+    typer.echo(f'The page: {Path(out) / "audit.html"}')
 
 # %% ../nbs/api/97_cli.ipynb #f670b60c
 def _road(root, folder, steps, simulated, labels, label_from, pattern, group, test, r, device):
@@ -307,34 +470,62 @@ def _road(root, folder, steps, simulated, labels, label_from, pattern, group, te
     from celldeath_nb.learn.prediction import predict
     from celldeath_nb.report import write_report
     from celldeath_nb.learn.training import train
-    fields = steps('reading the photographs', read_fields, folder, labels=labels, label_from=label_from, pattern=pattern)
-    tiles = steps('cutting them into tiles', _cut, fields, root/'tiles', None, None)
-    tiles, held_out, pairs = steps('splitting without leaks', _split, tiles, test, .3, group, r.seed)
+
+    fields = steps(
+        'reading the photographs', read_fields, folder, labels=labels, label_from=label_from, pattern=pattern
+    )
+    tiles = steps('cutting them into tiles', _cut, fields, root / 'tiles', None, None)
+    tiles, held_out, pairs = steps('splitting without leaks', _split, tiles, test, 0.3, group, r.seed)
     typer.echo(f'    held out for testing: {held_out}')
     found = steps('asking whether the label can be told without the cells', _audited, tiles, pairs)
     _say_audit(found)
     r = _small_batches(r, tiles)
     _before(tiles, r, device)
-    run = steps('training a network', train, tiles, r, root/'run', device)
-    steps('predicting the photographs held out', predict, run.model, tiles.subset((tiles.table.split == 'test').values), out=root/'predictions.csv', device=device)
+    run = steps('training a network', train, tiles, r, root / 'run', device)
+    steps(
+        'predicting the photographs held out',
+        predict,
+        run.model,
+        tiles.subset((tiles.table.split == 'test').values),
+        out=root / 'predictions.csv',
+        device=device,
+    )
     found = found.beside(tiles, run.preds)
-    steps('writing the report', write_report, run, tiles, root/'report.html', held_out, steps.seconds, tiles.problems, simulated or _simulated(tiles), device, r.seed, found)
+    steps(
+        'writing the report',
+        write_report,
+        run,
+        tiles,
+        root / 'report.html',
+        held_out,
+        steps.seconds,
+        tiles.problems,
+        simulated or _simulated(tiles),
+        device,
+        r.seed,
+        found,
+    )
     return run, tiles, held_out, found
 
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
 def demo(
-    data:Annotated[Optional[Path], typer.Option(help='Folder of photographs; simulated ones are made if left out.', show_default=False)]=None,
-    out:Annotated[Path, typer.Option(help='Folder to make, with tiles, run, predictions and report.')]=Path('celldeath_demo'),
-    labels:Labels=None, # words
-    label_from:LabelFrom='auto', # where labels are
-    pattern:Pattern=None, # of names
-    group:Group='field', # what never parts
-    test:Test='auto', # held out
-    epochs:Epochs=None, # passes
-    seed:Seed=0, # of everything
-    device:Device=None, # where
-    overwrite:Overwrite=False, # replace
+    data: Annotated[
+        Optional[Path],
+        typer.Option(help='Folder of photographs; simulated ones are made if left out.', show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help='Folder to make, with tiles, run, predictions and report.')] = Path(
+        'celldeath_demo'
+    ),
+    labels: Labels = None,  # words
+    label_from: LabelFrom = 'auto',  # where labels are
+    pattern: Pattern = None,  # of names
+    group: Group = 'field',  # what never parts
+    test: Test = 'auto',  # held out
+    epochs: Epochs = None,  # passes
+    seed: Seed = 0,  # of everything
+    device: Device = None,  # where
+    overwrite: Overwrite = False,  # replace
 ):
     "The whole road: photographs, tiles, split, training, heat maps, predictions and a report."
     _free(out, overwrite)
@@ -346,54 +537,77 @@ def _demo(data, out, overwrite, r, labels, label_from, pattern, group, test, dev
     "The road, in a folder that appears when it is whole; the exit code."
     from celldeath_nb.files import new_folder
     from celldeath_nb.simulate.samples import sample_data
+
     steps = Steps(7 if data else 8)
-    if data is None: typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
+    if data is None:
+        typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
     with new_folder(out, overwrite) as tmp:
-        folder = data or steps('simulating photographs', sample_data, 'simulated', tmp/'photographs', hours=(3,), sites=2, seed=r.seed)
-        run, tiles, held_out, found = _road(tmp, folder, steps, data is None, labels, label_from, pattern, group, test, r, device)
-        _say_answer(run, held_out, out/'report.html', found)
+        folder = data or steps(
+            'simulating photographs', sample_data, 'simulated', tmp / 'photographs', hours=(3,), sites=2, seed=r.seed
+        )
+        run, tiles, held_out, found = _road(
+            tmp, folder, steps, data is None, labels, label_from, pattern, group, test, r, device
+        )
+        _say_answer(run, held_out, out / 'report.html', found)
         problems = list(tiles.problems)
-    return _problems(problems, out/'problems.csv')
+    return _problems(problems, out / 'problems.csv')
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
-def _expected(e): return isinstance(e, (ValueError, OSError, FloatingPointError, MemoryError)) and not isinstance(e, UnicodeError)
+def _expected(e):
+    return isinstance(e, (ValueError, OSError, FloatingPointError, MemoryError)) and not isinstance(e, UnicodeError)
+
 
 def _paragraph(e):
     "What is said of an error."
-    if isinstance(e, MemoryError): return 'There is not enough memory for this. Close other programs, or use a smaller batch (--batch-size).'
-    if isinstance(e, OSError) and e.errno: return f'{e.filename or "A file"} could not be read or written: {e.strerror}.'
-    if _expected(e): return str(e).strip() or type(e).__name__
+    if isinstance(e, MemoryError):
+        return 'There is not enough memory for this. Close other programs, or use a smaller batch (--batch-size).'
+    if isinstance(e, OSError) and e.errno:
+        return f'{e.filename or "A file"} could not be read or written: {e.strerror}.'
+    if _expected(e):
+        return str(e).strip() or type(e).__name__
     fd, log = tempfile.mkstemp(prefix='celldeath_', suffix='.log')
-    with os.fdopen(fd, 'w') as f: traceback.print_exception(e, file=f)
+    with os.fdopen(fd, 'w') as f:
+        traceback.print_exception(e, file=f)
     return f'Something unexpected happened ({type(e).__name__}: {str(e)[:200]}). It is a fault of this program; please report it with the file {log}.'
 
 # %% ../nbs/api/97_cli.ipynb #f07f8c91
 def _say_error(e):
     "Say what went wrong; the exit code."
-    if hasattr(e, 'show') and hasattr(e, 'exit_code'): # typer's own, of words that do not fit
+    if hasattr(e, 'show') and hasattr(e, 'exit_code'):  # typer's own, of words that do not fit
         e.show()
         return e.exit_code
     typer.echo(f'\nError: {_paragraph(e)}', err=True)
     return 1
 
+
 def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
-    if Path(celldeath_nb.__path__[0]) in Path(filename).parents: typer.echo(f'Note: {message}', err=True)
+    if Path(celldeath_nb.__path__[0]) in Path(filename).parents:
+        typer.echo(f'Note: {message}', err=True)
 
 # %% ../nbs/api/97_cli.ipynb #1ad9549f
 def main(
-    args:list=None, # the words of the command line; None: those that were typed
+    args: list = None,  # the words of the command line; None: those that were typed
 ):
     "Run the command and leave with its exit code: 0 done, 3 done but files were left out, 1 or 2 not done."
     with warnings.catch_warnings():
         warnings.showwarning = _note
         code = _run(args)
-    if code == 130: typer.echo('\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.', err=True)
+    if code == 130:
+        typer.echo(
+            '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
+            err=True,
+        )
     sys.exit(code or 0)
+
 
 def _run(args):
     "Run the words of the command line; the exit code."
-    try: return app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
-    except SystemExit as e: return e.code # how typer leaves when it is interrupted
-    except (KeyboardInterrupt, typer.Abort): return 130
-    except Exception as e: return _say_error(e)
+    try:
+        return app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
+    except SystemExit as e:
+        return e.code  # how typer leaves when it is interrupted
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as e:
+        return _say_error(e)

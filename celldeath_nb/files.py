@@ -16,38 +16,48 @@ from pathlib import Path
 import pandas as pd
 
 # %% ../nbs/api/00_files.ipynb #8ea86892
-try: from isal.isal_zlib import adler32, crc32, decompressobj # two to ten times the standard library's speed, where it is installed
-except ImportError: from zlib import adler32, crc32, decompressobj
+try:
+    from isal.isal_zlib import (
+        adler32,
+        crc32,
+        decompressobj,
+    )  # two to ten times the standard library's speed, where it is installed
+except ImportError:
+    from zlib import adler32, crc32, decompressobj
 
 # %% ../nbs/api/00_files.ipynb #a4795752
 def sync(path):
     "Ask the disk to keep `path`, where the system can."
     fd = os.open(path, os.O_RDONLY)
-    try: os.fsync(fd)
-    except OSError: pass # some network drives and folders cannot be synced; the rename below is still atomic
-    finally: os.close(fd)
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass  # some network drives and folders cannot be synced; the rename below is still atomic
+    finally:
+        os.close(fd)
 
 # %% ../nbs/api/00_files.ipynb #51fcf47e
 def check_free(
-    path:str|Path, # where something is to be written
-    overwrite:bool=False, # True: whatever stands there may go, and nothing is refused
-    instead:str='Give another name, remove it, or allow overwriting (--overwrite, overwrite=True).', # what the user can do
-) -> Path: # the same place
+    path: str | Path,  # where something is to be written
+    overwrite: bool = False,  # True: whatever stands there may go, and nothing is refused
+    instead: str = 'Give another name, remove it, or allow overwriting (--overwrite, overwrite=True).',  # what the user can do
+) -> Path:  # the same place
     "`FileExistsError` if there is something at `path`."
     path = Path(path)
-    if path.exists() and not overwrite: raise FileExistsError(f'{path} exists already, and nothing was changed. {instead}')
+    if path.exists() and not overwrite:
+        raise FileExistsError(f'{path} exists already, and nothing was changed. {instead}')
     return path
 
 # %% ../nbs/api/00_files.ipynb #83520711
 @contextmanager
 def write_whole(
-    path:str|Path, # the file to write; its folder is made if need be
-    overwrite:bool=True, # False: `FileExistsError` if `path` exists
+    path: str | Path,  # the file to write; its folder is made if need be
+    overwrite: bool = True,  # False: `FileExistsError` if `path` exists
 ):
     "A temporary path beside `path`, which takes its place when the block ends well, and vanishes when it does not."
     path = check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(prefix='.'+path.name[:40]+'.', suffix='.part', dir=path.parent)
+    fd, tmp = tempfile.mkstemp(prefix='.' + path.name[:40] + '.', suffix='.part', dir=path.parent)
     os.close(fd)
     tmp = Path(tmp)
     try:
@@ -55,7 +65,8 @@ def write_whole(
         os.chmod(tmp, 0o666 & ~_umask())
         sync(tmp)
         os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 # %% ../nbs/api/00_files.ipynb #62fc11b6
 def _umask():
@@ -67,101 +78,131 @@ def _umask():
 # %% ../nbs/api/00_files.ipynb #1cc655b4
 @contextmanager
 def new_folder(
-    path:str|Path, # the folder to make; its parents are made if need be
-    overwrite:bool=False, # False: `FileExistsError` if `path` exists; True: the old one goes when the new one is whole
+    path: str | Path,  # the folder to make; its parents are made if need be
+    overwrite: bool = False,  # False: `FileExistsError` if `path` exists; True: the old one goes when the new one is whole
 ):
     "A temporary folder beside `path`, which takes its place when the block ends well, and vanishes when it does not."
     path = check_free(path, overwrite)
-    if path.exists() and not path.is_dir(): raise FileExistsError(f'{path} is a file; a folder of that name cannot be made. Give another name.')
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f'{path} is a file; a folder of that name cannot be made. Give another name.')
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix='.'+path.name[:40]+'.', suffix='.part', dir=path.parent))
+    tmp = Path(tempfile.mkdtemp(prefix='.' + path.name[:40] + '.', suffix='.part', dir=path.parent))
     try:
         os.chmod(tmp, 0o777 & ~_umask())
         yield tmp
         swap_in(tmp, path)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/api/00_files.ipynb #2458a038
 def swap_in(new, path):
     "Give `new` the name `path`; what stood there before goes last."
     old = path.with_name(f'.{path.name}.old')
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists(): path.rename(old)
-    try: new.rename(path)
+    if path.exists():
+        path.rename(old)
+    try:
+        new.rename(path)
     except OSError:
-        if old.exists(): old.rename(path)
+        if old.exists():
+            old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/api/00_files.ipynb #e79d6922
 _risky = ('=', '+', '-', '@', '\t', '\r', "'")
 
-def guard_text(o):   return "'"+o if isinstance(o, str) and o.startswith(_risky) else o
-def plain_text(o): return o[1:] if isinstance(o, str) and o.startswith("'") else o
 
-def _texts(df): return [i for i, t in enumerate(df.dtypes) if t == object or isinstance(t, (pd.StringDtype, pd.CategoricalDtype))]
+def guard_text(o):
+    return "'" + o if isinstance(o, str) and o.startswith(_risky) else o
+
+
+def plain_text(o):
+    return o[1:] if isinstance(o, str) and o.startswith("'") else o
+
+
+def _texts(df):
+    return [i for i, t in enumerate(df.dtypes) if t == object or isinstance(t, (pd.StringDtype, pd.CategoricalDtype))]
+
 
 def _map_texts(df, f):
     "`df` with `f` applied to every text and every column name."
     df = df.copy()
-    for i in _texts(df): df.isetitem(i, df.iloc[:, i].astype(object).map(f))
+    for i in _texts(df):
+        df.isetitem(i, df.iloc[:, i].astype(object).map(f))
     df.columns = [f(o) for o in df.columns]
     return df
 
 # %% ../nbs/api/00_files.ipynb #a1d6be6f
 def write_csv(
-    df:pd.DataFrame, # the table; its index is not written
-    path:str|Path, # where to
-    overwrite:bool=True, # False: `FileExistsError` if `path` exists
-) -> Path: # `path`
+    df: pd.DataFrame,  # the table; its index is not written
+    path: str | Path,  # where to
+    overwrite: bool = True,  # False: `FileExistsError` if `path` exists
+) -> Path:  # `path`
     "Write a table whole, with no cell that a spreadsheet would run."
-    with write_whole(path, overwrite) as tmp: _map_texts(df, guard_text).to_csv(tmp, index=False, lineterminator='\n')
+    with write_whole(path, overwrite) as tmp:
+        _map_texts(df, guard_text).to_csv(tmp, index=False, lineterminator='\n')
     return Path(path)
 
+
 def read_csv(
-    path:str|Path, # a file of `write_csv`, or any CSV
-    **kwargs # for `pandas.read_csv`
-) -> pd.DataFrame: # as it was written
+    path: str | Path,  # a file of `write_csv`, or any CSV
+    **kwargs,  # for `pandas.read_csv`
+) -> pd.DataFrame:  # as it was written
     "Read a table; the opposite of `write_csv`."
     return _map_texts(pd.read_csv(path, **kwargs), plain_text)
 
 # %% ../nbs/api/00_files.ipynb #f0533525
 def write_json(
-    obj, # anything that JSON can say
-    path:str|Path, # where to
-    overwrite:bool=True, # False: `FileExistsError` if `path` exists
-) -> Path: # `path`
+    obj,  # anything that JSON can say
+    path: str | Path,  # where to
+    overwrite: bool = True,  # False: `FileExistsError` if `path` exists
+) -> Path:  # `path`
     "Write `obj` whole as indented JSON."
     txt = json.dumps(obj, indent=2, ensure_ascii=False, default=_plain)
-    with write_whole(path, overwrite) as tmp: tmp.write_text(txt+'\n', encoding='utf-8')
+    with write_whole(path, overwrite) as tmp:
+        tmp.write_text(txt + '\n', encoding='utf-8')
     return Path(path)
+
 
 def _plain(o):
     "numpy's and pathlib's things as JSON's."
-    if hasattr(o, 'tolist'): return o.tolist()
-    if isinstance(o, Path): return o.as_posix()
-    if isinstance(o, (set, frozenset)): return sorted(o)
+    if hasattr(o, 'tolist'):
+        return o.tolist()
+    if isinstance(o, Path):
+        return o.as_posix()
+    if isinstance(o, (set, frozenset)):
+        return sorted(o)
     raise TypeError(f'{type(o).__name__} cannot be written as JSON')
 
 # %% ../nbs/api/00_files.ipynb #2f167ef2
 def read_json(
-    path:str|Path, # the file
-    max_bytes:int=50_000_000, # a larger file is refused; a model's description has a few kB
-): # what it says
+    path: str | Path,  # the file
+    max_bytes: int = 50_000_000,  # a larger file is refused; a model's description has a few kB
+):  # what it says
     "Read a JSON file, or raise `ValueError` naming it."
     path = Path(path)
-    if path.stat().st_size > max_bytes: raise ValueError(f'{path} has {path.stat().st_size:,} bytes, more than the {max_bytes:,} that such a file may have. It is not one of ours.')
-    try: return json.loads(path.read_text(encoding='utf-8'))
+    if path.stat().st_size > max_bytes:
+        raise ValueError(
+            f'{path} has {path.stat().st_size:,} bytes, more than the {max_bytes:,} that such a file may have. It is not one of ours.'
+        )
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-        raise ValueError(f'{path} is damaged: it cannot be read as JSON ({e}). Make it again, or take a copy that is whole.') from None
+        raise ValueError(
+            f'{path} is damaged: it cannot be read as JSON ({e}). Make it again, or take a copy that is whole.'
+        ) from None
 
 # %% ../nbs/api/00_files.ipynb #aad2b7cc
 def bar(
-    it=None, # what to go through; None: a bar that is moved by hand with `.update(n)`
-    total:int=None, # how many there will be, if `it` does not tell
-    what:str='', # what is being done, in a word or two
-): # goes through the same things
+    it=None,  # what to go through; None: a bar that is moved by hand with `.update(n)`
+    total: int = None,  # how many there will be, if `it` does not tell
+    what: str = '',  # what is being done, in a word or two
+):  # goes through the same things
     "Go through `it` with a progress bar that appears after two seconds."
     from tqdm.auto import tqdm
-    often = .2 if sys.stderr.isatty() or 'ipykernel' in sys.modules else 20 # a log file wants a line now and then
-    return tqdm(it, total=total, desc=what, delay=2, mininterval=often, disable=bool(os.environ.get('IN_TEST')), leave=False)
+
+    often = 0.2 if sys.stderr.isatty() or 'ipykernel' in sys.modules else 20  # a log file wants a line now and then
+    return tqdm(
+        it, total=total, desc=what, delay=2, mininterval=often, disable=bool(os.environ.get('IN_TEST')), leave=False
+    )

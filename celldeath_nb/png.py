@@ -15,76 +15,117 @@ from .files import adler32, crc32
 def png_bytes(image, texts, packed):
     "The bytes of a grey PNG of 8 or 16 bits; `packed` turns rows of bytes into a zlib stream"
     h, w = image.shape
-    def chunk(kind, data): return struct.pack('>I', len(data))+kind+data+struct.pack('>I', zlib.crc32(kind+data))
-    rows = np.concatenate([np.zeros((h, 1), np.uint8), image.astype(image.dtype.newbyteorder('>')).view(np.uint8).reshape(h, -1)], 1)
-    head = struct.pack('>IIBBBBB', w, h, 8*image.itemsize, 0, 0, 0, 0)
-    texts = b''.join(chunk(b'tEXt', k.encode('latin-1')+b'\0'+v.encode('latin-1')) for k, v in texts.items())
-    return b'\x89PNG\r\n\x1a\n'+chunk(b'IHDR', head)+texts+chunk(b'IDAT', packed(rows))+chunk(b'IEND', b'')
+
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+    rows = np.concatenate(
+        [np.zeros((h, 1), np.uint8), image.astype(image.dtype.newbyteorder('>')).view(np.uint8).reshape(h, -1)], 1
+    )
+    head = struct.pack('>IIBBBBB', w, h, 8 * image.itemsize, 0, 0, 0, 0)
+    texts = b''.join(chunk(b'tEXt', k.encode('latin-1') + b'\0' + v.encode('latin-1')) for k, v in texts.items())
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + texts + chunk(b'IDAT', packed(rows)) + chunk(b'IEND', b'')
 
 # %% ../nbs/api/02_png.ipynb #5dcdb3bb
 def _fixed_code(v):
     "Code and length in bits of literal values or length symbols (RFC 1951, 3.2.6), most significant bit first"
-    return np.select([v < 144, v < 256, v < 280], [v+0x30, v-144+0x190, v-256], v-280+0xC0), np.select([v < 144, v < 256, v < 280], [8, 9, 7], 8)
+    return np.select([v < 144, v < 256, v < 280], [v + 0x30, v - 144 + 0x190, v - 256], v - 280 + 0xC0), np.select(
+        [v < 144, v < 256, v < 280], [8, 9, 7], 8
+    )
+
 
 def _repeats(rows):
     "Bytes as differences from the row above (PNG filter 2), zero mostly, and their runs: value and how often"
-    raw = np.concatenate([np.full((len(rows), 1), 2, np.uint8), np.diff(rows[:, 1:], axis=0, prepend=np.zeros((1, rows.shape[1]-1), np.uint8))], 1).ravel()
-    start = np.flatnonzero(np.diff(raw, prepend=raw[0]^1))
+    raw = np.concatenate(
+        [
+            np.full((len(rows), 1), 2, np.uint8),
+            np.diff(rows[:, 1:], axis=0, prepend=np.zeros((1, rows.shape[1] - 1), np.uint8)),
+        ],
+        1,
+    ).ravel()
+    start = np.flatnonzero(np.diff(raw, prepend=raw[0] ^ 1))
     return raw, raw[start], np.diff(start, append=len(raw))
+
 
 def run_length(rows):
     "A zlib stream of one block with fixed codes, in which repeated bytes are copies of the byte before"
     raw, value, times = _repeats(rows)
-    copies, rest = (times-1)//258, (times-1) % 258  # of length 258, and what is left
-    n = 1+copies+np.where(rest > 2, 1, rest)
+    copies = (times - 1) // 258  # of length 258, and what is left
+    rest = (times - 1) % 258
+    n = 1 + copies + np.where(rest > 2, 1, rest)
     at = np.concatenate([[0], np.cumsum(n)[:-1]])
     sym = np.repeat(value.astype(int), n)
-    inner = np.arange(n.sum())-np.repeat(at, n)
-    long = (inner > 0)&(inner <= np.repeat(copies, n))
-    last = (inner > 0)&~long&np.repeat(rest > 2, n)
+    inner = np.arange(n.sum()) - np.repeat(at, n)
+    long = (inner > 0) & (inner <= np.repeat(copies, n))
+    last = (inner > 0) & ~long & np.repeat(rest > 2, n)
     length = np.where(long, 258, np.where(last, np.repeat(rest, n), 0))
-    return b'\x78\x01'+_pack_bits(*_codes(sym, length))+struct.pack('>I', zlib.adler32(raw.tobytes()))
+    return b'\x78\x01' + _pack_bits(*_codes(sym, length)) + struct.pack('>I', zlib.adler32(raw.tobytes()))
 
 # %% ../nbs/api/02_png.ipynb #8dc6518f
-_base = np.array([3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258])
-_extra = np.array([0]*8+[1]*4+[2]*4+[3]*4+[4]*4+[5]*4+[0])
+_base = np.array(
+    [3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258]
+)
+_extra = np.array([0] * 8 + [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4 + [5] * 4 + [0])
+
 
 def _codes(sym, length):
     "Three columns of codes with their lengths in bits: symbol, extra bits of a copy's length, distance 1"
-    k = np.searchsorted(_base, np.maximum(length, 3), side='right')-1
+    k = np.searchsorted(_base, np.maximum(length, 3), side='right') - 1
     copy = length > 0
-    code, bits = _fixed_code(np.where(copy, k+257, sym))
-    return np.stack([_reverse(code, bits), np.where(copy, length-_base[k], 0), 0*k], 1), np.stack([bits, np.where(copy, _extra[k], 0), np.where(copy, 5, 0)], 1)
+    code, bits = _fixed_code(np.where(copy, k + 257, sym))
+    return np.stack([_reverse(code, bits), np.where(copy, length - _base[k], 0), 0 * k], 1), np.stack(
+        [bits, np.where(copy, _extra[k], 0), np.where(copy, 5, 0)], 1
+    )
+
 
 def _reverse(code, bits):
     "Codes with their bits in the order of the stream"
     out = np.zeros_like(code)
-    for b in range(9): out |= np.where(b < bits, ((code >> b)&1) << np.maximum(bits-1-b, 0), 0)
+    for b in range(9):
+        out |= np.where(b < bits, ((code >> b) & 1) << np.maximum(bits - 1 - b, 0), 0)
     return out
+
 
 def _pack_bits(code, bits):
     "One last block of fixed codes as bytes: header, codes, end mark"
-    code, bits = np.r_[3, code.ravel(), 0], np.r_[3, bits.ravel(), 7]
-    first = np.cumsum(bits)-bits
+    code = np.r_[3, code.ravel(), 0]
+    bits = np.r_[3, bits.ravel(), 7]
+    first = np.cumsum(bits) - bits
     out = np.zeros(int(bits.sum()), np.uint8)
     for b in range(9):
         m = bits > b
-        out[first[m]+b] = (code[m] >> b)&1
+        out[first[m] + b] = (code[m] >> b) & 1
     return np.packbits(out, bitorder='little').tobytes()
 
 # %% ../nbs/api/02_png.ipynb #115c74fd
 def _stored(raw):
     "A zlib stream of `raw` without compression, in pieces."
-    v,out = memoryview(raw),[b'\x78\x01']
+    v = memoryview(raw)
+    out = [b'\x78\x01']
     for i in range(0, len(raw), 65535):
-        c = v[i:i+65535]
-        out += [struct.pack('<BHH', i+65535>=len(raw), len(c), len(c)^65535), c]
-    return out+[adler32(raw).to_bytes(4,'big')]
+        c = v[i : i + 65535]
+        out += [struct.pack('<BHH', i + 65535 >= len(raw), len(c), len(c) ^ 65535), c]
+    return out + [adler32(raw).to_bytes(4, 'big')]
+
 
 def stored_png(head, keep, raw):
     "A PNG of the rows `raw` without compression; `head` is width, height, bits, color type, interlace."
-    w,h,bits,kind,lace = head
-    ihdr,parts,crc = b'IHDR'+struct.pack('>IIBBBBB', w, h, bits, kind, 0, 0, lace),_stored(raw),crc32(b'IDAT')
-    for o in parts: crc = crc32(o, crc)
-    return b''.join([b'\x89PNG\r\n\x1a\n\0\0\0\r', ihdr, crc32(ihdr).to_bytes(4,'big'), *keep,
-        sum(map(len,parts)).to_bytes(4,'big'), b'IDAT', *parts, crc.to_bytes(4,'big'), b'\0\0\0\0IEND\xaeB`\x82'])
+    w, h, bits, kind, lace = head
+    ihdr = b'IHDR' + struct.pack('>IIBBBBB', w, h, bits, kind, 0, 0, lace)
+    parts = _stored(raw)
+    crc = crc32(b'IDAT')
+    for o in parts:
+        crc = crc32(o, crc)
+    return b''.join(
+        [
+            b'\x89PNG\r\n\x1a\n\0\0\0\r',
+            ihdr,
+            crc32(ihdr).to_bytes(4, 'big'),
+            *keep,
+            sum(map(len, parts)).to_bytes(4, 'big'),
+            b'IDAT',
+            *parts,
+            crc.to_bytes(4, 'big'),
+            b'\0\0\0\0IEND\xaeB`\x82',
+        ]
+    )

@@ -21,75 +21,166 @@ from .trust.audits import Audit, audit
 from .trust.maps import show_cams
 
 # %% ../nbs/api/95_report.ipynb #d1387b10
-def _p(txt, cls=''): return f'<p class="{cls}">{escape(txt)}</p>' if cls else f'<p>{escape(txt)}</p>'
+def _p(txt, cls=''):
+    return f'<p class="{cls}">{escape(txt)}</p>' if cls else f'<p>{escape(txt)}</p>'
 
-def _section(title, *parts): return f'<section><h2>{escape(title)}</h2>{"".join(parts)}</section>'
+
+def _section(title, *parts):
+    return f'<section><h2>{escape(title)}</h2>{"".join(parts)}</section>'
+
 
 def _cell(o):
     "A value as a person writes it."
-    if isinstance(o, (float, np.floating)): return '' if np.isnan(o) else f'{o:.4g}'
+    if isinstance(o, (float, np.floating)):
+        return '' if np.isnan(o) else f'{o:.4g}'
     return escape(str(o))
+
 
 def _html_table(df, index=True):
     "A table; numbers to the right."
     df = df.reset_index() if index else df
     head = ''.join(f'<th>{escape(str(c))}</th>' for c in df.columns)
     num = [pd.api.types.is_numeric_dtype(t) for t in df.dtypes]
-    rows = ''.join('<tr>'+''.join(f'<td{" class=n" if n else ""}>{_cell(v)}</td>' for v, n in zip(r, num))+'</tr>' for r in df.itertuples(index=False, name=None))
+    rows = ''.join(
+        '<tr>' + ''.join(f'<td{" class=n" if n else ""}>{_cell(v)}</td>' for v, n in zip(r, num)) + '</tr>'
+        for r in df.itertuples(index=False, name=None)
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 # %% ../nbs/api/95_report.ipynb #6ae32a62
 def _picture(fig, alt):
     "A figure as an image inside the page."
     import matplotlib.pyplot as plt
+
     buf = io.BytesIO()
     fig.savefig(buf, format='png', dpi=110, bbox_inches='tight')
     plt.close(fig)
     return f'<figure><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}"><figcaption>{escape(alt)}</figcaption></figure>'
 
-def _settings(d): return _html_table(pd.DataFrame(dict(setting=list(d), value=[', '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in d.values()])), index=False)
+
+def _settings(d):
+    return _html_table(
+        pd.DataFrame(
+            dict(
+                setting=list(d),
+                value=[', '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in d.values()],
+            )
+        ),
+        index=False,
+    )
 
 # %% ../nbs/api/95_report.ipynb #dcdd1e90
 def _percent(m):
     lo, hi = m.interval('accuracy')
-    return f'{m["accuracy"]:.1%} (95 % interval {lo:.1%} to {hi:.1%})' if np.isfinite([lo, hi]).all() else f'{m["accuracy"]:.1%}'
+    return (
+        f'{m["accuracy"]:.1%} (95 % interval {lo:.1%} to {hi:.1%})'
+        if np.isfinite([lo, hi]).all()
+        else f'{m["accuracy"]:.1%}'
+    )
+
 
 def answer(
-    preds:pd.DataFrame, # predictions of a run
-    held_out:str='', # what the test set is, such as 'experiment=N4'
-) -> str: # a sentence
+    preds: pd.DataFrame,  # predictions of a run
+    held_out: str = '',  # what the test set is, such as 'experiment=N4'
+) -> str:  # a sentence
     "What the network reached on tiles that it never saw, in one sentence."
     side = 'test' if (preds.split == 'test').any() else 'valid'
     p = preds[preds.split == side]
-    m, chance = metrics(p), p.label.value_counts(normalize=True).max()
-    what = f'photographs held out ({held_out})' if side == 'test' and held_out else 'photographs held out for testing' if side == 'test' else 'validation photographs, which helped to choose the best epoch'
+    m = metrics(p)
+    chance = p.label.value_counts(normalize=True).max()
+    what = (
+        f'photographs held out ({held_out})'
+        if side == 'test' and held_out
+        else 'photographs held out for testing'
+        if side == 'test'
+        else 'validation photographs, which helped to choose the best epoch'
+    )
     n = p.label.value_counts()
-    even = f' Averaged over the classes, which are of unequal number, it was right in {m["balanced_accuracy"]:.1%}.' if n.iloc[0] > 3*n.iloc[-1] else ''
-    near = (' The interval holds what that guess would reach, so nothing was shown to be learned.' if m.interval('accuracy')[0] <= chance else '')
-    return (f'On {what}, the network told {" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in {_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
-            f'Calling every tile by the commonest class would reach {chance:.1%}.{even}{near}')
+    even = (
+        f' Averaged over the classes, which are of unequal number, it was right in {m["balanced_accuracy"]:.1%}.'
+        if n.iloc[0] > 3 * n.iloc[-1]
+        else ''
+    )
+    near = (
+        ' The interval holds what that guess would reach, so nothing was shown to be learned.'
+        if m.interval('accuracy')[0] <= chance
+        else ''
+    )
+    return (
+        f'On {what}, the network told {" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in {_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
+        f'Calling every tile by the commonest class would reach {chance:.1%}.{even}{near}'
+    )
 
 # %% ../nbs/api/95_report.ipynb #70772d7e
-_titles = {'failed': ('bad', 'Do not believe this accuracy yet'), 'passed': ('good', 'Nothing was found that tells the classes apart without the cells'),
-           'cannot be told with so few': ('note', 'Whether to believe it cannot be told with so few photographs')}
+_titles = {
+    'failed': ('bad', 'Do not believe this accuracy yet'),
+    'passed': ('good', 'Nothing was found that tells the classes apart without the cells'),
+    'cannot be told with so few': ('note', 'Whether to believe it cannot be told with so few photographs'),
+}
+
 
 def _believe(found, simulated):
     "Whether the number can be believed, in words."
     cls, title = _titles[found.verdict]
     tables = {o['sentence']: _html_table(o['crosstab']) for o in found.confounding}
-    body = ''.join(_p(o)+tables.get(o, '') for o in found.failures) if found.failures else _p('The label does not go together with the experiment, the well or the file properties that were checked. What brightness and a thumbnail reach stands below; they see the cells a little. This is necessary, not sufficient.' if cls == 'good' else found.sentences[0])
+    body = (
+        ''.join(_p(o) + tables.get(o, '') for o in found.failures)
+        if found.failures
+        else _p(
+            'The label does not go together with the experiment, the well or the file properties that were checked. What brightness and a thumbnail reach stands below; they see the cells a little. This is necessary, not sufficient.'
+            if cls == 'good'
+            else found.sentences[0]
+        )
+    )
     box = f'<div class="{cls}"><h3>{title}</h3>{body}</div>'
     box += ''.join(_p(o['sentence'], 'note') for o in found.confounding if o['verdict'] == 'suspect')
-    return box + (_p('These photographs are simulated. Nothing on this page is a statement about cells.', 'note') if simulated else '')
+    return box + (
+        _p('These photographs are simulated. Nothing on this page is a statement about cells.', 'note')
+        if simulated
+        else ''
+    )
 
 # %% ../nbs/api/95_report.ipynb #c26eb47e
 def _blindly(found):
     "Accuracy without the cells, beside the network's."
-    s, c = found.shortcuts, found.controls
-    shown = [_picture(plot_shortcuts(s).figure, 'How often classifiers are right that see the brightness, a thumbnail of 8x8 pixels, the border, the empty background or the file only (orange), and the network (blue). The dotted line is chance.')] if len(s) else []
-    tables = [f'<details><summary>{what}</summary>{_html_table(t, index=False)}</details>' for what, t in (('The numbers', s), ('Photographs that show the same', found.duplicates.head(20))) if len(t)]
-    ctrl = ['<h3>Controls that must be at chance</h3>', '<ul>'+''.join(f'<li><b>{escape(o["control"])}: {escape(o["verdict"])}.</b> {escape(o["sentence"])}</li>' for o in c.to_dict('records'))+'</ul>'] if len(c) else []
-    return _section('What the network is worth', *map(_p, found.worth), *shown, *(_p(o, 'note') for o in found.notes), *ctrl, *tables)
+    s = found.shortcuts
+    c = found.controls
+    shown = (
+        [
+            _picture(
+                plot_shortcuts(s).figure,
+                'How often classifiers are right that see the brightness, a thumbnail of 8x8 pixels, the border, the empty background or the file only (orange), and the network (blue). The dotted line is chance.',
+            )
+        ]
+        if len(s)
+        else []
+    )
+    tables = [
+        f'<details><summary>{what}</summary>{_html_table(t, index=False)}</details>'
+        for what, t in (('The numbers', s), ('Photographs that show the same', found.duplicates.head(20)))
+        if len(t)
+    ]
+    ctrl = (
+        [
+            '<h3>Controls that must be at chance</h3>',
+            '<ul>'
+            + ''.join(
+                f'<li><b>{escape(o["control"])}: {escape(o["verdict"])}.</b> {escape(o["sentence"])}</li>'
+                for o in c.to_dict('records')
+            )
+            + '</ul>',
+        ]
+        if len(c)
+        else []
+    )
+    return _section(
+        'What the network is worth',
+        *map(_p, found.worth),
+        *shown,
+        *(_p(o, 'note') for o in found.notes),
+        *ctrl,
+        *tables,
+    )
 
 # %% ../nbs/api/95_report.ipynb #713f10fe
 def _counts(table):
@@ -99,33 +190,65 @@ def _counts(table):
     order = {s: i for i, s in enumerate(('train', 'valid', 'test'))}
     return out.sort_values(['split', 'label'], key=lambda c: c.map(order) if c.name == 'split' else c)
 
+
 def _inputs(table, problems):
     by = [c for c in ('line', 'treatment', 'hour', 'experiment') if c in table and table[c].notna().any()]
-    cond = table.groupby(by, dropna=False).agg(photographs=('field', 'nunique'), tiles=('tile', 'size')).reset_index() if by else None
+    cond = (
+        table.groupby(by, dropna=False).agg(photographs=('field', 'nunique'), tiles=('tile', 'size')).reset_index()
+        if by
+        else None
+    )
     parts = [_html_table(_counts(table), index=False)]
-    if cond is not None: parts += ['<details><summary>By condition</summary>', _html_table(cond, index=False), '</details>']
-    if problems: parts += [_p(f'{len(problems)} files were left out:'), _html_table(pd.DataFrame(problems), index=False)]
-    else: parts.append(_p('Every file that looks like a photograph was read.'))
+    if cond is not None:
+        parts += ['<details><summary>By condition</summary>', _html_table(cond, index=False), '</details>']
+    if problems:
+        parts += [_p(f'{len(problems)} files were left out:'), _html_table(pd.DataFrame(problems), index=False)]
+    else:
+        parts.append(_p('Every file that looks like a photograph was read.'))
     return _section('What went in', *parts)
 
 # %% ../nbs/api/95_report.ipynb #eb24df59
 _sides = dict(valid='validation', test='test')
 
+
 def _results(run, preds):
     axs = plot_history(run.history)
-    parts = [_picture(axs[0].figure, 'Loss and accuracy after each epoch. The network of the best epoch by validation loss is the one that was kept; every number on this page is its.')]
-    shown = [_picture(plot_confusion(p).figure, f'Confusion matrix of {_sides[s]}: each row is a true class, each column what the network called it.')
-             for s in ('valid', 'test') if len(p := preds[preds.split == s])]
+    parts = [
+        _picture(
+            axs[0].figure,
+            'Loss and accuracy after each epoch. The network of the best epoch by validation loss is the one that was kept; every number on this page is its.',
+        )
+    ]
+    shown = [
+        _picture(
+            plot_confusion(p).figure,
+            f'Confusion matrix of {_sides[s]}: each row is a true class, each column what the network called it.',
+        )
+        for s in ('valid', 'test')
+        if len(p := preds[preds.split == s])
+    ]
     return _section('How training went, and what it reached', *parts, f'<div class="side">{"".join(shown)}</div>')
+
 
 def _numbers(preds):
     parts = []
     for s in ('test', 'valid'):
         p = preds[preds.split == s]
-        if not len(p): continue
+        if not len(p):
+            continue
         m = metrics(p)
-        parts += [f'<h3>{_sides[s].capitalize()}</h3>', _html_table(m.table.reset_index(), index=False), *[_p(n, 'note') for n in m.notes]]
-    return _section('All numbers, with 95 % intervals', _p('`low` and `high` come from resampling whole wells, or the finest whole unit that is known; `naive_low` and `naive_high` would hold if tiles were independent, which they are not.'), *parts)
+        parts += [
+            f'<h3>{_sides[s].capitalize()}</h3>',
+            _html_table(m.table.reset_index(), index=False),
+            *[_p(n, 'note') for n in m.notes],
+        ]
+    return _section(
+        'All numbers, with 95 % intervals',
+        _p(
+            '`low` and `high` come from resampling whole wells, or the finest whole unit that is known; `naive_low` and `naive_high` would hold if tiles were independent, which they are not.'
+        ),
+        *parts,
+    )
 
 # %% ../nbs/api/95_report.ipynb #fd2fef39
 def _looks(run, tiles, preds, device, seed):
@@ -133,17 +256,32 @@ def _looks(run, tiles, preds, device, seed):
     side = 'test' if (preds.split == 'test').any() else 'valid'
     some = tiles.subset((tiles.table.split == side).values)
     fig = show_cams(run.model, some, n=3, seed=seed, device=device)
-    maps = _picture(fig, f'Where the network looks: random {_sides[side]} tiles (seed {seed}), each beside its map; yellow speaks for the class named, purple does not. A bright region shows what was used, not that it was rightly used.')
+    maps = _picture(
+        fig,
+        f'Where the network looks: random {_sides[side]} tiles (seed {seed}), each beside its map; yellow speaks for the class named, purple does not. A bright region shows what was used, not that it was rightly used.',
+    )
     worst = worst_tiles(preds[preds.split == side], n=8)
-    shown = _picture(gallery(some, worst)[0].figure, 'The tiles about which the network was most surely wrong, worst first.') if len(worst) else _p('No tile was called wrongly.')
-    return _section('Where it looks', maps)+_section('The worst tiles', shown)
+    shown = (
+        _picture(
+            gallery(some, worst)[0].figure, 'The tiles about which the network was most surely wrong, worst first.'
+        )
+        if len(worst)
+        else _p('No tile was called wrongly.')
+    )
+    return _section('Where it looks', maps) + _section('The worst tiles', shown)
+
 
 def _made(run, steps):
     env = run.environment
     parts = [f'<h3>Recipe</h3>{_settings(asdict(run.recipe))}']
-    if steps: parts.append(f'<h3>Time of each step</h3>{_html_table(pd.DataFrame(dict(step=list(steps), seconds=[round(v, 1) for v in steps.values()])), index=False)}')
+    if steps:
+        parts.append(
+            f'<h3>Time of each step</h3>{_html_table(pd.DataFrame(dict(step=list(steps), seconds=[round(v, 1) for v in steps.values()])), index=False)}'
+        )
     info = {k: v for k, v in env.items() if k != 'versions' and v is not None}
-    parts += [f'<details><summary>Machine and versions</summary>{_settings(info)}{_settings({k: v for k, v in env["versions"].items() if v})}</details>']
+    parts += [
+        f'<details><summary>Machine and versions</summary>{_settings(info)}{_settings({k: v for k, v in env["versions"].items() if v})}</details>'
+    ]
     return _section('How it was made', *parts)
 
 # %% ../nbs/api/95_report.ipynb #5fa86056
@@ -152,30 +290,50 @@ table{border-collapse:collapse;font-size:.88rem;margin:.6rem 0}th,td{padding:.18
 .scroll{overflow-x:auto}figure{margin:1rem 0}img{max-width:100%}figcaption,.note{color:#555;font-size:.9rem}.answer{font-size:1.15rem}.bad,.good{border-left:6px solid;padding:.3rem 1rem;margin:1rem 0}
 .bad{border-color:#D55E00;background:#fdf1e9}.good{border-color:#009E73;background:#eef8f4}details{margin:.6rem 0}.side{display:flex;flex-wrap:wrap;gap:1rem}.side figure{flex:1 1 20rem}summary{cursor:pointer}'''
 
+
 def _words():
-    terms = {'tile': 'a rectangular piece of a photograph; the network judges tiles', 'training, validation, test': 'photographs to learn from; to choose the best epoch; to ask once, at the end',
-             'epoch': 'one pass over all training tiles', 'interval': 'if the whole experiment were done many times, 95 of 100 such intervals would hold the true value, provided wells are alike apart from chance'}
-    return _section('Words', '<dl>'+''.join(f'<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>' for k, v in terms.items())+'</dl>')
+    terms = {
+        'tile': 'a rectangular piece of a photograph; the network judges tiles',
+        'training, validation, test': 'photographs to learn from; to choose the best epoch; to ask once, at the end',
+        'epoch': 'one pass over all training tiles',
+        'interval': 'if the whole experiment were done many times, 95 of 100 such intervals would hold the true value, provided wells are alike apart from chance',
+    }
+    return _section(
+        'Words',
+        '<dl>' + ''.join(f'<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>' for k, v in terms.items()) + '</dl>',
+    )
 
 # %% ../nbs/api/95_report.ipynb #d0ce6556
 def write_report(
-    run, # a finished `Run`
-    tiles, # the `Tiles` it was trained on, with `split`
-    out:str|Path=None, # the file to write; None: report.html in the run folder
-    held_out:str='', # what the test set is, such as 'experiment=N4'
-    steps:dict=None, # step -> seconds
-    problems:list=None, # files left out: dicts of `file` and `reason`
-    simulated:bool=False, # say that the photographs are simulated
-    device:str=None, # for the maps
-    seed:int=0, # of the tiles that are shown
-    found:Audit=None, # of `audit`, with the network beside it; None: it is made
-) -> Path: # the file
+    run,  # a finished `Run`
+    tiles,  # the `Tiles` it was trained on, with `split`
+    out: str | Path = None,  # the file to write; None: report.html in the run folder
+    held_out: str = '',  # what the test set is, such as 'experiment=N4'
+    steps: dict = None,  # step -> seconds
+    problems: list = None,  # files left out: dicts of `file` and `reason`
+    simulated: bool = False,  # say that the photographs are simulated
+    device: str = None,  # for the maps
+    seed: int = 0,  # of the tiles that are shown
+    found: Audit = None,  # of `audit`, with the network beside it; None: it is made
+) -> Path:  # the file
     "Write a run as one self-contained HTML page."
-    out, preds = Path(out or Path(run.path)/'report.html'), run.preds
+    out = Path(out or Path(run.path) / 'report.html')
+    preds = run.preds
     found = found or audit(tiles, preds=preds)
     title = f'{" or ".join(run.model.classes)}: {len(tiles):,} tiles of {tiles.table.field.nunique():,} photographs'
-    body = [f'<h1>{escape(title)}</h1>', _p(answer(preds, held_out), 'answer'), _believe(found, simulated), _blindly(found), _inputs(tiles.table, problems), _results(run, preds),
-            _looks(run, tiles, preds, device, seed), _numbers(preds), _made(run, steps), _words()]
+    body = [
+        f'<h1>{escape(title)}</h1>',
+        _p(answer(preds, held_out), 'answer'),
+        _believe(found, simulated),
+        _blindly(found),
+        _inputs(tiles.table, problems),
+        _results(run, preds),
+        _looks(run, tiles, preds, device, seed),
+        _numbers(preds),
+        _made(run, steps),
+        _words(),
+    ]
     page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{_style}</style></head><body>{"".join(body)}</body></html>'
-    with write_whole(out) as tmp: tmp.write_text(page, encoding='utf-8')
+    with write_whole(out) as tmp:
+        tmp.write_text(page, encoding='utf-8')
     return out

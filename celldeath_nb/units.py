@@ -14,34 +14,45 @@ def table_of(o):
     "The table of a `Tiles` store, or the table itself."
     return o.table if hasattr(o, 'table') else o
 
+
 def with_columns(o, **cols):
     "`o` with columns added: a new store or a new table."
     return o.add(**cols) if hasattr(o, 'table') else o.assign(**cols)
 
+
 def some_of(o, n=4):
     "The first `n` things of `o` as text."
     o = [str(x) for x in o]
-    return ', '.join(o[:n]) + (f' and {len(o)-n} more' if len(o) > n else '')
+    return ', '.join(o[:n]) + (f' and {len(o) - n} more' if len(o) > n else '')
+
 
 def need(df, *cols):
     "Refuse a table that lacks one of `cols`."
     for c in cols:
-        if c not in df: raise ValueError(f'The table has no column {c!r}; it has {some_of(df.columns, 30)}. Name one of these, or add the column.')
+        if c not in df:
+            raise ValueError(
+                f'The table has no column {c!r}; it has {some_of(df.columns, 30)}. Name one of these, or add the column.'
+            )
 
 # %% ../nbs/api/01_units.ipynb #f4a5fb93
 _nest = ('experiment', 'line', 'treatment', 'dose_um')
 
+
 def group_keys(
-    table, # a table with a row a tile, or `Tiles`
-    group:str='field', # column whose equal values stay together: 'field' (photograph), 'well', 'experiment', or any other
-) -> pd.Series: # text [n], equal for tiles that belong together
+    table,  # a table with a row a tile, or `Tiles`
+    group: str = 'field',  # column whose equal values stay together: 'field' (photograph), 'well', 'experiment', or any other
+) -> pd.Series:  # text [n], equal for tiles that belong together
     "The group of every tile."
     df = table_of(table)
     need(df, group)
-    if group == 'well': return _well_keys(df)
+    if group == 'well':
+        return _well_keys(df)
     lost = df[group].isna()
-    if lost.any(): raise ValueError(f'{lost.sum()} of {len(df)} tiles have no {group!r} (the first: {some_of(df.loc[lost, "field"].unique() if "field" in df else df.index[lost], 3)}), '
-                                    f'so it cannot be told what they belong to. Fill the column in, leave these tiles out, or use group="field".')
+    if lost.any():
+        raise ValueError(
+            f'{lost.sum()} of {len(df)} tiles have no {group!r} (the first: {some_of(df.loc[lost, "field"].unique() if "field" in df else df.index[lost], 3)}), '
+            f'so it cannot be told what they belong to. Fill the column in, leave these tiles out, or use group="field".'
+        )
     return df[group].astype(str)
 
 # %% ../nbs/api/01_units.ipynb #a97cc5ae
@@ -49,12 +60,16 @@ def joined_text(df, cols):
     "The columns as one column of text; what is missing is text too."
     return pd.Series([' '.join(map(str, r)) for r in zip(*(df[c] for c in cols))] if cols else '', index=df.index)
 
+
 def _well_keys(df):
     "Wells within experiment, line, treatment and dose; a number may be missing only where no other well of that set has one."
     nest = joined_text(df, [c for c in _nest if c in df])
     lost = df['well'].isna()
     both = sorted(set(nest[lost]) & set(nest[~lost]))
-    if both: raise ValueError(f'In {some_of(both)} some photographs name their well and some do not, so it cannot be told which belong together. Fill in the column `well`, or use group="field".')
+    if both:
+        raise ValueError(
+            f'In {some_of(both)} some photographs name their well and some do not, so it cannot be told which belong together. Fill in the column `well`, or use group="field".'
+        )
     return nest + ' well ' + df['well'].astype(object).where(~lost, '?').astype(str)
 
 # %% ../nbs/api/01_units.ipynb #dd54a908
@@ -66,18 +81,23 @@ def has_level(preds, level):
     "Whether the table says which unit of `level` a row belongs to."
     return level == 'tile' or (level in preds and preds[level].notna().any())
 
+
 def unit_columns(preds, level):
     "The columns that together name a unit of `level`."
-    if level not in LEVELS: raise ValueError(f'level {level!r} is unknown; it is one of {LEVELS}.')
+    if level not in LEVELS:
+        raise ValueError(f'level {level!r} is unknown; it is one of {LEVELS}.')
     if not has_level(preds, level):
-        raise ValueError(f'The predictions say nothing about the {level}: column {level!r} is missing or empty. Add it, or choose one of {[l for l in LEVELS if has_level(preds, l)]}.')
+        raise ValueError(
+            f'The predictions say nothing about the {level}: column {level!r} is missing or empty. Add it, or choose one of {[l for l in LEVELS if has_level(preds, l)]}.'
+        )
     return [c for c in WELL_COLUMNS if c in preds] if level == 'well' else [level]
 
 # %% ../nbs/api/01_units.ipynb #4511c1e0
 def unit_ids(
-    preds:pd.DataFrame, # predictions, one row a tile
-    level:str='well', # 'tile', 'field', 'well' or 'experiment'
-) -> np.ndarray: # int array [n]: the number of each row's unit, 0 .. units-1
+    preds: pd.DataFrame,  # predictions, one row a tile
+    level: str = 'well',  # 'tile', 'field', 'well' or 'experiment'
+) -> np.ndarray:  # int array [n]: the number of each row's unit, 0 .. units-1
     "Which unit of a level each row belongs to."
-    if level == 'tile': return np.arange(len(preds))
+    if level == 'tile':
+        return np.arange(len(preds))
     return preds.groupby(unit_columns(preds, level), dropna=False, sort=False, observed=True).ngroup().to_numpy()

@@ -1,27 +1,43 @@
 "What must not be in a notebook. Each lint takes a notebook and answers with a list of complaints; an empty list is praise."
+
 import ast, json, re
 from pathlib import Path
 
 
 root = Path(__file__).resolve().parents[1]
-max_lines, max_bytes = 30, 300_000
+max_lines = 30
+max_bytes = 300_000
 skip_reasons = ('slow', 'cuda', 'net')
 
 
 class Cell:
     "One cell: `kind` is 'code' or 'markdown', `src` its text, `code` its text without magics, `dirs` its directives."
+
     def __init__(self, raw):
-        self.kind, self.src, self.outputs = raw['cell_type'], ''.join(raw['source']), raw.get('outputs', [])
+        self.kind = raw['cell_type']
+        self.src = ''.join(raw['source'])
+        self.outputs = raw.get('outputs', [])
         self.dirs = re.findall(r'^#\| *([\w-]+)', self.src, re.M) if self.kind == 'code' else []
-        self.code = '\n'.join('pass' if re.match(r'\s*[!%]', l) else l for l in self.src.splitlines()) if self.kind == 'code' else ''
+        self.code = (
+            '\n'.join('pass' if re.match(r'\s*[!%]', l) else l for l in self.src.splitlines())
+            if self.kind == 'code'
+            else ''
+        )
+
     @property
-    def exported(self): return any(d in ('export', 'exporti', 'exports') for d in self.dirs)
+    def exported(self):
+        return any(d in ('export', 'exporti', 'exports') for d in self.dirs)
+
     @property
     def tree(self):
-        try: return ast.parse(self.code)
-        except SyntaxError: return ast.parse('')
+        try:
+            return ast.parse(self.code)
+        except SyntaxError:
+            return ast.parse('')
+
     @property
-    def statements(self): return [o for o in self.tree.body if not (isinstance(o, ast.Expr) and isinstance(o.value, ast.Constant))]
+    def statements(self):
+        return [o for o in self.tree.body if not (isinstance(o, ast.Expr) and isinstance(o.value, ast.Constant))]
 
 
 class Notebook:
@@ -30,25 +46,51 @@ class Notebook:
         self.text = json.dumps(raw) if raw else self.path.read_text(encoding='utf-8')
         self.cells = [Cell(o) for o in json.loads(self.text)['cells']]
         self.name = str(self.path.relative_to(root)) if self.path.is_relative_to(root) else self.path.name
+
     @property
-    def code(self): return [(i, c) for i, c in enumerate(self.cells) if c.kind == 'code']
+    def code(self):
+        return [(i, c) for i, c in enumerate(self.cells) if c.kind == 'code']
+
     @property
-    def prose(self): return '\n\n'.join(c.src for c in self.cells if c.kind == 'markdown')
+    def prose(self):
+        return '\n\n'.join(c.src for c in self.cells if c.kind == 'markdown')
+
     @property
-    def is_api(self): return 'api' in self.path.parts
+    def is_api(self):
+        return 'api' in self.path.parts
+
     @property
-    def is_lesson(self): return 'tutorials' in self.path.parts
+    def is_lesson(self):
+        return 'tutorials' in self.path.parts
 
 
-def notebooks(): return [Notebook(o) for o in sorted((root/'nbs').rglob('*.ipynb')) if not any(p.startswith(('.', '_')) for p in o.relative_to(root).parts)]
+def notebooks():
+    return [
+        Notebook(o)
+        for o in sorted((root / 'nbs').rglob('*.ipynb'))
+        if not any(p.startswith(('.', '_')) for p in o.relative_to(root).parts)
+    ]
+
 
 def _is_import(node):
-    if isinstance(node, ast.Try): return any(map(_is_import, node.body)) and all(_is_import(o) or isinstance(o, (ast.Assign, ast.Pass)) for o in node.body+[x for h in node.handlers for x in h.body])
+    if isinstance(node, ast.Try):
+        return any(map(_is_import, node.body)) and all(
+            _is_import(o) or isinstance(o, (ast.Assign, ast.Pass))
+            for o in node.body + [x for h in node.handlers for x in h.body]
+        )
     return isinstance(node, (ast.Import, ast.ImportFrom))
 
-def _calls(tree): return [o for o in ast.walk(tree) if isinstance(o, ast.Call)]
-def _called(node): return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
-def _text(node): return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+def _calls(tree):
+    return [o for o in ast.walk(tree) if isinstance(o, ast.Call)]
+
+
+def _called(node):
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
+
+
+def _text(node):
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def no_notebook_that_nobody_runs(nb):
@@ -56,186 +98,436 @@ def no_notebook_that_nobody_runs(nb):
     res = ['skip_exec: the tests pass it by'] if re.search(r'skip_exec:\s*true', nb.text, re.I) else []
     for i, c in nb.code:
         off = re.search(r'^#\| *eval: *false', c.src, re.M)
-        if off and not re.search(r'pip install|drive\.mount', c.src): res.append(f'cell {i}: eval: false, though it installs nothing')
+        if off and not re.search(r'pip install|drive\.mount', c.src):
+            res.append(f'cell {i}: eval: false, though it installs nothing')
     return res
 
-def no_long_cell(nb): return [f'cell {i}: {n} lines' for i, c in nb.code if (n := len(c.src.rstrip().splitlines())) > max_lines]
+
+def no_long_cell(nb):
+    return [f'cell {i}: {n} lines' for i, c in nb.code if (n := len(c.src.rstrip().splitlines())) > max_lines]
+
 
 def no_stored_noise(nb):
     "Warnings, errors, private paths and memory addresses in the stored outputs."
     res = []
     for i, c in nb.code:
         for o in c.outputs:
-            txt = json.dumps({k: v for k, v in o.items() if k != 'data'} | {'data': {k: v for k, v in o.get('data', {}).items() if not k.startswith('image/')}})
-            if o.get('name') == 'stderr' or o['output_type'] == 'error': res.append(f'cell {i}: stored {o.get("name") or "error"}')
-            if re.search(r'/(root|home|Users|tmp|work)/', txt): res.append(f'cell {i}: a private path in its output')
-            if re.search(r'0x[0-9a-f]{8,}', txt): res.append(f'cell {i}: a memory address in its output')
-            if re.search(r'\w+Warning:', txt): res.append(f'cell {i}: a stored warning')
+            txt = json.dumps(
+                {k: v for k, v in o.items() if k != 'data'}
+                | {'data': {k: v for k, v in o.get('data', {}).items() if not k.startswith('image/')}}
+            )
+            if o.get('name') == 'stderr' or o['output_type'] == 'error':
+                res.append(f'cell {i}: stored {o.get("name") or "error"}')
+            if re.search(r'/(root|home|Users|tmp|work)/', txt):
+                res.append(f'cell {i}: a private path in its output')
+            if re.search(r'0x[0-9a-f]{8,}', txt):
+                res.append(f'cell {i}: a memory address in its output')
+            if re.search(r'\w+Warning:', txt):
+                res.append(f'cell {i}: a stored warning')
     return res
 
-def no_star_in_exported_cells(nb):
-    if nb.path.stem.endswith('_all'): return [] # the one module whose purpose it is
-    return [f'cell {i}: from {o.module} import *' for i, c in nb.code if c.exported for o in ast.walk(c.tree) if isinstance(o, ast.ImportFrom) and o.names[0].name == '*']
 
-_readers = {'open', 'read_csv', 'read_json', 'read_text', 'read_bytes', 'open_tiles', 'load_model', 'load', 'read_fields', 'imread', 'read_image', 'load_run', 'open_run', 'read_predictions'}
+def no_star_in_exported_cells(nb):
+    if nb.path.stem.endswith('_all'):
+        return []  # the one module whose purpose it is
+    return [
+        f'cell {i}: from {o.module} import *'
+        for i, c in nb.code
+        if c.exported
+        for o in ast.walk(c.tree)
+        if isinstance(o, ast.ImportFrom) and o.names[0].name == '*'
+    ]
+
+
+_readers = {
+    'open',
+    'read_csv',
+    'read_json',
+    'read_text',
+    'read_bytes',
+    'open_tiles',
+    'load_model',
+    'load',
+    'read_fields',
+    'imread',
+    'read_image',
+    'load_run',
+    'open_run',
+    'read_predictions',
+}
+
 
 def no_reading_of_what_another_wrote(nb):
     "A relative path that is read and was not named before as something to write."
-    res, named = [], set()
+    res = []
+    named = set()
     for i, c in nb.code:
         for o in _calls(c.tree):
             args = [t for a in [*o.args, *(k.value for k in o.keywords)] if (t := _text(a))]
-            if _called(o) == 'Path' or _called(o) not in _readers: continue
+            if _called(o) == 'Path' or _called(o) not in _readers:
+                continue
             first = _text(o.args[0]) if o.args else None
-            if isinstance(o.func, ast.Attribute) and _called(o) in ('read_text', 'read_bytes') and isinstance(o.func.value, ast.Call): first = next((t for a in o.func.value.args if (t := _text(a))), None)
+            if (
+                isinstance(o.func, ast.Attribute)
+                and _called(o) in ('read_text', 'read_bytes')
+                and isinstance(o.func.value, ast.Call)
+            ):
+                first = next((t for a in o.func.value.args if (t := _text(a))), None)
             mode = args[1] if len(args) > 1 else 'r'
-            if first and '/' in first+'/' and not re.match(r'https?:', first) and not ({first, first.split('/')[0]} & named) and not (_called(o) == 'open' and set(mode) & set('wax')):
+            if (
+                first
+                and '/' in first + '/'
+                and not re.match(r'https?:', first)
+                and not ({first, first.split('/')[0]} & named)
+                and not (_called(o) == 'open' and set(mode) & set('wax'))
+            ):
                 res.append(f'cell {i}: reads {first!r}, which no earlier cell of it made')
         named |= {t for o in ast.walk(c.tree) if (t := _text(o))}
         named |= {t.split('/')[0] for t in named}
     return res
 
+
 def no_assert_that_is_always_true(nb):
     def always(t):
-        if isinstance(t, (ast.List, ast.Tuple, ast.Dict, ast.Set)): return True
-        if isinstance(t, ast.Constant): return bool(t.value)
-        if isinstance(t, ast.BoolOp) and isinstance(t.op, ast.Or): return any(always(v) for v in t.values)
+        if isinstance(t, (ast.List, ast.Tuple, ast.Dict, ast.Set)):
+            return True
+        if isinstance(t, ast.Constant):
+            return bool(t.value)
+        if isinstance(t, ast.BoolOp) and isinstance(t.op, ast.Or):
+            return any(always(v) for v in t.values)
         return isinstance(t, (ast.ListComp, ast.Lambda, ast.GeneratorExp, ast.JoinedStr))
-    return [f'cell {i}: assert {ast.unparse(o.test)[:50]}' for i, c in nb.code for o in ast.walk(c.tree) if isinstance(o, ast.Assert) and always(o.test)]
 
-def no_bare_except(nb): return [f'cell {i}: a bare except' for i, c in nb.code for o in ast.walk(c.tree) if isinstance(o, ast.ExceptHandler) and o.type is None]
+    return [
+        f'cell {i}: assert {ast.unparse(o.test)[:50]}'
+        for i, c in nb.code
+        for o in ast.walk(c.tree)
+        if isinstance(o, ast.Assert) and always(o.test)
+    ]
 
-def no_cuda_call(nb): return [f'cell {i}: .cuda()' for i, c in nb.code for o in _calls(c.tree) if isinstance(o.func, ast.Attribute) and o.func.attr == 'cuda']
+
+def no_bare_except(nb):
+    return [
+        f'cell {i}: a bare except'
+        for i, c in nb.code
+        for o in ast.walk(c.tree)
+        if isinstance(o, ast.ExceptHandler) and o.type is None
+    ]
+
+
+def no_cuda_call(nb):
+    return [
+        f'cell {i}: .cuda()'
+        for i, c in nb.code
+        for o in _calls(c.tree)
+        if isinstance(o.func, ast.Attribute) and o.func.attr == 'cuda'
+    ]
+
 
 def no_badge_to_another(nb):
     links = re.findall(r'https://colab\.research\.google\.com/github/[^\s)"\'>]+', nb.prose)
-    return [f'its badge opens {o}' for o in links if not o.endswith('/'+nb.path.relative_to(nb.path.parents[1] if nb.is_lesson or nb.is_api else nb.path.parent).as_posix())]
+    return [
+        f'its badge opens {o}'
+        for o in links
+        if not o.endswith(
+            '/' + nb.path.relative_to(nb.path.parents[1] if nb.is_lesson or nb.is_api else nb.path.parent).as_posix()
+        )
+    ]
 
-_known = {'default_exp', 'export', 'exporti', 'exports', 'hide', 'hide_input', 'hide_output', 'eval', 'echo', 'output', 'code-fold', 'code-summary', 'warning', 'label', 'fig-cap', 'test_flags', *skip_reasons}
-_old = re.compile(r'^#+ *(default_exp|export|exporti|exports|hide|hide_input|slow|cuda|net|eval *:|skip)\b\s*$|^# \|', re.M)
+
+_known = {
+    'default_exp',
+    'export',
+    'exporti',
+    'exports',
+    'hide',
+    'hide_input',
+    'hide_output',
+    'eval',
+    'echo',
+    'output',
+    'code-fold',
+    'code-summary',
+    'warning',
+    'label',
+    'fig-cap',
+    'test_flags',
+    *skip_reasons,
+}
+_old = re.compile(
+    r'^#+ *(default_exp|export|exporti|exports|hide|hide_input|slow|cuda|net|eval *:|skip)\b\s*$|^# \|', re.M
+)
+
 
 def no_unknown_directive(nb):
     "A misspelt directive, one in the style of nbdev 1, or one that is not at the top, which nbdev ignores without a word."
     res = []
     for i, c in nb.code:
         res += [f'cell {i}: #| {d} is no directive' for d in c.dirs if d not in _known]
-        if _old.search(c.src): res.append(f'cell {i}: {_old.search(c.src).group(0).strip()!r} is ignored; write #| and the word')
-        top = re.match(r'(?:#\|.*\n|\s*\n)*', c.src+'\n').group(0)
-        res += [f'cell {i}: {l.strip()!r} is not at the top, so it is ignored' for l in (c.src+'\n')[len(top):].splitlines() if re.match(r'#\| *[\w-]+', l)]
+        if _old.search(c.src):
+            res.append(f'cell {i}: {_old.search(c.src).group(0).strip()!r} is ignored; write #| and the word')
+        top = re.match(r'(?:#\|.*\n|\s*\n)*', c.src + '\n').group(0)
+        res += [
+            f'cell {i}: {l.strip()!r} is not at the top, so it is ignored'
+            for l in (c.src + '\n')[len(top) :].splitlines()
+            if re.match(r'#\| *[\w-]+', l)
+        ]
     return res
 
+
 def imports_alone(nb):
-    return [f'cell {i}: imports and other things' for i, c in nb.code if any(map(_is_import, c.statements)) and not all(_is_import(o) or _is_setting(o) for o in c.statements)
-            and 'eval' not in c.dirs]
+    return [
+        f'cell {i}: imports and other things'
+        for i, c in nb.code
+        if any(map(_is_import, c.statements))
+        and not all(_is_import(o) or _is_setting(o) for o in c.statements)
+        and 'eval' not in c.dirs
+    ]
+
 
 def _is_setting(o):
     "What may stand beside imports: `warnings.filterwarnings(...)`, `set_seed(0)`, a logger's level, a matplotlib backend."
-    return isinstance(o, ast.Pass) or isinstance(o, ast.Expr) and isinstance(o.value, ast.Call) and ast.unparse(o.value.func).split('.')[0] in ('warnings', 'matplotlib', 'logging', 'set_config_inline', 'plt')
+    return (
+        isinstance(o, ast.Pass)
+        or isinstance(o, ast.Expr)
+        and isinstance(o.value, ast.Call)
+        and ast.unparse(o.value.func).split('.')[0] in ('warnings', 'matplotlib', 'logging', 'set_config_inline', 'plt')
+    )
+
 
 def prose_between(nb):
     "More than two code cells without a sentence; cells of imports and of `default_exp` do not count."
-    res, run = [], 0
+    res = []
+    run = 0
     for i, c in enumerate(nb.cells):
-        if c.kind == 'markdown': run = 0 if re.search(r'^(?!#)\S.*\w', re.sub(r'<!--.*?-->', '', c.src, flags=re.S), re.M) else run
-        elif c.statements and not all(map(_is_import, c.statements)): run += 1
-        if run > 2: res.append(f'cell {i}: the third code cell without a sentence'); run = 0
+        if c.kind == 'markdown':
+            run = 0 if re.search(r'^(?!#)\S.*\w', re.sub(r'<!--.*?-->', '', c.src, flags=re.S), re.M) else run
+        elif c.statements and not all(map(_is_import, c.statements)):
+            run += 1
+        if run > 2:
+            res.append(f'cell {i}: the third code cell without a sentence')
+            run = 0
     return res
+
 
 def documented(nb):
     "Every parameter of a public signature on a line of its own with a comment, and a docstring of one line."
     res = []
     for i, c in nb.code:
-        if not c.exported: continue
-        for f in _public(c.tree.body): res += [f'cell {i}: {f.name}: {o}' for o in _undocumented(f, c.code.splitlines())]
+        if not c.exported:
+            continue
+        for f in _public(c.tree.body):
+            res += [f'cell {i}: {f.name}: {o}' for o in _undocumented(f, c.code.splitlines())]
     return res
+
 
 def _public(body):
     for o in body:
-        if isinstance(o, ast.ClassDef) and not o.name.startswith('_'): yield from (f for f in _public(o.body) if not any('property' in ast.unparse(d) for d in f.decorator_list))
-        if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef)) and (not o.name.startswith('_') or o.name == '__init__'): yield o
+        if isinstance(o, ast.ClassDef) and not o.name.startswith('_'):
+            yield from (f for f in _public(o.body) if not any('property' in ast.unparse(d) for d in f.decorator_list))
+        if isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            not o.name.startswith('_') or o.name == '__init__'
+        ):
+            yield o
+
 
 def _undocumented(f, lines):
-    args, seen = [a for a in f.args.posonlyargs+f.args.args+f.args.kwonlyargs if a.arg not in ('self', 'cls')], set()
-    own = lambda a: 'typer' in ast.unparse(a.annotation or a) or '#' in lines[(a.annotation or a).end_lineno-1] or '#' in lines[a.lineno-1]
+    args = [a for a in f.args.posonlyargs + f.args.args + f.args.kwonlyargs if a.arg not in ('self', 'cls')]
+    seen = set()
+    own = lambda a: (
+        'typer' in ast.unparse(a.annotation or a)
+        or '#' in lines[(a.annotation or a).end_lineno - 1]
+        or '#' in lines[a.lineno - 1]
+    )
     res = [f'{a.arg} has no comment' for a in args if not own(a)]
     res += [f'{a.arg} shares its line' for a in args if a.lineno in seen or seen.add(a.lineno)]
     doc = ast.get_docstring(f)
-    if not doc and f.name != '__init__': res.append('no docstring')
-    if doc and len(doc.splitlines()) > 1: res.append('a docstring of several lines')
+    if not doc and f.name != '__init__':
+        res.append('no docstring')
+    if doc and len(doc.splitlines()) > 1:
+        res.append('a docstring of several lines')
     return res
+
 
 def opens_with_its_subtitle(nb):
     first = nb.cells[0].src if nb.cells and nb.cells[0].kind == 'markdown' else ''
-    return [] if re.match(r'(---\n.*?\n---\n\s*)?# .+\n+(.*\n)*?> .+', first) or nb.path.stem == 'index' else ['the first cell is not "# name" and "> one clause"']
+    return (
+        []
+        if re.match(r'(---\n.*?\n---\n\s*)?# .+\n+(.*\n)*?> .+', first) or nb.path.stem == 'index'
+        else ['the first cell is not "# name" and "> one clause"']
+    )
 
-def small_file(nb): return [f'{len(nb.text.encode())//1000} KB, over {max_bytes//1000}'] if len(nb.text.encode()) > max_bytes else []
+
+def small_file(nb):
+    return (
+        [f'{len(nb.text.encode()) // 1000} KB, over {max_bytes // 1000}'] if len(nb.text.encode()) > max_bytes else []
+    )
+
 
 def plain_errors(nb):
     "An exclamation mark in an error, or an emoji anywhere."
-    res = [f'cell {i}: an exclamation mark in an error' for i, c in nb.code for o in ast.walk(c.tree) if isinstance(o, ast.Raise) and o.exc
-           for t in ast.walk(o.exc) if re.search(r'\w!(\s|$)', _text(t) or '')]
-    return res + [f'cell {i}: an emoji' for i, c in enumerate(nb.cells) if re.search('[\U0001F300-\U0001FAFF\u2600-\u26FF\u2705\u274C]', c.src)]
+    res = [
+        f'cell {i}: an exclamation mark in an error'
+        for i, c in nb.code
+        for o in ast.walk(c.tree)
+        if isinstance(o, ast.Raise) and o.exc
+        for t in ast.walk(o.exc)
+        if re.search(r'\w!(\s|$)', _text(t) or '')
+    ]
+    return res + [
+        f'cell {i}: an emoji'
+        for i, c in enumerate(nb.cells)
+        if re.search('[\U0001f300-\U0001faff\u2600-\u26ff\u2705\u274c]', c.src)
+    ]
 
-_british = re.compile(r'\b\w*(colour|behaviour|favour|normalis|initialis|optimis|visualis|organis|recognis|summaris|randomis|standardis|analyse|centre|labelled|modelling|micrometre|neighbour)\w*', re.I)
+
+_british = re.compile(
+    r'\b\w*(colour|behaviour|favour|normalis|initialis|optimis|visualis|organis|recognis|summaris|randomis|standardis|analyse|centre|labelled|modelling|micrometre|neighbour)\w*',
+    re.I,
+)
+
 
 def american(nb):
-    return [f'cell {i}: {m.group(0)}' for i, c in enumerate(nb.cells) for m in _british.finditer(re.sub(r'`[^`]*`|https?://\S+|\bin_?centre\b', '', c.src) if c.kind == 'markdown' else c.src)
-            if 'optimist' not in m.group(0).lower() and 'organism' not in m.group(0).lower()]
+    return [
+        f'cell {i}: {m.group(0)}'
+        for i, c in enumerate(nb.cells)
+        for m in _british.finditer(
+            re.sub(r'`[^`]*`|https?://\S+|\bin_?centre\b', '', c.src) if c.kind == 'markdown' else c.src
+        )
+        if 'optimist' not in m.group(0).lower() and 'organism' not in m.group(0).lower()
+    ]
+
 
 def every_name_is_shown(nb):
     "A public name that no lesson cell of its own notebook uses."
-    if not nb.is_api: return []
-    made = {o.name for _, c in nb.code if c.exported for o in c.tree.body if isinstance(o, ast.FunctionDef) and not o.name.startswith('_')
-            and not any(ast.unparse(d).startswith(('patch', 'app.', '_app.')) for d in o.decorator_list)} # classes are what functions give back
-    shown = {o.id if isinstance(o, ast.Name) else o.attr for _, c in nb.code if not c.exported for o in ast.walk(c.tree) if isinstance(o, (ast.Name, ast.Attribute))}
-    return [f'{o} is never used in a lesson cell' for o in sorted(made-shown)]
+    if not nb.is_api:
+        return []
+    made = {
+        o.name
+        for _, c in nb.code
+        if c.exported
+        for o in c.tree.body
+        if isinstance(o, ast.FunctionDef)
+        and not o.name.startswith('_')
+        and not any(ast.unparse(d).startswith(('patch', 'app.', '_app.')) for d in o.decorator_list)
+    }  # classes are what functions give back
+    shown = {
+        o.id if isinstance(o, ast.Name) else o.attr
+        for _, c in nb.code
+        if not c.exported
+        for o in ast.walk(c.tree)
+        if isinstance(o, (ast.Name, ast.Attribute))
+    }
+    return [f'{o} is never used in a lesson cell' for o in sorted(made - shown)]
+
 
 _ending = ('## Three things to remember', '## Questions', '## Exercise', '## Next')
 
+
 def opens_and_ends_like_a_lesson(nb):
-    if not nb.is_lesson: return []
-    res = [f'{o!r} is not in the first three cells' for o in ('What you will do', 'What you need', 'How long it takes') if o.lower() not in ' '.join(c.src for c in nb.cells[:3]).lower()]
+    if not nb.is_lesson:
+        return []
+    res = [
+        f'{o!r} is not in the first three cells'
+        for o in ('What you will do', 'What you need', 'How long it takes')
+        if o.lower() not in ' '.join(c.src for c in nb.cells[:3]).lower()
+    ]
     heads = re.findall(r'^## .+', nb.prose, re.M)
     where = [next((k for k, h in enumerate(heads) if h.startswith(o)), -1) for o in _ending]
-    if -1 in where or where != sorted(where) or where[-1] != len(heads)-1: res.append(f'it does not end with {", ".join(_ending)}')
-    def items(head): return len(re.findall(r'^\s*(?:[-*]|\d+\.) ', re.split(r'^## ', nb.prose.split(head, 1)[-1], flags=re.M)[0], re.M)) if head in nb.prose else 0
-    if items(_ending[0]) != 3: res.append(f'{items(_ending[0])} things to remember, not 3')
-    if items(_ending[1]) != 5: res.append(f'{items(_ending[1])} questions, not 5')
+    if -1 in where or where != sorted(where) or where[-1] != len(heads) - 1:
+        res.append(f'it does not end with {", ".join(_ending)}')
+
+    def items(head):
+        return (
+            len(re.findall(r'^\s*(?:[-*]|\d+\.) ', re.split(r'^## ', nb.prose.split(head, 1)[-1], flags=re.M)[0], re.M))
+            if head in nb.prose
+            else 0
+        )
+
+    if items(_ending[0]) != 3:
+        res.append(f'{items(_ending[0])} things to remember, not 3')
+    if items(_ending[1]) != 5:
+        res.append(f'{items(_ending[1])} questions, not 5')
     solved = [c for _, c in nb.code if 'code-fold' in c.dirs and re.search(r'^#@title Solution', c.src, re.M)]
-    if not solved or not any(re.search(r'\bassert\b|\btest_\w+\(', c.src) for c in solved): res.append('no folded solution that checks its answer')
+    if not solved or not any(re.search(r'\bassert\b|\btest_\w+\(', c.src) for c in solved):
+        res.append('no folded solution that checks its answer')
     return res
+
 
 def valid_python(nb):
     res = []
     for i, c in nb.code:
-        try: ast.parse(c.code)
-        except SyntaxError as e: res.append(f'cell {i}: {e.msg}')
+        try:
+            ast.parse(c.code)
+        except SyntaxError as e:
+            res.append(f'cell {i}: {e.msg}')
     return res
 
-lints = [no_notebook_that_nobody_runs, no_long_cell, no_stored_noise, no_star_in_exported_cells, no_reading_of_what_another_wrote, no_assert_that_is_always_true, no_bare_except,
-         no_cuda_call, no_badge_to_another, no_unknown_directive, imports_alone, prose_between, documented, opens_with_its_subtitle, small_file, plain_errors, american,
-         every_name_is_shown, opens_and_ends_like_a_lesson, valid_python]
+
+lints = [
+    no_notebook_that_nobody_runs,
+    no_long_cell,
+    no_stored_noise,
+    no_star_in_exported_cells,
+    no_reading_of_what_another_wrote,
+    no_assert_that_is_always_true,
+    no_bare_except,
+    no_cuda_call,
+    no_badge_to_another,
+    no_unknown_directive,
+    imports_alone,
+    prose_between,
+    documented,
+    opens_with_its_subtitle,
+    small_file,
+    plain_errors,
+    american,
+    every_name_is_shown,
+    opens_and_ends_like_a_lesson,
+    valid_python,
+]
 
 
 def copies(nbs):
     "Pairs of notebooks that share more than half of their longer code cells."
     sets = [(nb, {re.sub(r'\s+', ' ', c.src) for _, c in nb.code if len(c.src.splitlines()) > 3}) for nb in nbs]
-    return [f'{a.name} and {b.name} share {len(x&y)} cells' for k, (a, x) in enumerate(sets) for b, y in sets[:k] if x and y and len(x & y) > .5*min(len(x), len(y))]
+    return [
+        f'{a.name} and {b.name} share {len(x & y)} cells'
+        for k, (a, x) in enumerate(sets)
+        for b, y in sets[:k]
+        if x and y and len(x & y) > 0.5 * min(len(x), len(y))
+    ]
+
 
 def noisy_imports(src, name='module'):
     "Statements at the top of a module that make folders, run programs or install packages."
-    bad = {'mkdir', 'makedirs', 'system', 'run', 'Popen', 'check_call', 'check_output', 'touch', 'write_text', 'urlretrieve', 'urlopen', 'retrieve'}
+    bad = {
+        'mkdir',
+        'makedirs',
+        'system',
+        'run',
+        'Popen',
+        'check_call',
+        'check_output',
+        'touch',
+        'write_text',
+        'urlretrieve',
+        'urlopen',
+        'retrieve',
+    }
     top = [o for o in ast.parse(src).body if not isinstance(o, (ast.FunctionDef, ast.ClassDef))]
     return [f'{name} line {o.lineno}: {_called(o)} at import' for t in top for o in _calls(t) if _called(o) in bad]
 
+
 def exact_pins(text):
     "Requirements of the run-time in the text of settings.ini that name one exact version."
-    block = re.search(r'^requirements *=(.*?)(?=^\S)', text+'\nend', re.M | re.S)
+    block = re.search(r'^requirements *=(.*?)(?=^\S)', text + '\nend', re.M | re.S)
     return re.findall(r'[\w-]+ *==[^\s;]+', block.group(1)) if block else ['there is no list of requirements']
 
 
 if __name__ == '__main__':
     import sys
+
     for nb in [Notebook(Path(o).resolve()) for o in sys.argv[1:]] or notebooks():
         for lint in lints:
-            for o in lint(nb): print(f'{nb.name}: {lint.__name__}: {o}')
+            for o in lint(nb):
+                print(f'{nb.name}: {lint.__name__}: {o}')

@@ -1,4 +1,5 @@
 "Models from strangers: nothing in them is executed, and what is wrong is said."
+
 import os, pickle, shutil, warnings
 from dataclasses import replace
 
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import celldeath_nb.learn.models as learn_models
+import celldeath_nb.learn.nets as learn_nets
 from celldeath_nb.tiles.remedies import normalize_fields
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.files import read_json, write_json
@@ -16,197 +19,342 @@ from celldeath_nb.tiles.cut import cut_tiles
 
 
 @pytest.fixture(scope='module')
-def model(): return Model(make_net('resnet10t', 2, (32, 32), 'linear').eval(), 'resnet10t', ['CPT', 'DMSO'], (32, 32), (32, 32), .5, .2, head='linear', um_per_px=.434)
+def model():
+    return Model(
+        make_net('resnet10t', 2, (32, 32), 'linear').eval(),
+        'resnet10t',
+        ['CPT', 'DMSO'],
+        (32, 32),
+        (32, 32),
+        0.5,
+        0.2,
+        head='linear',
+        um_per_px=0.434,
+    )
+
 
 @pytest.fixture
-def folder(model, tmp_path): return save_model(model, tmp_path/'m')
+def folder(model, tmp_path):
+    return save_model(model, tmp_path / 'm')
+
 
 @pytest.fixture
-def x(): return np.random.default_rng(0).integers(0, 255, (5, 32, 32), dtype=np.uint8)
+def x():
+    return np.random.default_rng(0).integers(0, 255, (5, 32, 32), dtype=np.uint8)
+
 
 def reseal(folder, data):
     "Put other bytes in place of the weights, with the checksum that belongs to them."
     import hashlib
-    (folder/'model.safetensors').write_bytes(data)
-    write_json({**read_json(folder/'model.json'), 'sha256': hashlib.sha256(data).hexdigest()}, folder/'model.json')
+
+    (folder / 'model.safetensors').write_bytes(data)
+    write_json({**read_json(folder / 'model.json'), 'sha256': hashlib.sha256(data).hexdigest()}, folder / 'model.json')
 
 
 class Canary:
-    def __init__(self, path): self.path = path
-    def __reduce__(self): return (os.mkdir, (str(self.path),))
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
 
 
 def test_a_pickle_inside_is_not_run(folder, tmp_path):
-    reseal(folder, pickle.dumps(Canary(tmp_path/'canary')))
-    with pytest.raises(ValueError, match='cannot be read as safetensors'): load_model(folder)
-    (folder/'extra.pkl').write_bytes(pickle.dumps(Canary(tmp_path/'canary')))
-    with pytest.raises(ValueError): load_model(folder)
-    assert not (tmp_path/'canary').exists()
+    reseal(folder, pickle.dumps(Canary(tmp_path / 'canary')))
+    with pytest.raises(ValueError, match='cannot be read as safetensors'):
+        load_model(folder)
+    (folder / 'extra.pkl').write_bytes(pickle.dumps(Canary(tmp_path / 'canary')))
+    with pytest.raises(ValueError):
+        load_model(folder)
+    assert not (tmp_path / 'canary').exists()
 
-@pytest.mark.parametrize('data', [b'', b'\0'*7, b'\xff'*8+b'{}', (99_000_000).to_bytes(8, 'little')+b'{', (8).to_bytes(8, 'little')+b'not json'])
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        b'',
+        b'\0' * 7,
+        b'\xff' * 8 + b'{}',
+        (99_000_000).to_bytes(8, 'little') + b'{',
+        (8).to_bytes(8, 'little') + b'not json',
+    ],
+)
 def test_weights_that_are_none(folder, data):
     reseal(folder, data)
-    with pytest.raises(ValueError, match='safetensors|do not fit'): load_model(folder)
+    with pytest.raises(ValueError, match='safetensors|do not fit'):
+        load_model(folder)
+
 
 def test_overlapping_tensors(folder):
-    head = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
-    reseal(folder, len(head).to_bytes(8, 'little')+head+b'\0'*12)
-    with pytest.raises(ValueError): load_model(folder)
+    head = (
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
+    )
+    reseal(folder, len(head).to_bytes(8, 'little') + head + b'\0' * 12)
+    with pytest.raises(ValueError):
+        load_model(folder)
 
-@pytest.mark.parametrize('at', [.1, .5, .99])
+
+@pytest.mark.parametrize('at', [0.1, 0.5, 0.99])
 def test_truncated_weights(folder, at):
-    f = folder/'model.safetensors'
-    f.write_bytes(f.read_bytes()[:int(f.stat().st_size*at)])
-    with pytest.raises(ValueError, match='checksum'): load_model(folder)
+    f = folder / 'model.safetensors'
+    f.write_bytes(f.read_bytes()[: int(f.stat().st_size * at)])
+    with pytest.raises(ValueError, match='checksum'):
+        load_model(folder)
 
-@pytest.mark.parametrize('change, why', [(dict(version=99), 'version 99'), (dict(format='x'), 'does not describe'), (dict(classes=['a', 'a']), 'classes'), (dict(classes=['a']), 'classes'),
-    (dict(size=[10**9, 10**9]), 'size'), (dict(size=[0, 5]), 'size'), (dict(mean='__import__("os")'), 'mean'), (dict(mean=1e999), 'mean|JSON|number'), (dict(arch='../../etc/passwd'), 'No network'),
-    (dict(arch='resnet18'), 'do not fit'), (dict(classes=['a', 'b', 'c']), 'do not fit'), (dict(head='fastai'), 'do not fit'), (dict(info=[]), 'info'), (dict(um_per_px=-1), 'um_per_px'),
-    (dict(classes=['DMSO', 'CPT']), 'was changed'), (dict(mean=.6), 'was changed'), (dict(tile_px=[32, 64]), 'was changed')])
+
+@pytest.mark.parametrize(
+    'change, why',
+    [
+        (dict(version=99), 'version 99'),
+        (dict(format='x'), 'does not describe'),
+        (dict(classes=['a', 'a']), 'classes'),
+        (dict(classes=['a']), 'classes'),
+        (dict(size=[10**9, 10**9]), 'size'),
+        (dict(size=[0, 5]), 'size'),
+        (dict(mean='__import__("os")'), 'mean'),
+        (dict(mean=1e999), 'mean|JSON|number'),
+        (dict(arch='../../etc/passwd'), 'No network'),
+        (dict(arch='resnet18'), 'do not fit'),
+        (dict(classes=['a', 'b', 'c']), 'do not fit'),
+        (dict(head='fastai'), 'do not fit'),
+        (dict(info=[]), 'info'),
+        (dict(um_per_px=-1), 'um_per_px'),
+        (dict(classes=['DMSO', 'CPT']), 'was changed'),
+        (dict(mean=0.6), 'was changed'),
+        (dict(tile_px=[32, 64]), 'was changed'),
+    ],
+)
 def test_pages_that_are_wrong(folder, change, why):
     import json
-    page = {**read_json(folder/'model.json'), **change}
-    (folder/'model.json').write_text(json.dumps(page))
-    with pytest.raises(ValueError, match=why): load_model(folder)
+
+    page = {**read_json(folder / 'model.json'), **change}
+    (folder / 'model.json').write_text(json.dumps(page))
+    with pytest.raises(ValueError, match=why):
+        load_model(folder)
+
 
 @pytest.mark.skipif(os.name == 'nt', reason='links need rights on Windows')
 def test_a_link_out_of_the_folder(folder, tmp_path):
-    shutil.move(folder/'model.safetensors', tmp_path/'secret')
-    os.symlink(tmp_path/'secret', folder/'model.safetensors')
-    with pytest.raises(ValueError, match='leads out of its folder'): load_model(folder)
+    shutil.move(folder / 'model.safetensors', tmp_path / 'secret')
+    os.symlink(tmp_path / 'secret', folder / 'model.safetensors')
+    with pytest.raises(ValueError, match='leads out of its folder'):
+        load_model(folder)
+
 
 def test_a_save_that_fails_leaves_the_old_model(model, folder, monkeypatch):
 
-    def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(m, 'save_file', full)
-    with pytest.raises(OSError): save_model(model, folder, overwrite=True)
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(learn_models, 'save_file', full)
+    with pytest.raises(OSError):
+        save_model(model, folder, overwrite=True)
     monkeypatch.undo()
     assert load_model(folder).classes == ['CPT', 'DMSO']
     assert [o.name for o in folder.parent.iterdir()] == ['m']
 
 
 def test_other_tiles_are_refused_and_other_scales_said(model, x):
-    with pytest.raises(ValueError, match='16x32 pixels'): predict(model, x[:, :16])
-    with pytest.raises(ValueError, match='uint8'): predict(model, x.astype(np.uint16))
+    with pytest.raises(ValueError, match='16x32 pixels'):
+        predict(model, x[:, :16])
+    with pytest.raises(ValueError, match='uint8'):
+        predict(model, x.astype(np.uint16))
+
 
 def test_no_tiles_give_an_empty_table(model):
     preds = predict(model, np.empty((0, 32, 32), np.uint8), device='cpu')
     assert len(preds) == 0 and list(preds) == ['tile', 'p_CPT', 'p_DMSO', 'pred']
 
+
 def test_constant_tiles_have_a_verdict(model):
     preds = predict(model, np.zeros((2, 32, 32), np.uint8), device='cpu')
     assert preds.p_CPT.between(0, 1).all()
 
+
 def test_files_in_the_order_given(model, tmp_path):
     from PIL import Image
-    rng, paths = np.random.default_rng(0), []
+
+    rng = np.random.default_rng(0)
+    paths = []
     for name in ('b.png', 'a.png', 'c d.png'):
-        Image.fromarray(rng.integers(0, 255, (32, 64), dtype=np.uint8)).save(tmp_path/name)
-        paths.append(tmp_path/name)
-    preds = predict(model, paths, device='cpu', out=tmp_path/'p.csv')
+        Image.fromarray(rng.integers(0, 255, (32, 64), dtype=np.uint8)).save(tmp_path / name)
+        paths.append(tmp_path / name)
+    preds = predict(model, paths, device='cpu', out=tmp_path / 'p.csv')
     assert preds.field.tolist() == [str(p) for p in paths for _ in range(2)]
     assert sorted(o.name for o in tmp_path.iterdir()) == ['a.png', 'b.png', 'c d.png', 'p.csv']
-    with pytest.raises(FileNotFoundError, match='gone.png'): predict(model, [tmp_path/'gone.png'])
+    with pytest.raises(FileNotFoundError, match='gone.png'):
+        predict(model, [tmp_path / 'gone.png'])
+
 
 def test_a_torn_row_of_an_interrupted_prediction_is_done_again(model, x, tmp_path):
     from celldeath_nb.learn.prediction import _job
     import hashlib
+
     whole = predict(model, x, bs=2, device='cpu')
-    job = _job(model, hashlib.sha256(x).hexdigest(), tmp_path/'p.csv')
-    job.path.write_bytes(whole[['p_CPT', 'p_DMSO']].values[:3].tobytes()+b'torn')
-    again = predict(model, x, bs=2, device='cpu', out=tmp_path/'p.csv')
+    job = _job(model, hashlib.sha256(x).hexdigest(), tmp_path / 'p.csv')
+    job.path.write_bytes(whole[['p_CPT', 'p_DMSO']].values[:3].tobytes() + b'torn')
+    again = predict(model, x, bs=2, device='cpu', out=tmp_path / 'p.csv')
     assert (again[['p_CPT', 'p_DMSO']].values == whole[['p_CPT', 'p_DMSO']].values).all()
     assert [o.name for o in tmp_path.iterdir()] == ['p.csv']
 
 
 @pytest.mark.parametrize('head', ['fastai', 'linear'])
-@pytest.mark.parametrize('arch', ['resnet34', 'resnet50', 'resnet101', 'densenet121', 'mobilenet_v3_small', 'shufflenet_v2_x0_5', 'torchvision/densenet121', 'torchvision/efficientnet_b0', 'vit_tiny_patch16_224'])
+@pytest.mark.parametrize(
+    'arch',
+    [
+        'resnet34',
+        'resnet50',
+        'resnet101',
+        'densenet121',
+        'mobilenet_v3_small',
+        'shufflenet_v2_x0_5',
+        'torchvision/densenet121',
+        'torchvision/efficientnet_b0',
+        'vit_tiny_patch16_224',
+    ],
+)
 def test_networks_of_the_paper_and_others(arch, head):
     net = make_net(arch, 3, (64, 96), head).eval()
-    with torch.inference_mode(): grid, y = net[0](torch.rand(2, 1, 64, 96)), net(torch.rand(2, 1, 64, 96))
+    with torch.inference_mode():
+        grid = net[0](torch.rand(2, 1, 64, 96))
+        y = net(torch.rand(2, 1, 64, 96))
     assert y.shape == (2, 3) and grid.ndim == 4 and torch.isfinite(y).all()
     first = next(m for m in net.modules() if isinstance(m, torch.nn.Conv2d))
     assert first.in_channels == 1
+
 
 @pytest.mark.parametrize('arch', ['resnet34', 'resnet50', 'densenet121'])
 def test_the_grey_first_layer_is_the_rgb_one(arch, tmp_path):
     import timm
     from safetensors.torch import save_file
-    rgb, x = timm.create_model(arch, num_classes=0, global_pool='').eval(), torch.rand(1, 1, 64, 64)
-    save_file(timm.create_model(arch).state_dict() | rgb.state_dict(), tmp_path/'w.safetensors')
-    grey = make_net(arch, 2, (64, 64), pretrained=True, weights_file=tmp_path/'w.safetensors')[0].eval()
-    with torch.inference_mode(): a, b = grey(x), rgb(x.repeat(1, 3, 1, 1))
-    assert (a-b).abs().max() <= 1e-5*max(1, b.abs().max())
+
+    rgb = timm.create_model(arch, num_classes=0, global_pool='').eval()
+    x = torch.rand(1, 1, 64, 64)
+    save_file(timm.create_model(arch).state_dict() | rgb.state_dict(), tmp_path / 'w.safetensors')
+    grey = make_net(arch, 2, (64, 64), pretrained=True, weights_file=tmp_path / 'w.safetensors')[0].eval()
+    with torch.inference_mode():
+        a = grey(x)
+        b = rgb(x.repeat(1, 3, 1, 1))
+    assert (a - b).abs().max() <= 1e-5 * max(1, b.abs().max())
+
 
 @pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'regnet_y_400mf', 'mnasnet0_5'])
 def test_torchvisions_networks_are_taken_apart_rightly(name, tmp_path):
     import torchvision
     from safetensors.torch import save_file
     from celldeath_nb.learn.nets import _body
-    whole, x = torchvision.models.get_model(name, weights=None).eval(), torch.rand(1, 1, 64, 64)
-    save_file(whole.state_dict(), tmp_path/'w.safetensors')
-    body, last = _body(f'torchvision/{name}', True, tmp_path/'w.safetensors').eval(), getattr(whole, 'fc', None) or whole.classifier
-    with torch.inference_mode(): assert torch.allclose(last(body(x).mean((2, 3))), whole(x.repeat(1, 3, 1, 1)), atol=1e-4)
+
+    whole = torchvision.models.get_model(name, weights=None).eval()
+    x = torch.rand(1, 1, 64, 64)
+    save_file(whole.state_dict(), tmp_path / 'w.safetensors')
+    body = _body(f'torchvision/{name}', True, tmp_path / 'w.safetensors').eval()
+    last = getattr(whole, 'fc', None) or whole.classifier
+    with torch.inference_mode():
+        assert torch.allclose(last(body(x).mean((2, 3))), whole(x.repeat(1, 3, 1, 1)), atol=1e-4)
+
 
 @pytest.mark.parametrize('arch', ['mobilenet_v3_small', 'vit_tiny_patch16_224'])
 def test_other_networks_come_back_from_a_bundle(arch, tmp_path):
-    m = Model(make_net(arch, 2, (32, 48), 'linear').eval(), check_arch(arch), ['a', 'b'], (32, 48), (32, 48), .5, .2, head='linear')
-    back, px = load_model(save_model(m, tmp_path/'m')), np.random.default_rng(0).integers(0, 255, (3, 32, 48), dtype=np.uint8)
+    m = Model(
+        make_net(arch, 2, (32, 48), 'linear').eval(),
+        check_arch(arch),
+        ['a', 'b'],
+        (32, 48),
+        (32, 48),
+        0.5,
+        0.2,
+        head='linear',
+    )
+    back = load_model(save_model(m, tmp_path / 'm'))
+    px = np.random.default_rng(0).integers(0, 255, (3, 32, 48), dtype=np.uint8)
     assert predict(back, px, device='cpu').equals(predict(m, px, device='cpu'))
     assert 'torchvision' in back.arch or arch == back.arch
 
+
 def test_a_pickle_of_weights_is_not_opened(tmp_path):
-    (tmp_path/'w.pth').write_bytes(pickle.dumps(Canary(tmp_path/'canary')))
-    with pytest.raises(ValueError, match='no safetensors file'): make_net('resnet10t', 2, (32, 32), pretrained=True, weights_file=tmp_path/'w.pth')
-    os.rename(tmp_path/'w.pth', tmp_path/'w.safetensors')
+    (tmp_path / 'w.pth').write_bytes(pickle.dumps(Canary(tmp_path / 'canary')))
+    with pytest.raises(ValueError, match='no safetensors file'):
+        make_net('resnet10t', 2, (32, 32), pretrained=True, weights_file=tmp_path / 'w.pth')
+    os.rename(tmp_path / 'w.pth', tmp_path / 'w.safetensors')
     for arch in ('resnet10t', 'torchvision/resnet18'):
-        with pytest.raises(ValueError, match="weights='scratch'"): make_net(arch, 2, (32, 32), pretrained=True, weights_file=tmp_path/'w.safetensors')
-    assert not (tmp_path/'canary').exists()
+        with pytest.raises(ValueError, match="weights='scratch'"):
+            make_net(arch, 2, (32, 32), pretrained=True, weights_file=tmp_path / 'w.safetensors')
+    assert not (tmp_path / 'canary').exists()
+
 
 def test_pretrained_weights_without_a_network_and_as_safetensors_only(tmp_path, monkeypatch):
     import timm
 
     from safetensors.torch import save_file
-    def away(*args): raise OSError('We could not connect')
-    monkeypatch.setattr(m, 'hf_hub_download', away)
-    with pytest.raises(ValueError, match="could not be had from the internet .*could not connect.*weights='scratch'.*weights_file="): make_net('resnet10t', 2, (32, 32), pretrained=True)
-    there, asked = timm.create_model('resnet10t'), []
-    save_file(there.state_dict(), tmp_path/'w.safetensors')
-    monkeypatch.setattr(m, 'hf_hub_download', lambda *args: asked.append(args) or tmp_path/'w.safetensors')
+
+    def away(*args):
+        raise OSError('We could not connect')
+
+    monkeypatch.setattr(learn_nets, 'hf_hub_download', away)
+    with pytest.raises(
+        ValueError, match="could not be had from the internet .*could not connect.*weights='scratch'.*weights_file="
+    ):
+        make_net('resnet10t', 2, (32, 32), pretrained=True)
+    there = timm.create_model('resnet10t')
+    asked = []
+    save_file(there.state_dict(), tmp_path / 'w.safetensors')
+    monkeypatch.setattr(learn_nets, 'hf_hub_download', lambda *args: asked.append(args) or tmp_path / 'w.safetensors')
     net = make_net('resnet10t', 2, (32, 32), pretrained=True)
-    assert asked[0][1] == 'model.safetensors' and torch.allclose(net[0].conv1[0].weight, there.conv1[0].weight.sum(1, keepdim=True), atol=1e-6)
+    assert asked[0][1] == 'model.safetensors' and torch.allclose(
+        net[0].conv1[0].weight, there.conv1[0].weight.sum(1, keepdim=True), atol=1e-6
+    )
 
 
 @pytest.fixture
 def store(tmp_path):
     "Two photographs of four tiles, one much darker."
     from PIL import Image
+
     rng = np.random.default_rng(0)
-    (tmp_path/'photos').mkdir()
-    for i in range(2): Image.fromarray((rng.integers(0, 200, (64, 64))//(1+2*i)+20).astype(np.uint8)).save(tmp_path/'photos'/f'{i}.png')
-    return cut_tiles(read_fields(tmp_path/'photos', label_from=None, um_per_px=.8), tmp_path/'tiles')
+    (tmp_path / 'photos').mkdir()
+    for i in range(2):
+        Image.fromarray((rng.integers(0, 200, (64, 64)) // (1 + 2 * i) + 20).astype(np.uint8)).save(
+            tmp_path / 'photos' / f'{i}.png'
+        )
+    return cut_tiles(read_fields(tmp_path / 'photos', label_from=None, um_per_px=0.8), tmp_path / 'tiles')
+
 
 @pytest.mark.parametrize('how', ['flat', 'standardize', 'match'])
 def test_what_was_done_to_the_light_in_training_is_done_again(model, store, how, tmp_path):
     seen = normalize_fields(store, how)
     learned = replace(model, um_per_px=None, info=dict(cut=seen.manifest['settings']))
     want = predict(learned, seen, device='cpu')
-    back = load_model(save_model(learned, tmp_path/'m'))
-    for data in (store, tmp_path/'photos', sorted((tmp_path/'photos').iterdir())):
+    back = load_model(save_model(learned, tmp_path / 'm'))
+    for data in (store, tmp_path / 'photos', sorted((tmp_path / 'photos').iterdir())):
         assert np.array_equal(predict(back, data, device='cpu')[['p_CPT', 'p_DMSO']], want[['p_CPT', 'p_DMSO']])
-    part = predict(back, store.subset([5, 2]), device='cpu') # the photograph counts, not the tiles that are asked
+    part = predict(back, store.subset([5, 2]), device='cpu')  # the photograph counts, not the tiles that are asked
     assert np.allclose(part.p_CPT, want.p_CPT[[5, 2]], atol=1e-6)
     assert not np.array_equal(predict(model, seen.tiles, device='cpu').p_CPT, want.p_CPT)
-    with pytest.raises(ValueError, match='was trained on others'): predict(replace(model, um_per_px=None), seen, device='cpu')
+    with pytest.raises(ValueError, match='was trained on others'):
+        predict(replace(model, um_per_px=None), seen, device='cpu')
 
-@pytest.mark.parametrize('cut', [5, dict(remedies=5), dict(remedies=['flat', 3]), dict(remedies=[dict(how=['x'])]), dict(remedies=[dict(how='__import__')])])
+
+@pytest.mark.parametrize(
+    'cut',
+    [
+        5,
+        dict(remedies=5),
+        dict(remedies=['flat', 3]),
+        dict(remedies=[dict(how=['x'])]),
+        dict(remedies=[dict(how='__import__')]),
+    ],
+)
 def test_remedies_of_a_stranger_that_are_none(model, store, cut):
-    with pytest.raises(ValueError, match='cannot be followed|no remedy'): predict(replace(model, info=dict(cut=cut)), store, device='cpu')
+    with pytest.raises(ValueError, match='cannot be followed|no remedy'):
+        predict(replace(model, info=dict(cut=cut)), store, device='cpu')
+
 
 def test_another_scale_and_another_light_are_said_with_numbers(model, store):
-    with pytest.warns(UserWarning, match='0.800 um per pixel, the model was trained at 0.434: cells look 0.54 times'): predict(model, store, device='cpu')
-    usual = dict(brightness=[100., 140.], contrast=[40., 60.])
-    with pytest.warns(UserWarning, match='4 of 8 tiles have another brightness.*in training from 100 to 140'): predict(replace(model, um_per_px=None, info=dict(grey=usual)), store, device='cpu')
+    with pytest.warns(UserWarning, match='0.800 um per pixel, the model was trained at 0.434: cells look 0.54 times'):
+        predict(model, store, device='cpu')
+    usual = dict(brightness=[100.0, 140.0], contrast=[40.0, 60.0])
+    with pytest.warns(UserWarning, match='4 of 8 tiles have another brightness.*in training from 100 to 140'):
+        predict(replace(model, um_per_px=None, info=dict(grey=usual)), store, device='cpu')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        predict(replace(model, um_per_px=.8), store, device='cpu')
+        predict(replace(model, um_per_px=0.8), store, device='cpu')

@@ -1,4 +1,5 @@
 "What does not teach: bytes for any number of workers, bad input, full disks, interrupted runs, and label images beside Pillow."
+
 import errno, os, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -9,71 +10,118 @@ from PIL import Image
 
 import celldeath_nb.simulate.microscope as simulate_microscope
 import celldeath_nb.png as png
-from celldeath_nb.simulate.microscope import cell_lines, drug_strength, nuisance_none, read_truth, simulate_experiment, simulate_field
+from celldeath_nb.simulate.microscope import (
+    cell_lines,
+    drug_strength,
+    nuisance_none,
+    read_truth,
+    simulate_experiment,
+    simulate_field,
+)
 
 small = dict(lines=('U2OS',), experiments=2, wells=1, sites=1, size=(110, 130))
 
-def all_bytes(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob('*')) if p.is_file()}
+
+def all_bytes(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob('*')) if p.is_file()}
+
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory): return simulate_experiment(tmp_path_factory.mktemp('made')/'set', workers=1, **{**small, 'experiments': 4})
+def made(tmp_path_factory):
+    return simulate_experiment(tmp_path_factory.mktemp('made') / 'set', workers=1, **{**small, 'experiments': 4})
+
 
 def test_same_bytes_for_any_number_of_workers(made, tmp_path):
-    other = simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4})
+    other = simulate_experiment(tmp_path / 'set', workers=2, **{**small, 'experiments': 4})
     assert all_bytes(made) == all_bytes(other)
 
+
 def test_same_bytes_by_processes(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(S, '_worth', 0)
-    assert all_bytes(made) == all_bytes(simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4}))
+    monkeypatch.setattr(simulate_microscope, '_worth', 0)
+    assert all_bytes(made) == all_bytes(simulate_experiment(tmp_path / 'set', workers=2, **{**small, 'experiments': 4}))
+
 
 def test_threads_draw_what_killed_processes_did_not(made, tmp_path, monkeypatch):
-    drawn, asked = simulate_microscope._in_turn, []
+    drawn = simulate_microscope._in_turn
+    asked = []
+
     def dies(rows, folder, n, prefer, *args):
         asked.append((prefer, len(rows)))
         for i, o in enumerate(drawn(rows, folder, 1, 'threads', *args)):
-            if prefer == 'processes' and i == 3: raise S.BrokenProcessPool('killed')
+            if prefer == 'processes' and i == 3:
+                raise simulate_microscope.BrokenProcessPool('killed')
             yield o
-    monkeypatch.setattr(S, '_worth', 0); monkeypatch.setattr(S, '_in_turn', dies)
-    assert all_bytes(made) == all_bytes(simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4})) and asked == [('processes', 8), ('threads', 5)]
+
+    monkeypatch.setattr(simulate_microscope, '_worth', 0)
+    monkeypatch.setattr(simulate_microscope, '_in_turn', dies)
+    assert all_bytes(made) == all_bytes(
+        simulate_experiment(tmp_path / 'set', workers=2, **{**small, 'experiments': 4})
+    ) and asked == [('processes', 8), ('threads', 5)]
+
 
 def test_a_seed_is_a_seed(tmp_path):
     kw = {**small, 'experiments': 1, 'workers': 1}
-    a, b = (all_bytes(simulate_experiment(tmp_path/str(s), seed=s, **kw)) for s in (1, 2))
+    a, b = (all_bytes(simulate_experiment(tmp_path / str(s), seed=s, **kw)) for s in (1, 2))
     assert a.keys() == b.keys() and not any(a[k] == b[k] for k in a if k.endswith('.png') and 'truth' not in k)
+
 
 def test_names_and_text_chunks(made):
     names = sorted(p.name for p in made.glob('*.png'))
     assert names[0] == 'U2_CPT1_1H_RGB_0001_N1.png' and len(names) == 8
-    im = Image.open(made/names[0])
+    im = Image.open(made / names[0])
     assert im.mode == 'L' and im.text['Microns Per Pixel'] == '0.434221' and im.text['ObjectiveLens'] == '20x'
+
 
 def test_names_are_understood_by_the_reader(made):
     from celldeath_nb.photos.fields import read_fields
+
     f = read_fields(made, labels=['CPT', 'DMSO'])
-    assert len(f) == 8 and set(f.line) == {'U2OS'} and set(f.label) == {'CPT', 'DMSO'} and np.allclose(f.um_per_px, simulate_microscope.um_per_px_evos)
+    assert (
+        len(f) == 8
+        and set(f.line) == {'U2OS'}
+        and set(f.label) == {'CPT', 'DMSO'}
+        and np.allclose(f.um_per_px, simulate_microscope.um_per_px_evos)
+    )
+
 
 def test_doses_stand_in_names_only_if_there_are_several(tmp_path):
-    out = simulate_experiment(tmp_path/'set', workers=1, dose_um=(.5, 10), **{**small, 'experiments': 1})
+    out = simulate_experiment(tmp_path / 'set', workers=1, dose_um=(0.5, 10), **{**small, 'experiments': 1})
     names = sorted(p.name for p in out.glob('*.png'))
-    assert names == ['U2_CPT1_0.5UM_1H_RGB_0001_N1.png', 'U2_CPT2_10UM_1H_RGB_0002_N1.png', 'U2_DMSO1_1H_RGB_0001_N1.png', 'U2_DMSO2_1H_RGB_0002_N1.png']
-    assert dict(pd.read_csv(out/'truth'/'fields.csv').set_index('file').dose_um) == dict(zip(names, (.5, 10., 0., 0.)))
+    assert names == [
+        'U2_CPT1_0.5UM_1H_RGB_0001_N1.png',
+        'U2_CPT2_10UM_1H_RGB_0002_N1.png',
+        'U2_DMSO1_1H_RGB_0001_N1.png',
+        'U2_DMSO2_1H_RGB_0002_N1.png',
+    ]
+    assert dict(pd.read_csv(out / 'truth' / 'fields.csv').set_index('file').dose_um) == dict(
+        zip(names, (0.5, 10.0, 0.0, 0.0))
+    )
+
 
 def test_truth_agrees_with_itself(made):
     for f in sorted(p.name for p in made.glob('*.png'))[:3]:
         t = read_truth(made, f)
-        area = np.bincount(t.cells.ravel(), minlength=t.table.cell.max()+1)
+        area = np.bincount(t.cells.ravel(), minlength=t.table.cell.max() + 1)
         assert (area[t.table.cell] == t.table.area_px).all() and set(np.unique(t.cells)) <= {0, *t.table.cell}
         assert t.table.response.between(0, 1).all() and set(t.table.state) <= {'healthy', 'stressed', 'dying'}
         assert t.settings['file'] == f
+
 
 @pytest.mark.parametrize('shape', [(1, 1), (3, 259), (7, 600), (64, 64), (130, 517)])
 @pytest.mark.parametrize('kind', ['zeros', 'noise', 'blocks', 'ramp'])
 def test_label_images_are_read_by_pillow(tmp_path, shape, kind):
     rng = np.random.default_rng(0)
-    a = dict(zeros=np.zeros(shape), noise=rng.integers(0, 65536, shape), blocks=np.kron(rng.integers(0, 900, (shape[0]//9+1, shape[1]//9+1)), np.ones((9, 9)))[:shape[0], :shape[1]],
-             ramp=np.add.outer(np.arange(shape[0]), np.arange(shape[1])))[kind].astype(np.uint16)
-    (tmp_path/'a.png').write_bytes(png.png_bytes(a, {}, png.run_length))
-    assert (np.asarray(Image.open(tmp_path/'a.png')) == a).all()
+    a = dict(
+        zeros=np.zeros(shape),
+        noise=rng.integers(0, 65536, shape),
+        blocks=np.kron(rng.integers(0, 900, (shape[0] // 9 + 1, shape[1] // 9 + 1)), np.ones((9, 9)))[
+            : shape[0], : shape[1]
+        ],
+        ramp=np.add.outer(np.arange(shape[0]), np.arange(shape[1])),
+    )[kind].astype(np.uint16)
+    (tmp_path / 'a.png').write_bytes(png.png_bytes(a, {}, png.run_length))
+    assert (np.asarray(Image.open(tmp_path / 'a.png')) == a).all()
+
 
 @pytest.mark.parametrize('line', list(cell_lines))
 def test_every_line_and_the_exact_null(line):
@@ -81,20 +129,32 @@ def test_every_line_and_the_exact_null(line):
     a, t = simulate_field(line, **kw)
     b, _ = simulate_field(line, 'CPT', 3, effect=0, **kw)
     c, u = simulate_field(line, 'CPT', 3, **kw)
-    assert (a == b).all() and (a != c).mean() > .02 and a.shape == (120, 160) and 40 < a.mean() < 160
-    assert u.table.response.mean() > t.table.response.mean() + .2
+    assert (a == b).all() and (a != c).mean() > 0.02 and a.shape == (120, 160) and 40 < a.mean() < 160
+    assert u.table.response.mean() > t.table.response.mean() + 0.2
+
 
 @pytest.mark.parametrize('line', ['MCF7', 'H9', 'U2OS'])
 def test_one_cell_responds_among_healthy_ones(line):
     from scipy.ndimage import distance_transform_edt
+
     kw = dict(hour=3, size=(400, 500), seed=7, responding=1)
-    (a, t), (b, u) = simulate_field(line, 'DMSO', **kw), simulate_field(line, 'CPT', effect=5, **kw)
+    (a, t) = simulate_field(line, 'DMSO', **kw)
+    (b, u) = simulate_field(line, 'CPT', effect=5, **kw)
     one = u.table[u.table.response > 0]
-    assert len(one) == 1 and one.area_px.item() > 0 and set(u.table.state[u.table.response == 0]) == {'healthy'} == set(t.table.state) and not t.table.response.any()
-    edge, far = 1.5*cell_lines[line].radius/simulate_microscope.um_per_px_evos, distance_transform_edt(u.cells != one.cell.item())*simulate_microscope.um_per_px_evos
-    assert one.y.between(edge, 400-edge).all() and one.x.between(edge, 500-edge).all()
-    d = np.abs(a.astype(int)-b)
-    assert d[far > 60].max() <= 1 and (d[far > 60] > 0).mean() < .01 < d[far == 0].mean() # beyond the halo nothing but rounding
+    assert (
+        len(one) == 1
+        and one.area_px.item() > 0
+        and set(u.table.state[u.table.response == 0]) == {'healthy'} == set(t.table.state)
+        and not t.table.response.any()
+    )
+    edge = 1.5 * cell_lines[line].radius / simulate_microscope.um_per_px_evos
+    far = distance_transform_edt(u.cells != one.cell.item()) * simulate_microscope.um_per_px_evos
+    assert one.y.between(edge, 400 - edge).all() and one.x.between(edge, 500 - edge).all()
+    d = np.abs(a.astype(int) - b)
+    assert (
+        d[far > 60].max() <= 1 and (d[far > 60] > 0).mean() < 0.01 < d[far == 0].mean()
+    )  # beyond the halo nothing but rounding
+
 
 def test_responding_cells_may_be_named():
     kw = dict(size=(200, 260), seed=2, effect=3)
@@ -102,79 +162,177 @@ def test_responding_cells_may_be_named():
     some = all_feel.table.cell[all_feel.table.y.between(50, 150) & all_feel.table.x.between(50, 210)].tolist()[:2]
     a, t = simulate_field('MCF7', 'CPT', 3, responding=some, **kw)
     assert t.table.cell[t.table.response > 0].tolist() == some
-    assert (simulate_field('MCF7', 'CPT', 3, responding=[], **kw)[0] == simulate_field('MCF7', 'DMSO', 3, responding=0, **kw)[0]).all()
+    assert (
+        simulate_field('MCF7', 'CPT', 3, responding=[], **kw)[0]
+        == simulate_field('MCF7', 'DMSO', 3, responding=0, **kw)[0]
+    ).all()
+
 
 def test_the_twin_has_the_same_cells():
     (a, t), (b, u) = (simulate_field('MCF7', k, size=(200, 260), seed=5) for k in ('DMSO', 'CPT'))
     both = t.table.merge(u.table, on='cell')
-    assert len(both) > .9*len(t.table) and (both.y_x == both.y_y).all() and (both.x_x == both.x_y).all()
-    assert np.abs(a.astype(int)-b).mean() < .3*a.std() # the same light, noise and mitochondria
+    assert len(both) > 0.9 * len(t.table) and (both.y_x == both.y_y).all() and (both.x_x == both.x_y).all()
+    assert np.abs(a.astype(int) - b).mean() < 0.3 * a.std()  # the same light, noise and mitochondria
+
 
 def test_strength_rises_with_dose_and_hour():
-    s = [drug_strength('U2OS', d, 1) for d in (0, .01, .1, 1, 10, 100)]
+    s = [drug_strength('U2OS', d, 1) for d in (0, 0.01, 0.1, 1, 10, 100)]
     assert s[0] == 0 and all(np.diff(s) > 0) and drug_strength('U2OS', 10, 0) == 0
     assert all(np.diff([drug_strength('H9', 10, h) for h in (0, 1, 2, 3)]) > 0)
 
-def test_other_scales_keep_cells_their_size():
-    n = [len(simulate_field('MCF7', size=s, um_per_px=u, seed=1, nuisance=dict(density=1.9))[1].table) for s, u in (((240, 320), .8), ((120, 160), 1.6))]
-    assert abs(n[0]-n[1]) < .35*max(n)
 
-bad_fields = [(dict(line='U2S'), "Did you mean 'U2OS'"), (dict(line=None), 'is not known'), (dict(treatment='cpt'), 'Choose from: DMSO, CPT'), (dict(hour=-1), 'hour=-1'),
-    (dict(hour=float('nan')), 'hour=nan'), (dict(hour='1'), "hour='1'"), (dict(treatment='CPT', dose_um=-1), 'dose_um=-1'), (dict(dose_um=3), 'holds no drug'), (dict(effect=-.1), 'effect=-0.1'),
-    (dict(size=(20, 20)), 'Give at least (97, 97)'), (dict(size=(480,)), 'height and width'), (dict(size=(480, 1e9)), 'at most 8192'), (dict(size=(480.5, 640)), 'whole number'),
-    (dict(um_per_px=0), 'um_per_px=0'), (dict(responding=-1), 'responding=-1'), (dict(responding=1.5), 'whole number'), (dict(responding=10_000), 'cells lie well within the frame'), (dict(responding=[10_000]), 'Give numbers of its truth table'), (dict(um_per_px=float('inf')), 'um_per_px=inf'), (dict(nuisance=dict(focus=1)), "Did you mean 'focus_um'"), (dict(nuisance=dict(density=-1)), 'density')]
+def test_other_scales_keep_cells_their_size():
+    n = [
+        len(simulate_field('MCF7', size=s, um_per_px=u, seed=1, nuisance=dict(density=1.9))[1].table)
+        for s, u in (((240, 320), 0.8), ((120, 160), 1.6))
+    ]
+    assert abs(n[0] - n[1]) < 0.35 * max(n)
+
+
+bad_fields = [
+    (dict(line='U2S'), "Did you mean 'U2OS'"),
+    (dict(line=None), 'is not known'),
+    (dict(treatment='cpt'), 'Choose from: DMSO, CPT'),
+    (dict(hour=-1), 'hour=-1'),
+    (dict(hour=float('nan')), 'hour=nan'),
+    (dict(hour='1'), "hour='1'"),
+    (dict(treatment='CPT', dose_um=-1), 'dose_um=-1'),
+    (dict(dose_um=3), 'holds no drug'),
+    (dict(effect=-0.1), 'effect=-0.1'),
+    (dict(size=(20, 20)), 'Give at least (97, 97)'),
+    (dict(size=(480,)), 'height and width'),
+    (dict(size=(480, 1e9)), 'at most 8192'),
+    (dict(size=(480.5, 640)), 'whole number'),
+    (dict(um_per_px=0), 'um_per_px=0'),
+    (dict(responding=-1), 'responding=-1'),
+    (dict(responding=1.5), 'whole number'),
+    (dict(responding=10_000), 'cells lie well within the frame'),
+    (dict(responding=[10_000]), 'Give numbers of its truth table'),
+    (dict(um_per_px=float('inf')), 'um_per_px=inf'),
+    (dict(nuisance=dict(focus=1)), "Did you mean 'focus_um'"),
+    (dict(nuisance=dict(density=-1)), 'density'),
+]
+
 
 @pytest.mark.parametrize('kw,says', bad_fields)
 def test_bad_fields_are_refused(kw, says):
-    with pytest.raises(ValueError) as e: simulate_field(**kw)
+    with pytest.raises(ValueError) as e:
+        simulate_field(**kw)
     assert says in str(e.value)
 
-bad_sets = [(dict(experiments=0), 'experiments=0'), (dict(experiments=1.5), 'whole number'), (dict(wells=0), 'wells=0'), (dict(sites=-1), 'sites=-1'), (dict(lines=()), 'at least one'),
-    (dict(lines=('U2OS', 'U2OS')), 'none twice'), (dict(lines='U20S'), 'Did you mean'), (dict(treatments=('CPT', 'water')), 'Choose from'), (dict(hours=(1, -2)), 'hour=-2'),
-    (dict(design='random'), 'balanced, confounded, wells'), (dict(design='confounded', experiments=1), 'Give experiments=2'), (dict(seed=-1), 'seed=-1'), (dict(workers=-2), 'workers=-2'),
-    (dict(dose_um=-5), 'dose_um=-5'), (dict(nuisance=-1), 'refused'), (dict(nuisance={'lamp': 1}), 'Choose from'), (dict(size=(30, 30)), 'smaller than one'), (dict(effect=float('nan')), 'effect=nan')]
+
+bad_sets = [
+    (dict(experiments=0), 'experiments=0'),
+    (dict(experiments=1.5), 'whole number'),
+    (dict(wells=0), 'wells=0'),
+    (dict(sites=-1), 'sites=-1'),
+    (dict(lines=()), 'at least one'),
+    (dict(lines=('U2OS', 'U2OS')), 'none twice'),
+    (dict(lines='U20S'), 'Did you mean'),
+    (dict(treatments=('CPT', 'water')), 'Choose from'),
+    (dict(hours=(1, -2)), 'hour=-2'),
+    (dict(design='random'), 'balanced, confounded, wells'),
+    (dict(design='confounded', experiments=1), 'Give experiments=2'),
+    (dict(seed=-1), 'seed=-1'),
+    (dict(workers=-2), 'workers=-2'),
+    (dict(dose_um=-5), 'dose_um=-5'),
+    (dict(nuisance=-1), 'refused'),
+    (dict(nuisance={'lamp': 1}), 'Choose from'),
+    (dict(size=(30, 30)), 'smaller than one'),
+    (dict(effect=float('nan')), 'effect=nan'),
+]
+
 
 @pytest.mark.parametrize('kw,says', bad_sets)
 def test_bad_plans_are_refused_before_anything_is_written(tmp_path, kw, says):
-    with pytest.raises(ValueError) as e: simulate_experiment(tmp_path/'set', **{**small, **kw})
+    with pytest.raises(ValueError) as e:
+        simulate_experiment(tmp_path / 'set', **{**small, **kw})
     assert says in str(e.value) and not list(tmp_path.iterdir())
 
+
 def test_a_folder_with_files_is_left_alone(tmp_path):
-    (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'thesis.txt').write_text('x')
-    with pytest.raises(FileExistsError, match='holds other files'): simulate_experiment(tmp_path/'mine', **small)
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').write_text('x')
+    with pytest.raises(FileExistsError, match='holds other files'):
+        simulate_experiment(tmp_path / 'mine', **small)
     assert [p.name for p in tmp_path.rglob('*')] == ['mine', 'thesis.txt']
 
+
 def test_an_empty_folder_may_be_filled(tmp_path):
-    (tmp_path/'new').mkdir()
-    assert len(list(simulate_experiment(tmp_path/'new', workers=1, **{**small, 'experiments': 1}).glob('*.png'))) == 2
+    (tmp_path / 'new').mkdir()
+    assert len(list(simulate_experiment(tmp_path / 'new', workers=1, **{**small, 'experiments': 1}).glob('*.png'))) == 2
+
 
 def test_no_room_is_said_before_the_work(tmp_path):
-    with pytest.raises(OSError, match='MB are free') as e: simulate_experiment(tmp_path/'set', sites=1000, wells=1000, **{k: v for k, v in small.items() if k not in ('sites', 'wells')} | dict(size=(8000, 8000)))
+    with pytest.raises(OSError, match='MB are free') as e:
+        simulate_experiment(
+            tmp_path / 'set',
+            sites=1000,
+            wells=1000,
+            **{k: v for k, v in small.items() if k not in ('sites', 'wells')} | dict(size=(8000, 8000)),
+        )
     assert e.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
 
+
 def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
-    real, n = Path.write_bytes, []
+    real = Path.write_bytes
+    n = []
+
     def write(self, b):
         n.append(1)
-        if len(n) > 4: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        if len(n) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
         return real(self, b)
+
     monkeypatch.setattr(Path, 'write_bytes', write)
-    with pytest.raises(OSError, match='No space left'): simulate_experiment(tmp_path/'set', workers=1, **small)
+    with pytest.raises(OSError, match='No space left'):
+        simulate_experiment(tmp_path / 'set', workers=1, **small)
     assert not list(tmp_path.iterdir())
+
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGINT') or os.name == 'nt', reason='signals of Unix')
 def test_an_interrupted_run_leaves_no_set(tmp_path):
-    code = f"from celldeath_nb.simulate import simulate_experiment as s; print('go', flush=True); s({str(tmp_path/'set')!r}, sites=200, workers=1)"
-    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, 'IN_TEST': '1', 'PYTHONPATH': str(Path(__file__).parents[1])})
-    p.stdout.readline(); time.sleep(1.5); p.send_signal(signal.SIGINT); p.wait(30)
+    code = f"from celldeath_nb.simulate import simulate_experiment as s; print('go', flush=True); s({str(tmp_path / 'set')!r}, sites=200, workers=1)"
+    p = subprocess.Popen(
+        [sys.executable, '-c', code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, 'IN_TEST': '1', 'PYTHONPATH': str(Path(__file__).parents[1])},
+    )
+    p.stdout.readline()
+    time.sleep(1.5)
+    p.send_signal(signal.SIGINT)
+    p.wait(30)
     assert p.returncode != 0 and not list(tmp_path.iterdir())
 
+
 def test_designs():
-    def plan(design): return pd.DataFrame(simulate_microscope._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 4, 2, 2, (10.,), design, 0, {}))
+    def plan(design):
+        return pd.DataFrame(
+            simulate_microscope._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 4, 2, 2, (10.0,), design, 0, {})
+        )
+
     b, c, w = (plan(d) for d in ('balanced', 'confounded', 'wells'))
-    assert pd.crosstab(b.treatment, b.experiment).nunique().max() == 1 and (pd.crosstab(c.treatment, c.experiment) == 0).sum().sum() == 4
-    assert not set(w[w.treatment == 'CPT'].well) & set(w[w.treatment == 'DMSO'].well) and set(b[b.treatment == 'CPT'].well) == set(b[b.treatment == 'DMSO'].well)
+    assert (
+        pd.crosstab(b.treatment, b.experiment).nunique().max() == 1
+        and (pd.crosstab(c.treatment, c.experiment) == 0).sum().sum() == 4
+    )
+    assert not set(w[w.treatment == 'CPT'].well) & set(w[w.treatment == 'DMSO'].well) and set(
+        b[b.treatment == 'CPT'].well
+    ) == set(b[b.treatment == 'DMSO'].well)
+
 
 def test_nuisance_may_be_switched_off():
-    off = simulate_microscope._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 2, 1, 1, (10.,), 'balanced', 0, dict.fromkeys(simulate_microscope.nuisance_spread, 0))
+    off = simulate_microscope._plan(
+        ('U2OS',),
+        ('DMSO', 'CPT'),
+        (1,),
+        2,
+        1,
+        1,
+        (10.0,),
+        'balanced',
+        0,
+        dict.fromkeys(simulate_microscope.nuisance_spread, 0),
+    )
     assert all({**r['nuisance'], 'gradient_angle': 0} == {**nuisance_none, 'gradient_angle': 0} for r in off)

@@ -17,77 +17,136 @@ from .scores import accuracy_only, as_arrays, confusion
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #099f0572
 FIXED_COLORS = dict(CPT='#D55E00', DMSO='#0072B2')
-PALETTE = ['#3C0F0F', '#9600FF', '#C38778', '#000078', '#96F078', '#B4A5C3', '#873C1E', '#695A69', '#FF5AFF', '#F0D22D', '#2D0F3C',
-           '#5A3CC3', '#4BF0B4', '#69B44B', '#781E78', '#FFA5FF', '#875A4B', '#003C3C', '#C33CFF', '#F00087', '#F000C3']
+PALETTE = [
+    '#3C0F0F',
+    '#9600FF',
+    '#C38778',
+    '#000078',
+    '#96F078',
+    '#B4A5C3',
+    '#873C1E',
+    '#695A69',
+    '#FF5AFF',
+    '#F0D22D',
+    '#2D0F3C',
+    '#5A3CC3',
+    '#4BF0B4',
+    '#69B44B',
+    '#781E78',
+    '#FFA5FF',
+    '#875A4B',
+    '#003C3C',
+    '#C33CFF',
+    '#F00087',
+    '#F000C3',
+]
+
 
 def class_colors(
-    classes:list, # class names, in the order of the figures
-) -> dict: # class name -> '#RRGGBB'
+    classes: list,  # class names, in the order of the figures
+) -> dict:  # class name -> '#RRGGBB'
     "One color for each class, safe for color-blind readers up to about fourteen classes."
     free = [FIXED_COLORS['CPT'], FIXED_COLORS['DMSO'], *PALETTE]
     out = {c: FIXED_COLORS[c] for c in classes if c in FIXED_COLORS}
     free = [c for c in free if c not in out.values()]
     rest = [c for c in dict.fromkeys(map(str, classes)) if c not in out]
-    if len(rest) > len(free): free = [plt.matplotlib.colors.to_hex(c) for c in plt.get_cmap('cividis')(np.linspace(0, 1, len(rest)))]
+    if len(rest) > len(free):
+        free = [plt.matplotlib.colors.to_hex(c) for c in plt.get_cmap('cividis')(np.linspace(0, 1, len(rest)))]
     out |= dict(zip(rest, free))
     return {str(c): out[str(c)] for c in classes}
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #900bc879
 def _cell_text(C, row, names, style):
     "What stands in each cell: name (of two classes), count and share of the row, as far as there is room."
+
     def text(i, j):
-        n, p = int(C[i,j]), row[i,j]
-        if style == 'large': return f'{names[i][j]}\n{n:,}\n{p:.1%}'.strip() if p == p else f'{n:,}'
-        share = f'{100*p:.0f}' if p >= .005 else ''
+        n = int(C[i, j])
+        p = row[i, j]
+        if style == 'large':
+            return f'{names[i][j]}\n{n:,}\n{p:.1%}'.strip() if p == p else f'{n:,}'
+        share = f'{100 * p:.0f}' if p >= 0.005 else ''
         return share if style == 'small' else '' if n == 0 else f'{n:,}\n{share}%' if share else f'{n:,}'
+
     return [[text(i, j) for j in range(len(C))] for i in range(len(C))]
+
 
 def _cell_style(ax, k):
     "'large', 'medium' or 'small', and a font size, from the inches that one of `k` x `k` cells has on `ax`."
-    w, h = ax.get_position().size*ax.figure.get_size_inches()
-    cell = min(w, h)/k
-    if k <= 4 and cell > .8: return 'large', 10
-    return ('medium', min(max(cell*18, 7), 9)) if cell > .33 else ('small', max(min(cell*26, 7), 5))
+    w, h = ax.get_position().size * ax.figure.get_size_inches()
+    cell = min(w, h) / k
+    if k <= 4 and cell > 0.8:
+        return 'large', 10
+    return ('medium', min(max(cell * 18, 7), 9)) if cell > 0.33 else ('small', max(min(cell * 26, 7), 5))
+
 
 def _names_of_two(classes, positive):
     "'true positives' and so on for two classes, nothing for more."
-    if len(classes) != 2: return [['']*len(classes)]*len(classes)
+    if len(classes) != 2:
+        return [[''] * len(classes)] * len(classes)
     pos = list(classes).index(positive_class(classes, positive))
-    return [[f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)] for i in range(2)]
+    return [
+        [f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)]
+        for i in range(2)
+    ]
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #9ebe1008
 def plot_confusion(
-    preds:pd.DataFrame, # predictions, one row a tile; or a confusion matrix made by `confusion`
-    ax:plt.Axes=None, # where to draw; a new figure of a size that suits the number of classes if not given
-    level:str='tile', # what is counted: 'tile', 'field', 'well' or 'experiment'
-    by:str|None=None, # what is resampled for the interval in the title; None: wells if the table names them
-    positive:str|None=None, # two classes: the positive one; None: the one that is not a known control
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-    cmap:str='Blues', # color map of the shares of each row
-) -> plt.Axes: # the axes drawn on
+    preds: pd.DataFrame,  # predictions, one row a tile; or a confusion matrix made by `confusion`
+    ax: plt.Axes = None,  # where to draw; a new figure of a size that suits the number of classes if not given
+    level: str = 'tile',  # what is counted: 'tile', 'field', 'well' or 'experiment'
+    by: str | None = None,  # what is resampled for the interval in the title; None: wells if the table names them
+    positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+    cmap: str = 'Blues',  # color map of the shares of each row
+) -> plt.Axes:  # the axes drawn on
     "Counts and shares of each true class, true in rows and predicted in columns, with the accuracy and its interval above."
     given = preds.index.name == 'true'
-    if given and not np.array_equal(preds, np.round(preds)): raise ValueError('This confusion matrix holds shares; give counts: confusion(preds) without normalize=True. The figure shows both.')
+    if given and not np.array_equal(preds, np.round(preds)):
+        raise ValueError(
+            'This confusion matrix holds shares; give counts: confusion(preds) without normalize=True. The figure shows both.'
+        )
     table = preds if given else confusion(preds, level, classes=classes)
-    C, names = table.to_numpy(), [str(c) for c in table.columns]
-    k, row = len(C), ratio_of(table.to_numpy(), table.to_numpy().sum(1, keepdims=True))
-    if ax is None: ax = plt.subplots(figsize=(1.6+1.3*k,)*2 if k <= 4 else (2.2+.5*k, 2+.5*k), layout='constrained')[1]
-    (style, size), wide = _cell_style(ax, k), k > 4
+    C = table.to_numpy()
+    names = [str(c) for c in table.columns]
+    k = len(C)
+    row = ratio_of(table.to_numpy(), table.to_numpy().sum(1, keepdims=True))
+    if ax is None:
+        ax = plt.subplots(
+            figsize=(1.6 + 1.3 * k,) * 2 if k <= 4 else (2.2 + 0.5 * k, 2 + 0.5 * k), layout='constrained'
+        )[1]
+    (style, size) = _cell_style(ax, k)
+    wide = k > 4
     ax.imshow(np.nan_to_num(row), cmap=cmap, vmin=0, vmax=1)
     for i, line in enumerate(_cell_text(C, row, _names_of_two(names, positive), style)):
-        for j, s in enumerate(line): ax.text(j, i, s, ha='center', va='center', fontsize=size, linespacing=1 if wide else 1.25, color='white' if row[i,j] > .55 else 'black')
+        for j, s in enumerate(line):
+            ax.text(
+                j,
+                i,
+                s,
+                ha='center',
+                va='center',
+                fontsize=size,
+                linespacing=1 if wide else 1.25,
+                color='white' if row[i, j] > 0.55 else 'black',
+            )
     ax.set_xticks(range(k), names, rotation=90 if wide else 0, fontsize=max(size, 6), parse_math=False)
     ax.set_yticks(range(k), names, fontsize=max(size, 6), parse_math=False)
-    ax.set_xlabel('predicted (cells: % of row)' if style == 'small' else 'predicted', fontsize=8 if style == 'small' else 10)
+    ax.set_xlabel(
+        'predicted (cells: % of row)' if style == 'small' else 'predicted', fontsize=8 if style == 'small' else 10
+    )
     ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
-    ax.set_title(_accuracy_title(C, None if given else accuracy_only(preds, level, by, classes), level), fontsize=10 if style != 'small' else 8)
+    ax.set_title(
+        _accuracy_title(C, None if given else accuracy_only(preds, level, by, classes), level),
+        fontsize=10 if style != 'small' else 8,
+    )
     return ax
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #3f9c7219
 def _accuracy_title(C, m, level):
     "The accuracy with its interval, and what was counted and resampled."
     n = int(C.sum())
-    if m is None: return f'accuracy {np.trace(C)/max(n, 1):.1%} of {n:,}'
+    if m is None:
+        return f'accuracy {np.trace(C) / max(n, 1):.1%} of {n:,}'
     lo, hi = m.interval('accuracy')
     few = ', too few to trust' if m.counts['resampled'] < 5 else ''
     return f"accuracy {m['accuracy']:.1%} ({lo:.1%} to {hi:.1%})\n{n:,} {level}s; {m.counts['resampled']} {m.by}s resampled{few}"
@@ -96,23 +155,33 @@ def _accuracy_title(C, m, level):
 def _smooth(x, window):
     "Running median, then running mean, over `window` epochs, shorter at the ends."
     s = pd.Series(np.asarray(x, float))
-    return s.rolling(window, center=True, min_periods=1).median().rolling(window, center=True, min_periods=1).mean().to_numpy()
+    return (
+        s.rolling(window, center=True, min_periods=1)
+        .median()
+        .rolling(window, center=True, min_periods=1)
+        .mean()
+        .to_numpy()
+    )
+
 
 def turning_point(
-    history:pd.DataFrame, # one row an epoch: `epoch`, `train_loss`, `valid_loss`
-    window:int=5, # epochs to smooth over, and epochs that must follow
-) -> int|None: # the epoch, or None
+    history: pd.DataFrame,  # one row an epoch: `epoch`, `train_loss`, `valid_loss`
+    window: int = 5,  # epochs to smooth over, and epochs that must follow
+) -> int | None:  # the epoch, or None
     "The first epoch from which validation loss keeps rising while training loss falls."
-    if len(history) < 2*window: return None
-    v, t = _smooth(history.valid_loss, window), _smooth(history.train_loss, window)
+    if len(history) < 2 * window:
+        return None
+    v = _smooth(history.valid_loss, window)
+    t = _smooth(history.train_loss, window)
     i = int(np.argmin(v))
-    scatter = np.std(history.valid_loss.to_numpy()-v)
-    turned = len(v)-1-i >= window and v[-1]-v[i] > 2*scatter and t[-1] < t[i]
+    scatter = np.std(history.valid_loss.to_numpy() - v)
+    turned = len(v) - 1 - i >= window and v[-1] - v[i] > 2 * scatter and t[-1] < t[i]
     return int(history.epoch.iloc[i]) if turned else None
 
+
 def best_epoch(
-    history:pd.DataFrame, # one row an epoch: `epoch`, `valid_loss`
-) -> int: # the epoch
+    history: pd.DataFrame,  # one row an epoch: `epoch`, `valid_loss`
+) -> int:  # the epoch
     "The epoch of the lowest validation loss: the one whose weights are kept."
     return int(history.epoch.iloc[int(np.nanargmin(history.valid_loss.to_numpy(float)))])
 
@@ -123,21 +192,27 @@ def _histories(history):
     hs = [getattr(h, 'history', h) for h in runs]
     for h in hs:
         lack = [c for c in ('epoch', 'train_loss', 'valid_loss') if c not in getattr(h, 'columns', [])]
-        if lack: raise ValueError(f'A history lacks {lack}; it has {list(getattr(h, "columns", []))}. Give the history.csv of a run, one row an epoch.')
+        if lack:
+            raise ValueError(
+                f'A history lacks {lack}; it has {list(getattr(h, "columns", []))}. Give the history.csv of a run, one row an epoch.'
+            )
     return hs
+
 
 def _curve(ax, hs, col, color, label):
     "One curve, or the mean of several with a band of one standard deviation."
     t = pd.concat(hs).groupby('epoch')[col].agg(['mean', 'std'])
     ax.plot(t.index, t['mean'], color=color, label=label)
-    if len(hs) > 1: ax.fill_between(t.index, t['mean']-t['std'], t['mean']+t['std'], color=color, alpha=.2, lw=0)
+    if len(hs) > 1:
+        ax.fill_between(t.index, t['mean'] - t['std'], t['mean'] + t['std'], color=color, alpha=0.2, lw=0)
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #d9ddee9e
 def plot_history(
-    history:pd.DataFrame|list, # one row an epoch: `epoch`, `train_loss`, `valid_loss`, `accuracy`; or a list of such tables or runs
-    axs:list|None=None, # two axes, for losses and accuracy; a new figure if not given
-    window:int=5, # epochs to smooth over when the turning point is looked for
-) -> np.ndarray: # the two axes
+    history: pd.DataFrame
+    | list,  # one row an epoch: `epoch`, `train_loss`, `valid_loss`, `accuracy`; or a list of such tables or runs
+    axs: list | None = None,  # two axes, for losses and accuracy; a new figure if not given
+    window: int = 5,  # epochs to smooth over when the turning point is looked for
+) -> np.ndarray:  # the two axes
     "Loss and accuracy over epochs, with the best epoch and the turning point of the validation loss, for one run or the mean of several."
     hs = _histories(history)
     axs = plt.subplots(1, 2, figsize=(9, 3.4), layout='constrained')[1] if axs is None else np.asarray(axs)
@@ -145,30 +220,41 @@ def plot_history(
     _curve(axs[0], hs, 'train_loss', '#695A69', 'training')
     _curve(axs[0], hs, 'valid_loss', '#0072B2', 'validation')
     for c, s in dict(train_accuracy='#695A69', accuracy='#0072B2').items():
-        if all(c in h for h in hs): _curve(axs[1], hs, c, s, 'training' if 'train' in c else 'validation')
-    best, turn = best_epoch(mean), turning_point(mean, window)
-    for ax in axs: ax.axvline(best, color='#009E73', ls='--', lw=1, label=f'best epoch {best}')
-    if turn is not None: axs[0].axvline(turn, color='#D55E00', ls=':', lw=1.5, label=f'validation loss turns at {turn}')
+        if all(c in h for h in hs):
+            _curve(axs[1], hs, c, s, 'training' if 'train' in c else 'validation')
+    best = best_epoch(mean)
+    turn = turning_point(mean, window)
+    for ax in axs:
+        ax.axvline(best, color='#009E73', ls='--', lw=1, label=f'best epoch {best}')
+    if turn is not None:
+        axs[0].axvline(turn, color='#D55E00', ls=':', lw=1.5, label=f'validation loss turns at {turn}')
     axs[0].set(xlabel='epoch', ylabel='loss', title=f'loss, {len(hs)} runs, mean and sd' if len(hs) > 1 else 'loss')
     axs[1].set(xlabel='epoch', ylabel='accuracy', title='accuracy')
-    for ax in axs: ax.legend(fontsize=7, framealpha=.6)
+    for ax in axs:
+        ax.legend(fontsize=7, framealpha=0.6)
     return axs
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #26f2a617
 def worst_tiles(
-    preds:pd.DataFrame, # predictions with probabilities, one row a tile
-    n:int=12, # how many
-    kind:str='wrong', # 'wrong': the most confidently wrong; 'unsure': the smallest margin between the two likeliest classes
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-) -> pd.DataFrame: # rows of `preds`, worst first, with `p_pred`, `p_true` and `margin`
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    n: int = 12,  # how many
+    kind: str = 'wrong',  # 'wrong': the most confidently wrong; 'unsure': the smallest margin between the two likeliest classes
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+) -> pd.DataFrame:  # rows of `preds`, worst first, with `p_pred`, `p_true` and `margin`
     "The most confidently wrong, or the least certain, tiles."
-    if kind not in ('wrong', 'unsure'): raise ValueError(f"kind={kind!r} is unknown; it is 'wrong' or 'unsure'.")
+    if kind not in ('wrong', 'unsure'):
+        raise ValueError(f"kind={kind!r} is unknown; it is 'wrong' or 'unsure'.")
     classes, out = class_names(preds, classes), check_preds(preds, classes)
     y, v, P, _ = as_arrays(out, classes, None, None)
-    if P is None: raise ValueError('The predictions have no p_<class> columns, so no tile is more certain than another.')
-    i, two = np.arange(len(y)), np.sort(P, 1)[:,-2:]
-    out['p_pred'], out['p_true'], out['margin'] = P[i,v], P[i,y], two[:,1]-two[:,0] if P.shape[1] > 1 else 1.
-    if kind == 'wrong': return out[v != y].sort_values('p_pred', ascending=False, kind='stable').head(n)
+    if P is None:
+        raise ValueError('The predictions have no p_<class> columns, so no tile is more certain than another.')
+    i = np.arange(len(y))
+    two = np.sort(P, 1)[:, -2:]
+    out['p_pred'] = P[i, v]
+    out['p_true'] = P[i, y]
+    out['margin'] = two[:, 1] - two[:, 0] if P.shape[1] > 1 else 1.0
+    if kind == 'wrong':
+        return out[v != y].sort_values('p_pred', ascending=False, kind='stable').head(n)
     return out.sort_values('margin', kind='stable').head(n)
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #9df73a62
@@ -178,29 +264,39 @@ def _caption(r):
     truth = f'true {r.label}' if 'label' in r else ''
     return '\n'.join(s for s in (', '.join(s for s in (truth, verdict) if s), str(r.tile)) if s)
 
+
 def _pictures(tiles, table):
     "The pixels of the rows of `table`, found in `tiles` by their id."
-    if not len(table): raise ValueError('The table has no rows to show; worst_tiles gives none where no tile is wrong.')
+    if not len(table):
+        raise ValueError('The table has no rows to show; worst_tiles gives none where no tile is wrong.')
     at = pd.Series(np.arange(len(tiles.table)), tiles.table['tile'])
     lost = [t for t in table.tile if t not in at.index]
-    if lost: raise ValueError(f'{len(lost)} of {len(table)} tiles are not in this store, the first is {lost[0]!r}. Open the store that the predictions were made from.')
+    if lost:
+        raise ValueError(
+            f'{len(lost)} of {len(table)} tiles are not in this store, the first is {lost[0]!r}. Open the store that the predictions were made from.'
+        )
     return tiles[at[table.tile].to_list()]
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #5dbee946
 def gallery(
-    tiles, # Tiles: `tiles[[i, j]]` gives uint8 `[2, h, w]`, `tiles.table` has a column `tile`, `tiles.um_per_px`
-    table:pd.DataFrame, # the rows to show, found by their `tile`; what `worst_tiles` gives
-    cols:int=4, # pictures in a row
-    width:float=2.6, # inches of one picture
-    fontsize:int=7, # of the captions
-) -> np.ndarray: # the axes, one a tile
+    tiles,  # Tiles: `tiles[[i, j]]` gives uint8 `[2, h, w]`, `tiles.table` has a column `tile`, `tiles.um_per_px`
+    table: pd.DataFrame,  # the rows to show, found by their `tile`; what `worst_tiles` gives
+    cols: int = 4,  # pictures in a row
+    width: float = 2.6,  # inches of one picture
+    fontsize: int = 7,  # of the captions
+) -> np.ndarray:  # the axes, one a tile
     "Tiles as pictures with a scale bar, truth, verdict, probability, and where each comes from."
     pics = _pictures(tiles, table)
-    rows, (h, w) = -(-len(table)//cols), pics.shape[1:3]
-    fig, axs = plt.subplots(rows, cols, figsize=(cols*width, rows*(width*h/w+.45)), layout='constrained', squeeze=False)
-    for ax in axs.flat: ax.axis('off')
+    rows = -(-len(table) // cols)
+    (h, w) = pics.shape[1:3]
+    fig, axs = plt.subplots(
+        rows, cols, figsize=(cols * width, rows * (width * h / w + 0.45)), layout='constrained', squeeze=False
+    )
+    for ax in axs.flat:
+        ax.axis('off')
     for ax, pic, (_, r) in zip(axs.flat, pics, table.iterrows()):
         ax.imshow(pic, cmap='gray', vmin=0, vmax=255)
         ax.set_title(_caption(r), fontsize=fontsize, parse_math=False)
-        if tiles.um_per_px: scale_bar(ax, tiles.um_per_px)
-    return axs.flat[:len(table)]
+        if tiles.um_per_px:
+            scale_bar(ax, tiles.um_per_px)
+    return axs.flat[: len(table)]

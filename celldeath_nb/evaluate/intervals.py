@@ -13,60 +13,81 @@ from threadpoolctl import threadpool_limits
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #cfe35a62
 def balanced_share(
-    truth, # [n] classes
-    answer, # [n] classes
-    groups, # [n] what belongs together, and is drawn together for the interval
-    seed:int=0, # of the draws
-) -> tuple: # share that is right, averaged over the classes; low and high of its 95 % interval
+    truth,  # [n] classes
+    answer,  # [n] classes
+    groups,  # [n] what belongs together, and is drawn together for the interval
+    seed: int = 0,  # of the draws
+) -> tuple:  # share that is right, averaged over the classes; low and high of its 95 % interval
     "How often an answer is right when every class counts the same, with an interval over groups."
-    y, right = np.asarray(truth).astype(str), np.asarray(truth).astype(str) == np.asarray(answer).astype(str)
-    g, classes = pd.factorize(np.asarray(groups))[0], np.unique(y)
-    def sums(v): return np.stack([np.bincount(g, v*(y == c), g.max()+1) for c in classes], 1)
-    hit, n = sums(right.astype(float)), sums(np.ones(len(y)))
-    draws = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1/len(n)), 1000)
-    with np.errstate(invalid='ignore'): again = np.nanmean((draws@hit)/(draws@n), axis=1)
-    value = float((hit.sum(0)/n.sum(0)).mean())
-    low, high = value + _few(len(n))*(np.nanquantile(again, [.025, .975])-value)
+    y = np.asarray(truth).astype(str)
+    right = np.asarray(truth).astype(str) == np.asarray(answer).astype(str)
+    g = pd.factorize(np.asarray(groups))[0]
+    classes = np.unique(y)
+
+    def sums(v):
+        return np.stack([np.bincount(g, v * (y == c), g.max() + 1) for c in classes], 1)
+
+    hit = sums(right.astype(float))
+    n = sums(np.ones(len(y)))
+    draws = np.random.default_rng(seed).multinomial(len(n), np.full(len(n), 1 / len(n)), 1000)
+    with np.errstate(invalid='ignore'):
+        again = np.nanmean((draws @ hit) / (draws @ n), axis=1)
+    value = float((hit.sum(0) / n.sum(0)).mean())
+    low, high = value + _few(len(n)) * (np.nanquantile(again, [0.025, 0.975]) - value)
     return value, float(max(0, low)), float(min(1, high))
+
 
 def _few(n):
     "How much wider an interval over `n` drawn groups has to be than the draws say: Student's t, and n-1 in place of n."
     from scipy.stats import t
-    return t.ppf(.975, n-1)/1.96*np.sqrt(n/(n-1)) if n > 1 else np.inf
+
+    return t.ppf(0.975, n - 1) / 1.96 * np.sqrt(n / (n - 1)) if n > 1 else np.inf
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #d0efb233
 def ratio_of(a, b):
     "`a/b`, and nan where `b` is 0."
-    with np.errstate(divide='ignore', invalid='ignore'): return np.where(b == 0, np.nan, a/np.where(b == 0, 1, b))
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(b == 0, np.nan, a / np.where(b == 0, 1, b))
+
 
 def _average(x, w=None):
     "The mean over classes of `x` `[r, k]`, weighted by `w`, over those classes where `x` is defined; unweighted where all weights are 0."
     ok = ~np.isnan(x)
-    x0, plain = np.where(ok, x, 0), ratio_of(np.where(ok, x, 0).sum(1), ok.sum(1))
-    return plain if w is None else np.where((ok*w).sum(1) == 0, plain, ratio_of((x0*w).sum(1), (ok*w).sum(1)))
+    x0 = np.where(ok, x, 0)
+    plain = ratio_of(np.where(ok, x, 0).sum(1), ok.sum(1))
+    return plain if w is None else np.where((ok * w).sum(1) == 0, plain, ratio_of((x0 * w).sum(1), (ok * w).sum(1)))
+
 
 def _mcc(C):
     "Matthews correlation of confusion matrices `[r, k, k]`, for any number of classes; 0 where it is undefined, as in scikit-learn."
-    n, true, pred, right = C.sum((1, 2)), C.sum(2), C.sum(1), np.trace(C, axis1=1, axis2=2)
-    den = (n*n-(pred*pred).sum(1))*(n*n-(true*true).sum(1))
-    return np.where(den == 0, 0., (right*n-(true*pred).sum(1))/np.sqrt(np.where(den == 0, 1, den)))
+    n = C.sum((1, 2))
+    true = C.sum(2)
+    pred = C.sum(1)
+    right = np.trace(C, axis1=1, axis2=2)
+    den = (n * n - (pred * pred).sum(1)) * (n * n - (true * true).sum(1))
+    return np.where(den == 0, 0.0, (right * n - (true * pred).sum(1)) / np.sqrt(np.where(den == 0, 1, den)))
+
 
 def _count_scores(C, classes):
     "Every metric that a confusion matrix gives; `C` is `[r, k, k]`, true in rows."
-    hit, true, pred = np.diagonal(C, axis1=1, axis2=2), C.sum(2), C.sum(1)
-    by = dict(precision=ratio_of(hit, pred), recall=ratio_of(hit, true), f1=ratio_of(2*hit, true+pred))
+    hit = np.diagonal(C, axis1=1, axis2=2)
+    true = C.sum(2)
+    pred = C.sum(1)
+    by = dict(precision=ratio_of(hit, pred), recall=ratio_of(hit, true), f1=ratio_of(2 * hit, true + pred))
     out = dict(accuracy=ratio_of(hit.sum(1), true.sum(1)), balanced_accuracy=_average(by['recall']), mcc=_mcc(C))
     out |= {f'{m}_macro': _average(v) for m, v in by.items()}
     out |= {f'{m}_weighted': _average(v, true) for m, v in by.items() if m != 'recall'}
-    return out | {f'{m}[{c}]': v[:,j] for m, v in by.items() for j, c in enumerate(classes)}
+    return out | {f'{m}[{c}]': v[:, j] for m, v in by.items() for j, c in enumerate(classes)}
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #f037a9ed
 class _Ranks:
     "What ROC AUC and average precision of one class need, whatever the weights of the units."
+
     def __init__(self, s, pos, unit, n):
-        self.n, self.thr = n, np.unique(s[pos])[::-1]
+        self.n = n
+        self.thr = np.unique(s[pos])[::-1]
         m = len(self.thr)
-        seg = m-np.searchsorted(self.thr[::-1], s, side='right')
+        seg = m - np.searchsorted(self.thr[::-1], s, side='right')
         self.owners = np.unique(unit[pos])
         own = np.searchsorted(self.owners, unit[pos])
         self.npos = np.bincount(unit[pos], minlength=n).astype(float)
@@ -83,61 +104,100 @@ class _Ranks:
         "Rows of one kind for thresholds `a` to `b` and each unit: `[b-a, width]`."
         seg, unit = self.rows[which]
         lo, hi = np.searchsorted(seg, [a, b])
-        return np.bincount((seg[lo:hi]-a)*width+unit[lo:hi], minlength=(b-a)*width).reshape(b-a, width).astype(float)
+        return (
+            np.bincount((seg[lo:hi] - a) * width + unit[lo:hi], minlength=(b - a) * width)
+            .reshape(b - a, width)
+            .astype(float)
+        )
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #56fc4e1f
 def _precision_sum(pos, tp, fp, V, W):
     "Over thresholds, the sum of new positives times precision, for weights `V` and `W` `[units, r]`."
-    TP, all_ = tp.astype(V.dtype)@V, fp.astype(W.dtype)@W
-    hits = pos.astype(V.dtype)@V
+    TP = tp.astype(V.dtype) @ V
+    all_ = fp.astype(W.dtype) @ W
+    hits = pos.astype(V.dtype) @ V
     all_ += TP
     np.maximum(all_, 1, out=all_)
     TP /= all_
     TP *= hits
     return TP.sum(0)
 
+
 def _rank_scores(self, W, block=256):
     "ROC AUC and average precision for weights `W` `[r, n]`."
-    V, k = W[:,self.owners], len(self.owners)
-    P, N = W@self.npos, W@self.nneg
-    narrow = np.float32 if len(W) > 500 else float # many resamples only give a spread: seven digits are enough, and twice as fast
+    V = W[:, self.owners]
+    k = len(self.owners)
+    P = W @ self.npos
+    N = W @ self.nneg
+    narrow = (
+        np.float32 if len(W) > 500 else float
+    )  # many resamples only give a spread: seven digits are enough, and twice as fast
     Vt, Wt = [np.ascontiguousarray(x.T, narrow) for x in (V, W)]
-    tp0, fp0, M, ap = np.zeros(k), np.zeros(self.n), np.zeros((k, self.n)), np.zeros(len(W))
+    tp0 = np.zeros(k)
+    fp0 = np.zeros(self.n)
+    M = np.zeros((k, self.n))
+    ap = np.zeros(len(W))
     for a in range(0, len(self.thr), block):
-        b = min(a+block, len(self.thr))
-        pos, neg, tie = self._counts(0, a, b, k), self._counts(1, a, b, self.n), self._counts(2, a, b, self.n)
-        tp, fp = tp0+pos.cumsum(0), fp0+neg.cumsum(0)
-        M += pos.T@(self.nneg-fp+tie/2)
+        b = min(a + block, len(self.thr))
+        pos = self._counts(0, a, b, k)
+        neg = self._counts(1, a, b, self.n)
+        tie = self._counts(2, a, b, self.n)
+        tp = tp0 + pos.cumsum(0)
+        fp = fp0 + neg.cumsum(0)
+        M += pos.T @ (self.nneg - fp + tie / 2)
         ap += _precision_sum(pos, tp, fp, Vt, Wt)
-        tp0, fp0 = tp[-1], fp[-1]
-    return ratio_of(((V@M)*W).sum(1), P*N), ratio_of(ap, P)
+        tp0 = tp[-1]
+        fp0 = fp[-1]
+    return ratio_of(((V @ M) * W).sum(1), P * N), ratio_of(ap, P)
+
 
 _Ranks.scores = _rank_scores
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #568fe9ec
 class ScoreParts:
     "All sums over units that the metrics are made of."
+
     def __init__(self, y, v, P, unit, classes, pos, bins=15):
-        self.classes, self.n, k = classes, int(unit.max())+1, len(classes)
-        self.C = np.bincount((unit*k+y)*k+v, minlength=self.n*k*k).reshape(self.n, k*k).astype(float)
-        self.size, self.P, self.ranks = self.C.sum(1), P, {}
-        if P is None: return
-        true, top = P[np.arange(len(y)), y], P.max(1)
-        err = (P[:,pos]-(y == pos))**2 if k == 2 else ((P-np.eye(k)[y])**2).sum(1)
+        self.classes = classes
+        self.n = int(unit.max()) + 1
+        k = len(classes)
+        self.C = np.bincount((unit * k + y) * k + v, minlength=self.n * k * k).reshape(self.n, k * k).astype(float)
+        self.size = self.C.sum(1)
+        self.P = P
+        self.ranks = {}
+        if P is None:
+            return
+        true = P[np.arange(len(y)), y]
+        top = P.max(1)
+        err = (P[:, pos] - (y == pos)) ** 2 if k == 2 else ((P - np.eye(k)[y]) ** 2).sum(1)
         self.loss = [np.bincount(unit, e, self.n) for e in (err, -np.log(np.clip(true, np.finfo(float).eps, 1)))]
-        b = np.clip(np.ceil(top*bins).astype(int)-1, 0, bins-1)
-        self.gap = np.bincount(unit*bins+b, (P.argmax(1) == y)-top, self.n*bins).reshape(self.n, bins)
-        self.ranks = {j: _Ranks(P[:,j], y == j, unit, self.n) for j in ([pos] if k == 2 else range(k))}
+        b = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+        self.gap = np.bincount(unit * bins + b, (P.argmax(1) == y) - top, self.n * bins).reshape(self.n, bins)
+        self.ranks = {j: _Ranks(P[:, j], y == j, unit, self.n) for j in ([pos] if k == 2 else range(k))}
 
     def scores(self, W):
         "Every metric for weights `W` `[r, units]`: a dict of arrays `[r]`."
-        k, n = len(self.classes), W@self.size
-        out = _count_scores((W@self.C).reshape(-1, k, k), self.classes)
-        if self.P is None: return out
-        with threadpool_limits(1, 'blas'): r = {j: x.scores(W) for j, x in self.ranks.items()} # blocks are small: more threads wait for each other
-        rank = {m: _average(np.stack([x[i] for x in r.values()], 1)) for i, m in enumerate(('roc_auc', 'average_precision'))}
-        out |= rank | dict(brier=ratio_of(W@self.loss[0], n), log_loss=ratio_of(W@self.loss[1], n), ece=ratio_of(np.abs(W@self.gap).sum(1), n))
-        if k > 2: out |= {f'{m}[{self.classes[j]}]': x[i] for i, m in enumerate(('roc_auc', 'average_precision')) for j, x in r.items()}
+        k = len(self.classes)
+        n = W @ self.size
+        out = _count_scores((W @ self.C).reshape(-1, k, k), self.classes)
+        if self.P is None:
+            return out
+        with threadpool_limits(1, 'blas'):
+            r = {j: x.scores(W) for j, x in self.ranks.items()}  # blocks are small: more threads wait for each other
+        rank = {
+            m: _average(np.stack([x[i] for x in r.values()], 1)) for i, m in enumerate(('roc_auc', 'average_precision'))
+        }
+        out |= rank | dict(
+            brier=ratio_of(W @ self.loss[0], n),
+            log_loss=ratio_of(W @ self.loss[1], n),
+            ece=ratio_of(np.abs(W @ self.gap).sum(1), n),
+        )
+        if k > 2:
+            out |= {
+                f'{m}[{self.classes[j]}]': x[i]
+                for i, m in enumerate(('roc_auc', 'average_precision'))
+                for j, x in r.items()
+            }
         return out
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #5700ae07
@@ -146,60 +206,79 @@ def strata_of(T):
     s = np.where((T > 0).sum(1) == 1, T.argmax(1), -1)
     names, counts = np.unique(s, return_counts=True)
     s = np.where(np.isin(s, names[counts == 1]), -1, s)
-    if (s == -1).sum() == 1: s[s == -1] = names[counts.argmax()] if len(names) > 1 else -1
+    if (s == -1).sum() == 1:
+        s[s == -1] = names[counts.argmax()] if len(names) > 1 else -1
     return np.unique(s, return_inverse=True)[1]
+
 
 def boot_weights(strata, n_boot, seed):
     "Weights of the units in each resample, `[n_boot, n]`."
-    rng, W = np.random.default_rng(seed), np.ones((n_boot, len(strata)))
+    rng = np.random.default_rng(seed)
+    W = np.ones((n_boot, len(strata)))
     for s in np.unique(strata):
         i = np.flatnonzero(strata == s)
         k = len(i)
-        if k > 1: W[:,i] = rng.multinomial(k-1, np.full(k, 1/k), size=n_boot)*(k/(k-1))
+        if k > 1:
+            W[:, i] = rng.multinomial(k - 1, np.full(k, 1 / k), size=n_boot) * (k / (k - 1))
     return W
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #589338f8
 def _scale(m):
     "The scale on which metric `m` has no walls: there, back, and the slope there."
-    if m in ('brier', 'log_loss'): return np.log, np.exp, lambda x: 1/x
-    if m == 'mcc': return np.arctanh, np.tanh, lambda x: 1/(1-x*x)
-    return lambda x: np.log(x/(1-x)), lambda z: 1/(1+np.exp(-z)), lambda x: 1/(x*(1-x))
+    if m in ('brier', 'log_loss'):
+        return np.log, np.exp, lambda x: 1 / x
+    if m == 'mcc':
+        return np.arctanh, np.tanh, lambda x: 1 / (1 - x * x)
+    return lambda x: np.log(x / (1 - x)), lambda z: 1 / (1 + np.exp(-z)), lambda x: 1 / (x * (1 - x))
+
 
 def score_limits(m, x, sd, n, dof, confidence):
     "Lower and upper limit of metric `m` of value `x` and standard error `sd`, which rests on `n` units with `dof` degrees of freedom."
-    if dof < 1 or not np.isfinite(x) or not np.isfinite(sd): return np.nan, np.nan
+    if dof < 1 or not np.isfinite(x) or not np.isfinite(sd):
+        return np.nan, np.nan
     there, back, slope = _scale(m)
-    low, high = -1. if m == 'mcc' else 0., np.inf if m in ('brier', 'log_loss') else 1.
+    low, high = -1.0 if m == 'mcc' else 0.0, np.inf if m in ('brier', 'log_loss') else 1.0
     if sd > 1e-9 and low < x < high:
-        half = student_t.ppf((1+confidence)/2, dof)*sd*slope(x)
-        return float(back(there(x)-half)), float(back(there(x)+half))
-    if np.isinf(high): return np.nan, np.nan
-    a, b = wilson((x-low)/(high-low)*n, n, confidence)
-    return a*(high-low)+low, b*(high-low)+low
+        half = student_t.ppf((1 + confidence) / 2, dof) * sd * slope(x)
+        return float(back(there(x) - half)), float(back(there(x) + half))
+    if np.isinf(high):
+        return np.nan, np.nan
+    a, b = wilson((x - low) / (high - low) * n, n, confidence)
+    return a * (high - low) + low, b * (high - low) + low
+
 
 def boot_limits(parts, values, confidence, n_boot, seed):
     "Lower and upper limit of every metric from resampling whole units, and the largest share of resamples that lacked a class."
     T = parts.C.reshape(parts.n, len(parts.classes), -1).sum(2)
-    strata, lim, empty = strata_of(T), {}, 0.
-    behind = {f'recall[{c}]': T[:,j] > 0 for j, c in enumerate(parts.classes)}
+    strata = strata_of(T)
+    lim = {}
+    empty = 0.0
+    behind = {f'recall[{c}]': T[:, j] > 0 for j, c in enumerate(parts.classes)}
     for m, x in parts.scores(boot_weights(strata, n_boot, seed)).items():
-        x, units = x[~np.isnan(x)], behind.get(m, np.ones(parts.n, bool))
-        if len(x): empty = max(empty, 1-len(x)/n_boot)
+        x = x[~np.isnan(x)]
+        units = behind.get(m, np.ones(parts.n, bool))
+        if len(x):
+            empty = max(empty, 1 - len(x) / n_boot)
         n = int(units.sum())
-        lim[m] = score_limits(m, values[m], x.std() if len(x) > 1 else np.nan, n, n-len(np.unique(strata[units])), confidence)
+        lim[m] = score_limits(
+            m, values[m], x.std() if len(x) > 1 else np.nan, n, n - len(np.unique(strata[units])), confidence
+        )
     return lim, empty
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #995cfc5e
 def wilson(
-    k:int, # right answers
-    n:int, # answers
-    confidence:float=.95, # share of such intervals that hold the truth
-) -> tuple: # lower and upper limit, 0 to 1
+    k: int,  # right answers
+    n: int,  # answers
+    confidence: float = 0.95,  # share of such intervals that hold the truth
+) -> tuple:  # lower and upper limit, 0 to 1
     "Wilson's score interval for a share of independent trials."
-    if not n: return np.nan, np.nan
-    z, p = norm.ppf((1+confidence)/2), k/n
-    mid, half = (p+z*z/(2*n))/(1+z*z/n), z*np.sqrt(p*(1-p)/n+z*z/(4*n*n))/(1+z*z/n)
-    return float(max(mid-half, 0)), float(min(mid+half, 1))
+    if not n:
+        return np.nan, np.nan
+    z = norm.ppf((1 + confidence) / 2)
+    p = k / n
+    mid = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return float(max(mid - half, 0)), float(min(mid + half, 1))
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #6781c2bc
 SHARES = ('accuracy', 'recall[', 'precision[')
@@ -209,16 +288,18 @@ def wilson_shares(C, classes, confidence):
     "Wilson intervals of accuracy, recall and precision from one confusion matrix."
     out = dict(accuracy=wilson(np.trace(C), C.sum(), confidence))
     for j, c in enumerate(classes):
-        out[f'recall[{c}]'], out[f'precision[{c}]'] = wilson(C[j,j], C[j].sum(), confidence), wilson(C[j,j], C[:,j].sum(), confidence)
+        out[f'recall[{c}]'] = wilson(C[j, j], C[j].sum(), confidence)
+        out[f'precision[{c}]'] = wilson(C[j, j], C[:, j].sum(), confidence)
     return out
+
 
 def naive_limits(arrays, C, classes, pos, bins, confidence, seed):
     "The limits that come out when every row is taken for an independent replicate."
     y, v, P = arrays
     g = min(len(y), 100)
-    parts = ScoreParts(y, v, P, np.random.default_rng(seed).permutation(len(y))%g, classes, pos, bins)
+    parts = ScoreParts(y, v, P, np.random.default_rng(seed).permutation(len(y)) % g, classes, pos, bins)
     out = {}
-    for m, x in parts.scores(np.vstack([np.ones(g), 1-np.eye(g)])).items():
+    for m, x in parts.scores(np.vstack([np.ones(g), 1 - np.eye(g)])).items():
         ok = x[1:][~np.isnan(x[1:])]
-        out[m] = score_limits(m, x[0], ok.std()*np.sqrt(g-1) if len(ok) > 1 else np.nan, g, g-1, confidence)
+        out[m] = score_limits(m, x[0], ok.std() * np.sqrt(g - 1) if len(ok) > 1 else np.nan, g, g - 1, confidence)
     return out | wilson_shares(C, classes, confidence)

@@ -13,21 +13,39 @@ from scipy.special import softmax
 from ..units import WELL_COLUMNS, unit_columns
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #ad6722b1
-CONTROLS = {'dmso', 'control', 'ctrl', 'vehicle', 'untreated', 'mock', 'negative', 'neg', 'no', 'false', '0', 'live', 'alive', 'healthy'}
+CONTROLS = {
+    'dmso',
+    'control',
+    'ctrl',
+    'vehicle',
+    'untreated',
+    'mock',
+    'negative',
+    'neg',
+    'no',
+    'false',
+    '0',
+    'live',
+    'alive',
+    'healthy',
+}
+
 
 def class_names(
-    preds:pd.DataFrame, # predictions: `label`, and `p_<class>` columns or `pred`
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-) -> list: # class names, in the order of every table and figure
+    preds: pd.DataFrame,  # predictions: `label`, and `p_<class>` columns or `pred`
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+) -> list:  # class names, in the order of every table and figure
     "The classes of a table of predictions."
-    if classes is not None: return [str(c) for c in classes]
+    if classes is not None:
+        return [str(c) for c in classes]
     cs = [c[2:] for c in map(str, preds.columns) if c.startswith('p_')]
     return sorted(cs or {str(c) for col in ('label', 'pred') if col in preds for c in preds[col].dropna()})
 
+
 def positive_class(
-    classes:list, # two class names
-    positive:str|None=None, # the class to call positive; the one that is not a known control if not given
-) -> str: # the positive class
+    classes: list,  # two class names
+    positive: str | None = None,  # the class to call positive; the one that is not a known control if not given
+) -> str:  # the positive class
     "Which of two classes is the positive one: the treatment, not its control."
     if positive is not None and positive not in classes:
         raise ValueError(f'positive={positive!r} is none of the classes {list(classes)}; give one of them.')
@@ -39,109 +57,166 @@ def _refuse(preds, bad, why, fix):
     "Name the first row of `preds` where `bad` is true, and how many more there are."
     i = int(np.flatnonzero(bad)[0])
     name = f"tile {preds['tile'].iloc[i]!r}" if 'tile' in preds else f'index {preds.index[i]!r}'
-    more = f' (and {int(np.sum(bad))-1} more)' if np.sum(bad) > 1 else ''
+    more = f' (and {int(np.sum(bad)) - 1} more)' if np.sum(bad) > 1 else ''
     raise ValueError(f'Row {i} of the predictions, {name}{more}: {why(i)}. {fix}')
+
 
 def check_probs(preds, classes, tol):
     "The probabilities as float64 `[n, k]`, or None where there are none."
     cols = [f'p_{c}' for c in classes]
     have = [c for c in cols if c in preds]
-    if not have: return None
-    if len(have) < len(cols): raise ValueError(f'The predictions lack {sorted(set(cols)-set(have))}; every class needs its column. Add them, or give classes= without those classes.')
+    if not have:
+        return None
+    if len(have) < len(cols):
+        raise ValueError(
+            f'The predictions lack {sorted(set(cols) - set(have))}; every class needs its column. Add them, or give classes= without those classes.'
+        )
     p = preds[cols].to_numpy(float)
     fix = f'The probability columns read were {cols}; if one of them is none, name the classes with classes=.'
-    bad = ~np.isfinite(p).all(1) | (p < -tol).any(1) | (p > 1+tol).any(1)
-    if bad.any(): _refuse(preds, bad, lambda i: f'probabilities must lie between 0 and 1, and these are {p[i].tolist()}', fix)
-    bad = np.abs(p.sum(1)-1) > tol
-    if bad.any(): _refuse(preds, bad, lambda i: f'probabilities must sum to 1, and these sum to {p[i].sum():.6g}', fix)
+    bad = ~np.isfinite(p).all(1) | (p < -tol).any(1) | (p > 1 + tol).any(1)
+    if bad.any():
+        _refuse(preds, bad, lambda i: f'probabilities must lie between 0 and 1, and these are {p[i].tolist()}', fix)
+    bad = np.abs(p.sum(1) - 1) > tol
+    if bad.any():
+        _refuse(preds, bad, lambda i: f'probabilities must sum to 1, and these sum to {p[i].sum():.6g}', fix)
     return p
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #8e599894
 def check_preds(
-    preds:pd.DataFrame, # predictions, one row a tile: `label`, and `p_<class>` columns or `pred`
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-    tol:float=1e-3, # how far from 1 the probabilities of a row may sum; 14 rounded to four decimals can be off by 0.0007
-) -> pd.DataFrame: # a copy with `label` and `pred` as text, and `tile` and `pred` filled in where they were missing
+    preds: pd.DataFrame,  # predictions, one row a tile: `label`, and `p_<class>` columns or `pred`
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+    tol: float = 1e-3,  # how far from 1 the probabilities of a row may sum; 14 rounded to four decimals can be off by 0.0007
+) -> pd.DataFrame:  # a copy with `label` and `pred` as text, and `tile` and `pred` filled in where they were missing
     "The predictions, once their labels and probabilities have been found usable."
-    if 'label' not in preds: raise ValueError(f"The predictions have no column 'label' with the truth; they have {list(preds.columns)[:12]}. Rename yours: preds.rename(columns={{'truth': 'label'}}).")
-    if not len(preds): raise ValueError('The predictions have no rows. Check which file or split was chosen.')
-    classes, out = class_names(preds, classes), preds.copy()
+    if 'label' not in preds:
+        raise ValueError(
+            f"The predictions have no column 'label' with the truth; they have {list(preds.columns)[:12]}. Rename yours: preds.rename(columns={{'truth': 'label'}})."
+        )
+    if not len(preds):
+        raise ValueError('The predictions have no rows. Check which file or split was chosen.')
+    classes = class_names(preds, classes)
+    out = preds.copy()
     p = check_probs(preds, classes, tol)
-    if p is None and 'pred' not in preds: raise ValueError(f"The predictions have neither 'pred' nor p_<class> columns; they have {list(preds.columns)[:12]}.")
-    if 'pred' not in preds: out['pred'] = np.array(classes, object)[p.argmax(1)]
-    if 'tile' not in preds: out['tile'] = [str(i) for i in preds.index]
+    if p is None and 'pred' not in preds:
+        raise ValueError(
+            f"The predictions have neither 'pred' nor p_<class> columns; they have {list(preds.columns)[:12]}."
+        )
+    if 'pred' not in preds:
+        out['pred'] = np.array(classes, object)[p.argmax(1)]
+    if 'tile' not in preds:
+        out['tile'] = [str(i) for i in preds.index]
     for col in ('label', 'pred'):
-        missing, out[col] = out[col].isna().to_numpy(), out[col].astype(str)
-        if missing.any(): _refuse(out, missing, lambda i: f'{col!r} is missing', 'Drop such rows first: preds.dropna(subset=["label", "pred"]).')
+        missing = out[col].isna().to_numpy()
+        out[col] = out[col].astype(str)
+        if missing.any():
+            _refuse(
+                out,
+                missing,
+                lambda i: f'{col!r} is missing',
+                'Drop such rows first: preds.dropna(subset=["label", "pred"]).',
+            )
         bad = ~out[col].isin(classes).to_numpy()
-        if bad.any(): _refuse(out, bad, lambda i: f'{col} {out[col].iloc[i]!r} is none of the classes {classes}', 'Accuracy means nothing where the classes differ: map the labels first, or keep the other rows.')
+        if bad.any():
+            _refuse(
+                out,
+                bad,
+                lambda i: f'{col} {out[col].iloc[i]!r} is none of the classes {classes}',
+                'Accuracy means nothing where the classes differ: map the labels first, or keep the other rows.',
+            )
     return out
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #2a62b2d9
 def _columns_there(table, names):
     "Refuse names of columns that the table lacks."
     lost = [c for c in names if c not in table]
-    if lost: raise ValueError(f'The table has no column {lost[0]!r}; it has {list(table.columns)[:20]}.')
+    if lost:
+        raise ValueError(f'The table has no column {lost[0]!r}; it has {list(table.columns)[:20]}.')
+
 
 def _two_from_one(table, score, positive):
     "Two columns of probability from the score of the positive class."
-    others = sorted(set(table.label)-{positive})
-    if positive is None or len(others) != 1: raise ValueError(f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth holds {sorted(set(table.label))}.')
-    return pd.DataFrame({f'p_{positive}': table[score].astype(float), f'p_{others[0]}': 1-table[score].astype(float)})
+    others = sorted(set(table.label) - {positive})
+    if positive is None or len(others) != 1:
+        raise ValueError(
+            f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth holds {sorted(set(table.label))}.'
+        )
+    return pd.DataFrame({f'p_{positive}': table[score].astype(float), f'p_{others[0]}': 1 - table[score].astype(float)})
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #b35d0ce5
 def as_preds(
-    table:pd.DataFrame|str|Path, # a table, or a CSV file, one row a tile or image
-    truth:str='label', # its column with the truth
-    probs:dict|None=None, # class -> its column of probabilities
-    score:str|None=None, # instead of `probs`, for two classes: the column with the probability of `positive`
-    positive:str|None=None, # the class that `score` speaks of
-    verdict:str|None=None, # its column with the verdict; the likeliest class if not given
-    logits:bool=False, # True: the columns of `probs` are logits, and softmax is applied
-    **columns, # our name = their name, of any of tile, field, well, experiment, line, treatment, hour, dose_um, split
-) -> pd.DataFrame: # predictions that every function here takes
+    table: pd.DataFrame | str | Path,  # a table, or a CSV file, one row a tile or image
+    truth: str = 'label',  # its column with the truth
+    probs: dict | None = None,  # class -> its column of probabilities
+    score: str | None = None,  # instead of `probs`, for two classes: the column with the probability of `positive`
+    positive: str | None = None,  # the class that `score` speaks of
+    verdict: str | None = None,  # its column with the verdict; the likeliest class if not given
+    logits: bool = False,  # True: the columns of `probs` are logits, and softmax is applied
+    **columns,  # our name = their name, of any of tile, field, well, experiment, line, treatment, hour, dose_um, split
+) -> pd.DataFrame:  # predictions that every function here takes
     "A table of predictions from any other tool's table."
     t = pd.read_csv(table) if not isinstance(table, pd.DataFrame) else table.reset_index(drop=True)
-    _columns_there(t, [truth, *(probs or {}).values(), *([score] if score else []), *([verdict] if verdict else []), *columns.values()])
+    _columns_there(
+        t,
+        [
+            truth,
+            *(probs or {}).values(),
+            *([score] if score else []),
+            *([verdict] if verdict else []),
+            *columns.values(),
+        ],
+    )
     out = pd.DataFrame({ours: t[theirs] for ours, theirs in columns.items()}, index=t.index)
     out['label'] = t[truth].astype(str).where(t[truth].notna())
-    if score: out = out.join(_two_from_one(t.assign(label=out.label), score, str(positive) if positive is not None else None))
+    if score:
+        out = out.join(_two_from_one(t.assign(label=out.label), score, str(positive) if positive is not None else None))
     if probs:
         z = t[list(probs.values())].to_numpy(float)
         out[[f'p_{c}' for c in probs]] = softmax(z, axis=1) if logits else z
-    if verdict: out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
+    if verdict:
+        out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
     return check_preds(out)
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #a1a8c63d
-COMBINE = dict(mean=lambda p: p.mean(0), median=lambda p: np.median(p, 0)/max(np.median(p, 0).sum(), 1e-300))
+COMBINE = dict(mean=lambda p: p.mean(0), median=lambda p: np.median(p, 0) / max(np.median(p, 0).sum(), 1e-300))
+
 
 def _combine(P, unit, combine):
     "One row of probabilities for each unit."
-    n = int(unit.max())+1
+    n = int(unit.max()) + 1
     if combine in ('mean', 'vote'):
         P = np.eye(P.shape[1])[P.argmax(1)] if combine == 'vote' else P
-        return np.stack([np.bincount(unit, p, n) for p in P.T], 1)/np.bincount(unit, minlength=n)[:,None]
+        return np.stack([np.bincount(unit, p, n) for p in P.T], 1) / np.bincount(unit, minlength=n)[:, None]
     f = combine if callable(combine) else COMBINE.get(combine)
-    if f is None: raise ValueError(f"combine={combine!r} is unknown; it is 'mean', 'median', 'vote', or a function from probabilities [n, k] to [k].")
+    if f is None:
+        raise ValueError(
+            f"combine={combine!r} is unknown; it is 'mean', 'median', 'vote', or a function from probabilities [n, k] to [k]."
+        )
     order = np.argsort(unit, kind='stable')
     return np.stack([f(p) for p in np.split(P[order], np.cumsum(np.bincount(unit, minlength=n))[:-1])])
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #f1f83905
 def to_level(
-    preds:pd.DataFrame, # predictions, one row a tile
-    level:str='field', # 'tile', 'field', 'well' or 'experiment'
-    combine:str='mean', # how tiles make a unit: 'mean' or 'median' of the probabilities, 'vote' (share of verdicts), or a function [n, k] -> [k]
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-) -> pd.DataFrame: # one row a unit: its columns, `label`, `n_tiles`, `p_<class>`, `pred`
+    preds: pd.DataFrame,  # predictions, one row a tile
+    level: str = 'field',  # 'tile', 'field', 'well' or 'experiment'
+    combine: str = 'mean',  # how tiles make a unit: 'mean' or 'median' of the probabilities, 'vote' (share of verdicts), or a function [n, k] -> [k]
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+) -> pd.DataFrame:  # one row a unit: its columns, `label`, `n_tiles`, `p_<class>`, `pred`
     "One row for each unit of a level, with its tiles' probabilities put together."
     classes, out = class_names(preds, classes), check_preds(preds, classes)
-    if level == 'tile': return out
-    cols = list(dict.fromkeys(unit_columns(out, level)+['label']))
+    if level == 'tile':
+        return out
+    cols = list(dict.fromkeys(unit_columns(out, level) + ['label']))
     unit = out.groupby(cols, dropna=False, sort=False, observed=True).ngroup().to_numpy()
     first = np.unique(unit, return_index=True)[1]
-    keep = [c for c in ('tile', 'field', *WELL_COLUMNS, 'hour', 'split') if c in out and (c in cols or out.groupby(unit)[c].nunique(dropna=False).max() == 1)]
+    keep = [
+        c
+        for c in ('tile', 'field', *WELL_COLUMNS, 'hour', 'split')
+        if c in out and (c in cols or out.groupby(unit)[c].nunique(dropna=False).max() == 1)
+    ]
     P = check_probs(out, classes, 1e-3)
-    if P is None: P, combine = np.eye(len(classes))[out.pred.map(classes.index)], 'vote'
+    if P is None:
+        P = np.eye(len(classes))[out.pred.map(classes.index)]
+        combine = 'vote'
     res = out[list(dict.fromkeys([*keep, 'label']))].iloc[first].reset_index(drop=True)
     res['n_tiles'] = np.bincount(unit)
     res[[f'p_{c}' for c in classes]] = P = _combine(P, unit, combine)

@@ -18,117 +18,185 @@ from .intervals import ScoreParts, boot_limits, naive_limits, ratio_of, wilson_s
 # %% ../../nbs/api/42_evaluate.scores.ipynb #25069b65
 class Metrics(Mapping):
     "Numbers with intervals: a table, a mapping from a metric's name to its value, and everything that must be said beside them."
-    def __init__(self,
-        table:pd.DataFrame, # value and limits, one row a metric
-        level:str, # what was judged
-        by:str, # what was resampled
-        counts:dict, # units at each level
-        classes:list, # in order
-        positive:str|None, # the positive one of two classes
-        notes:list, # sentences that belong to the numbers
-        settings:dict, # of the resampling
-    ): self.__dict__.update({k: v for k, v in locals().items() if k != 'self'})
-    def __getitem__(self, k): return float(self.table.loc[k, 'value'])
-    def __iter__(self): return iter(self.table.index)
-    def __len__(self): return len(self.table)
-    def interval(self,
-        k:str, # name of the metric
-        naive:bool=False, # True: the interval that takes every row for a replicate
-    ) -> tuple: # lower and upper limit
+
+    def __init__(
+        self,
+        table: pd.DataFrame,  # value and limits, one row a metric
+        level: str,  # what was judged
+        by: str,  # what was resampled
+        counts: dict,  # units at each level
+        classes: list,  # in order
+        positive: str | None,  # the positive one of two classes
+        notes: list,  # sentences that belong to the numbers
+        settings: dict,  # of the resampling
+    ):
+        self.__dict__.update({k: v for k, v in locals().items() if k != 'self'})
+
+    def __getitem__(self, k):
+        return float(self.table.loc[k, 'value'])
+
+    def __iter__(self):
+        return iter(self.table.index)
+
+    def __len__(self):
+        return len(self.table)
+
+    def interval(
+        self,
+        k: str,  # name of the metric
+        naive: bool = False,  # True: the interval that takes every row for a replicate
+    ) -> tuple:  # lower and upper limit
         "Lower and upper limit of metric `k`."
         return tuple(float(x) for x in self.table.loc[k, ['naive_low', 'naive_high'] if naive else ['low', 'high']])
-    def sentence(self,
-        k:str='accuracy', # name of the metric
-    ) -> str: # one sentence
+
+    def sentence(
+        self,
+        k: str = 'accuracy',  # name of the metric
+    ) -> str:  # one sentence
         "Metric `k` with its interval and what was resampled, in plain words."
         lo, hi = self.interval(k)
-        return f"{k} {self[k]:.3f} ({100*self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling {self.counts['resampled']} {self.by}s)"
+        return f"{k} {self[k]:.3f} ({100 * self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling {self.counts['resampled']} {self.by}s)"
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #e14d5b50
 @patch
-def to_dict(self:Metrics) -> dict: # `level`, `by`, `counts`, `classes`, `positive`, `notes`, `settings` and `rows`, one a metric
+def to_dict(
+    self: Metrics,
+) -> dict:  # `level`, `by`, `counts`, `classes`, `positive`, `notes`, `settings` and `rows`, one a metric
     "Plain numbers, text and lists, ready for JSON; an undefined number is None."
     rows = self.table.reset_index().astype(object)
     rows = rows.where(rows.notna(), None).to_dict('records')
-    return dict(level=self.level, by=self.by, counts=self.counts, classes=self.classes, positive=self.positive, notes=self.notes, settings=self.settings, rows=rows)
+    return dict(
+        level=self.level,
+        by=self.by,
+        counts=self.counts,
+        classes=self.classes,
+        positive=self.positive,
+        notes=self.notes,
+        settings=self.settings,
+        rows=rows,
+    )
+
 
 @patch
-def to_html(self:Metrics) -> str: # a fragment of HTML
+def to_html(self: Metrics) -> str:  # a fragment of HTML
     "The table and its notes as HTML, with names escaped."
     n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items())
     notes = ''.join(f'<li>{escape(s)}</li>' for s in self.notes)
     return f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: {escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
 
-@patch
-def __repr__(self:Metrics): return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(f'\n- {s}' for s in self.notes)
 
 @patch
-def _repr_html_(self:Metrics): return self.to_html()
+def __repr__(self: Metrics):
+    return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(
+        f'\n- {s}' for s in self.notes
+    )
+
+
+@patch
+def _repr_html_(self: Metrics):
+    return self.to_html()
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #92782ed3
 def choose_unit(preds, level, by, notes):
     "The level of the units to resample, said in `notes` where it is not the well."
     if by is None:
-        by = next(l for l in ('well', 'field', 'experiment', 'tile') if has_level(preds, l) and LEVELS.index(l) >= LEVELS.index(level))
-        if by in ('tile', 'field'): notes.append(f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these intervals, which are therefore too narrow.')
-    if by not in LEVELS: raise ValueError(f'by={by!r} is unknown; it is one of {LEVELS}.')
-    if LEVELS.index(by) < LEVELS.index(level): raise ValueError(f'by={by!r} is finer than level={level!r}: a {level} cannot be taken apart. Resample {level}s or something above them.')
+        by = next(
+            l
+            for l in ('well', 'field', 'experiment', 'tile')
+            if has_level(preds, l) and LEVELS.index(l) >= LEVELS.index(level)
+        )
+        if by in ('tile', 'field'):
+            notes.append(
+                f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these intervals, which are therefore too narrow.'
+            )
+    if by not in LEVELS:
+        raise ValueError(f'by={by!r} is unknown; it is one of {LEVELS}.')
+    if LEVELS.index(by) < LEVELS.index(level):
+        raise ValueError(
+            f'by={by!r} is finer than level={level!r}: a {level} cannot be taken apart. Resample {level}s or something above them.'
+        )
     return by
+
 
 def _few(n, by, notes):
     "Say so where there are too few units for an interval."
-    if n < 5: notes.append(f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see how much they differ, and 10 or more to see it well.')
+    if n < 5:
+        notes.append(
+            f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see how much they differ, and 10 or more to see it well.'
+        )
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #eb4531d2
 def _mixed(preds, P, notes):
     "Say so where the table holds several splits, or tiles twice, or no probabilities."
-    if P is None: notes.append('The table has no probabilities: only what follows from verdicts is given.')
+    if P is None:
+        notes.append('The table has no probabilities: only what follows from verdicts is given.')
     splits = sorted(preds['split'].dropna().unique()) if 'split' in preds else []
-    if len(splits) > 1: notes.append(f'The table mixes the splits {", ".join(map(str, splits))}; choose one, as in preds[preds.split == "test"].')
+    if len(splits) > 1:
+        notes.append(
+            f'The table mixes the splits {", ".join(map(str, splits))}; choose one, as in preds[preds.split == "test"].'
+        )
     n = int(preds.tile.duplicated().sum())
-    if n: notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
+    if n:
+        notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
+
 
 def join_units(unit, y, most, notes, by, seed):
     "Units joined at random into at most `most` groups, of one true class as far as may be."
-    n = int(unit.max())+1
-    if n <= most: return unit
+    n = int(unit.max()) + 1
+    if n <= most:
+        return unit
     notes.append(f'{n:,} {by}s were joined at random into {most} groups, and whole groups were resampled.')
     of = np.zeros(n, int)
     of[unit] = y
     order = np.lexsort([np.random.default_rng(seed).random(n), of])
     group = np.empty(n, int)
-    group[order] = np.arange(n)*most//n
+    group[order] = np.arange(n) * most // n
     return group[unit]
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #39516db3
 def metrics(
-    preds:pd.DataFrame, # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
-    level:str='tile', # what is judged: 'tile', 'field', 'well' or 'experiment'
-    by:str|None=None, # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
-    combine:str='mean', # how tiles make a unit above the tile: 'mean', 'median', 'vote', or a function [n, k] -> [k]
-    threshold:float|None=None, # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
-    positive:str|None=None, # two classes: the positive one; None: the one that is not a known control
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-    n_boot:int=2000, # resamples
-    confidence:float=.95, # of the intervals
-    bins:int=15, # bins of the calibration error
-    max_units:int=500, # more units than this are joined at random into so many groups before they are resampled
-    seed:int=0, # of the resampling
-) -> Metrics: # `.table` (value, low, high, naive_low, naive_high), `['accuracy']`, `.interval(name)`, `.notes`, `.to_dict()`
+    preds: pd.DataFrame,  # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
+    level: str = 'tile',  # what is judged: 'tile', 'field', 'well' or 'experiment'
+    by: str
+    | None = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
+    combine: str = 'mean',  # how tiles make a unit above the tile: 'mean', 'median', 'vote', or a function [n, k] -> [k]
+    threshold: float
+    | None = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
+    positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+    n_boot: int = 2000,  # resamples
+    confidence: float = 0.95,  # of the intervals
+    bins: int = 15,  # bins of the calibration error
+    max_units: int = 500,  # more units than this are joined at random into so many groups before they are resampled
+    seed: int = 0,  # of the resampling
+) -> (
+    Metrics
+):  # `.table` (value, low, high, naive_low, naive_high), `['accuracy']`, `.interval(name)`, `.notes`, `.to_dict()`
     "Every number that describes a table of predictions, with intervals that respect wells."
-    classes, notes = class_names(preds, classes), []
+    classes = class_names(preds, classes)
+    notes = []
     preds = check_preds(preds, classes)
     by = choose_unit(preds, level, by, notes)
     units = to_level(preds, level, combine, classes)
     y, v, P, pos = as_arrays(units, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
     unit = unit_ids(units, by)
-    n = int(unit.max())+1
+    n = int(unit.max()) + 1
     _few(n, by, notes)
     _mixed(preds, P, notes)
-    arrays, grouped = (y, v, P), join_units(unit, y, max_units, notes, by, seed)
+    arrays = (y, v, P)
+    grouped = join_units(unit, y, max_units, notes, by, seed)
     table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, n == len(units), notes)
-    counts = {f'{l}s': int(unit_ids(preds, l).max())+1 for l in LEVELS if has_level(preds, l)} | dict(units=len(units), resampled=n)
-    settings = dict(combine=combine if isinstance(combine, str) else getattr(combine, '__name__', 'function'), threshold=threshold, n_boot=n_boot, confidence=confidence, bins=bins, seed=seed)
+    counts = {f'{l}s': int(unit_ids(preds, l).max()) + 1 for l in LEVELS if has_level(preds, l)} | dict(
+        units=len(units), resampled=n
+    )
+    settings = dict(
+        combine=combine if isinstance(combine, str) else getattr(combine, '__name__', 'function'),
+        threshold=threshold,
+        n_boot=n_boot,
+        confidence=confidence,
+        bins=bins,
+        seed=seed,
+    )
     return Metrics(table, level, by, counts, classes, classes[pos] if len(classes) == 2 else None, notes, settings)
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #0bc03c11
@@ -137,47 +205,66 @@ def as_arrays(units, classes, threshold, positive):
     code = {c: i for i, c in enumerate(classes)}
     P = check_probs(units, classes, 1e-3)
     pos = code[positive_class(classes, positive)] if len(classes) == 2 else None
-    y, v = units.label.map(code).to_numpy(int), units.pred.map(code).to_numpy(int)
-    if threshold is None: return y, v, P, pos
-    if pos is None or P is None: raise ValueError(f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.')
-    return y, np.where(P[:,pos] >= threshold, pos, 1-pos), P, pos
+    y = units.label.map(code).to_numpy(int)
+    v = units.pred.map(code).to_numpy(int)
+    if threshold is None:
+        return y, v, P, pos
+    if pos is None or P is None:
+        raise ValueError(
+            f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.'
+        )
+    return y, np.where(P[:, pos] >= threshold, pos, 1 - pos), P, pos
+
 
 def _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, independent, notes):
     "Value, interval and naive interval of every metric."
     y, v, P = arrays
-    parts, k = ScoreParts(y, v, P, grouped, classes, pos, bins), len(classes)
+    parts = ScoreParts(y, v, P, grouped, classes, pos, bins)
+    k = len(classes)
     value = {m: x[0] for m, x in parts.scores(np.ones((1, parts.n))).items()}
     holds = {c: len(np.unique(grouped[y == j])) for j, c in enumerate(classes)}
     lim, empty = boot_limits(parts, value, confidence, n_boot, seed)
     C = parts.C.sum(0).reshape(k, k)
-    if independent: lim |= wilson_shares(C, classes, confidence)
-    if empty > .01: notes.append(f'Up to {empty:.0%} of the resamples lacked a class and were left out of the numbers that need it: more wells of each class are needed.')
+    if independent:
+        lim |= wilson_shares(C, classes, confidence)
+    if empty > 0.01:
+        notes.append(
+            f'Up to {empty:.0%} of the resamples lacked a class and were left out of the numbers that need it: more wells of each class are needed.'
+        )
     rare = [f'{c} ({n})' for c, n in holds.items() if 0 < n < 5 <= parts.n]
-    if rare: notes.append(f'Fewer than 5 resampled units hold the class: {", ".join(rare)}; do not trust the intervals of these classes.')
+    if rare:
+        notes.append(
+            f'Fewer than 5 resampled units hold the class: {", ".join(rare)}; do not trust the intervals of these classes.'
+        )
     naive = naive_limits(arrays, C, classes, pos, bins, confidence, seed)
-    rows = [dict(metric=m, value=x, low=lim[m][0], high=lim[m][1], naive_low=naive[m][0], naive_high=naive[m][1]) for m, x in value.items()]
+    rows = [
+        dict(metric=m, value=x, low=lim[m][0], high=lim[m][1], naive_low=naive[m][0], naive_high=naive[m][1])
+        for m, x in value.items()
+    ]
     return pd.DataFrame(rows).set_index('metric')
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #fdfc7a9f
 def confusion(
-    preds:pd.DataFrame, # predictions, one row a tile
-    level:str='tile', # what is counted: 'tile', 'field', 'well' or 'experiment'
-    normalize:bool=False, # True: shares of each row, which is what became of each true class
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-) -> pd.DataFrame: # counts, or shares; true classes in rows, predicted in columns
+    preds: pd.DataFrame,  # predictions, one row a tile
+    level: str = 'tile',  # what is counted: 'tile', 'field', 'well' or 'experiment'
+    normalize: bool = False,  # True: shares of each row, which is what became of each true class
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+) -> pd.DataFrame:  # counts, or shares; true classes in rows, predicted in columns
     "The confusion matrix: true classes in rows, predicted in columns."
     classes = class_names(preds, classes)
     units = to_level(preds, level, classes=classes)
     y, v, _, _ = as_arrays(units, classes, None, None)
     k = len(classes)
-    C = np.bincount(y*k+v, minlength=k*k).reshape(k, k)
-    if normalize: C = ratio_of(C, C.sum(1, keepdims=True))
+    C = np.bincount(y * k + v, minlength=k * k).reshape(k, k)
+    if normalize:
+        C = ratio_of(C, C.sum(1, keepdims=True))
     return pd.DataFrame(C, pd.Index(classes, name='true'), pd.Index(classes, name='predicted'))
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #0cc99ca7
 def _verdicts(preds, classes):
     "The predictions without their probabilities: enough for accuracy, and fast."
     return check_preds(preds, classes).drop(columns=[f'p_{c}' for c in classes], errors='ignore')
+
 
 def accuracy_only(preds, level, by, classes):
     "`metrics` for an accuracy, without the rank metrics where they can be left out."
@@ -187,67 +274,106 @@ def accuracy_only(preds, level, by, classes):
 # %% ../../nbs/api/42_evaluate.scores.ipynb #5db2cff2
 def _groups(preds, by, classes):
     "Which group each class belongs to: a dict."
-    if isinstance(by, Mapping): groups = {str(k): str(v) for k, v in by.items()}
-    elif callable(by): groups = {c: str(by(c)) for c in classes}
+    if isinstance(by, Mapping):
+        groups = {str(k): str(v) for k, v in by.items()}
+    elif callable(by):
+        groups = {c: str(by(c)) for c in classes}
     else:
-        if by not in preds: raise ValueError(f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a dict from class to group, or a function.')
+        if by not in preds:
+            raise ValueError(
+                f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a dict from class to group, or a function.'
+            )
         of = preds.groupby('label', observed=True)[by].unique()
         mixed = [c for c in of.index if len(of[c]) > 1]
-        if mixed: raise ValueError(f'Class {mixed[0]!r} holds several values of {by!r}: {list(of[mixed[0]])}. Give a dict from class to group.')
+        if mixed:
+            raise ValueError(
+                f'Class {mixed[0]!r} holds several values of {by!r}: {list(of[mixed[0]])}. Give a dict from class to group.'
+            )
         values = sorted({str(v[0]) for v in of}, key=len, reverse=True)
         words = {c: [v for v in values if v in c.replace('_', ' ').split()] for c in classes}
-        groups = {c: str(of[c][0]) if c in of.index else (words[c]+[None])[0] for c in classes}
+        groups = {c: str(of[c][0]) if c in of.index else (words[c] + [None])[0] for c in classes}
     lost = [c for c in classes if groups.get(c) is None]
-    if lost: raise ValueError(f'Nothing says to which group class {lost[0]!r} belongs. Give a dict from class to group.')
+    if lost:
+        raise ValueError(f'Nothing says to which group class {lost[0]!r} belongs. Give a dict from class to group.')
     return groups
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #96f3808a
 def collapse(
-    preds:pd.DataFrame, # predictions, one row a tile
-    by:str|Mapping='treatment', # a column that each class has one value of, a dict class -> group, or a function class -> group
-    verdict:str='mapped', # 'mapped': the group of the verdict, so that counts add up; 'summed': the group with the highest summed probability
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-) -> pd.DataFrame: # predictions whose classes are the groups
+    preds: pd.DataFrame,  # predictions, one row a tile
+    by: str
+    | Mapping = 'treatment',  # a column that each class has one value of, a dict class -> group, or a function class -> group
+    verdict: str = 'mapped',  # 'mapped': the group of the verdict, so that counts add up; 'summed': the group with the highest summed probability
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+) -> pd.DataFrame:  # predictions whose classes are the groups
     "Predictions of many classes as predictions of a few groups of them."
-    if verdict not in ('mapped', 'summed'): raise ValueError(f"verdict={verdict!r} is unknown; it is 'mapped' or 'summed'.")
+    if verdict not in ('mapped', 'summed'):
+        raise ValueError(f"verdict={verdict!r} is unknown; it is 'mapped' or 'summed'.")
     classes, out = class_names(preds, classes), check_preds(preds, classes)
     groups = _groups(out, by, classes)
     names = sorted({groups[c] for c in classes})
     P = check_probs(out, classes, 1e-3)
     out = out.drop(columns=[f'p_{c}' for c in classes], errors='ignore')
     out['label'], out['pred'] = out.label.map(groups), out.pred.map(groups)
-    if P is None: return out
-    Q = P@np.array([[groups[c] == g for g in names] for c in classes], float)
-    if verdict == 'summed': out['pred'] = np.array(names, object)[Q.argmax(1)]
+    if P is None:
+        return out
+    Q = P @ np.array([[groups[c] == g for g in names] for c in classes], float)
+    if verdict == 'summed':
+        out['pred'] = np.array(names, object)[Q.argmax(1)]
     return pd.concat([out, pd.DataFrame(Q, out.index, [f'p_{g}' for g in names])], axis=1)
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #c9bff4ff
 def _one(run, metric, level, **kwargs):
     "One number of one run, whatever the run is given as: a dict split -> value."
-    if isinstance(run, (int, float)): return {'': float(run)}
-    if isinstance(run, Mapping): return {'': float(run[metric])}
+    if isinstance(run, (int, float)):
+        return {'': float(run)}
+    if isinstance(run, Mapping):
+        return {'': float(run[metric])}
     preds = getattr(run, 'preds', run)
-    if not isinstance(preds, pd.DataFrame): raise ValueError(f'A run is a number, a Metrics, a table of predictions or an object with .preds; this is {type(run).__name__}.')
-    parts = {s: preds[preds['split'] == s] for s in ('valid', 'test') if (preds['split'] == s).any()} if 'split' in preds else {'': preds}
+    if not isinstance(preds, pd.DataFrame):
+        raise ValueError(
+            f'A run is a number, a Metrics, a table of predictions or an object with .preds; this is {type(run).__name__}.'
+        )
+    parts = (
+        {s: preds[preds['split'] == s] for s in ('valid', 'test') if (preds['split'] == s).any()}
+        if 'split' in preds
+        else {'': preds}
+    )
     return {s: metrics(p, level, n_boot=0, **kwargs)[metric] for s, p in (parts or {'': preds}).items()}
 
+
 def report_table(
-    runs:Mapping|list, # name of a setting -> its runs, or one list of runs; a run is an object with `.preds`, a table, a `Metrics` or a number
-    metric:str='accuracy', # any name that `metrics` gives
-    level:str='tile', # what is judged
-    percent:bool=True, # whether `text` is in percent
-    **kwargs, # handed to `metrics`, such as threshold=.3
-) -> pd.DataFrame: # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `n`, `min`, `max`, `text`
+    runs: Mapping
+    | list,  # name of a setting -> its runs, or one list of runs; a run is an object with `.preds`, a table, a `Metrics` or a number
+    metric: str = 'accuracy',  # any name that `metrics` gives
+    level: str = 'tile',  # what is judged
+    percent: bool = True,  # whether `text` is in percent
+    **kwargs,  # handed to `metrics`, such as threshold=.3
+) -> pd.DataFrame:  # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `n`, `min`, `max`, `text`
     "Several runs as mean and standard deviation, number of runs, lowest and highest."
     runs = runs if isinstance(runs, Mapping) and not isinstance(runs, Metrics) else {'': runs}
-    rows, k, unit = [], 100 if percent else 1, ' %' if percent else ''
+    rows = []
+    k = 100 if percent else 1
+    unit = ' %' if percent else ''
     for name, rs in runs.items():
         rs = list(rs) if isinstance(rs, (list, tuple, np.ndarray, pd.Series)) else [rs]
-        if not rs: raise ValueError(f'Setting {name!r} has no runs.')
+        if not rs:
+            raise ValueError(f'Setting {name!r} has no runs.')
         values = pd.DataFrame([_one(r, metric, level, **kwargs) for r in rs])
         for s in values:
             x = values[s].dropna().to_numpy(float)
             sd = x.std(ddof=1) if len(x) > 1 else np.nan
-            text = f'{k*x.mean():.2f} ± {k*sd:.2f}{unit}' if len(x) > 1 else f'{k*x.mean():.2f}{unit}'
-            rows.append(dict(setting=str(name), split=s, metric=metric, mean=x.mean(), sd=sd, n=len(x), min=x.min(), max=x.max(), text=text))
+            text = f'{k * x.mean():.2f} ± {k * sd:.2f}{unit}' if len(x) > 1 else f'{k * x.mean():.2f}{unit}'
+            rows.append(
+                dict(
+                    setting=str(name),
+                    split=s,
+                    metric=metric,
+                    mean=x.mean(),
+                    sd=sd,
+                    n=len(x),
+                    min=x.min(),
+                    max=x.max(),
+                    text=text,
+                )
+            )
     return pd.DataFrame(rows)

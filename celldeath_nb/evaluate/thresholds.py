@@ -21,183 +21,261 @@ from .figures import class_colors
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #4908f4b6
 def _heat(P, temperature):
     "Probabilities `[n, k]` with their logits divided by `temperature`."
-    return softmax(np.log(np.clip(P, 1e-12, 1))/temperature, axis=1)
+    return softmax(np.log(np.clip(P, 1e-12, 1)) / temperature, axis=1)
+
 
 def calibrate(
-    preds_valid:pd.DataFrame, # validation predictions with probabilities, one row a tile
-    classes:list|None=None, # the classes in the order wanted; sorted order if not given
-    limits:tuple=(.05, 20.), # temperatures between which to look
-) -> float: # the temperature
+    preds_valid: pd.DataFrame,  # validation predictions with probabilities, one row a tile
+    classes: list | None = None,  # the classes in the order wanted; sorted order if not given
+    limits: tuple = (0.05, 20.0),  # temperatures between which to look
+) -> float:  # the temperature
     "The temperature that makes validation predictions likeliest."
     classes = class_names(preds_valid, classes)
     y, _, P, _ = as_arrays(check_preds(preds_valid, classes), classes, None, None)
-    if P is None: raise ValueError('The predictions have no p_<class> columns, so there is nothing to calibrate.')
+    if P is None:
+        raise ValueError('The predictions have no p_<class> columns, so there is nothing to calibrate.')
     row = np.arange(len(y))
-    loss = lambda log_t: -np.log(np.clip(_heat(P, np.exp(log_t))[row,y], 1e-300, 1)).mean()
+    loss = lambda log_t: -np.log(np.clip(_heat(P, np.exp(log_t))[row, y], 1e-300, 1)).mean()
     lo, hi = np.log(limits)
     t = float(np.exp(minimize_scalar(loss, bounds=(lo, hi), method='bounded', options=dict(xatol=1e-5)).x))
-    if min(abs(np.log(t)-lo), abs(np.log(t)-hi)) < .01:
-        why = 'not one of them is wrong' if (P.argmax(1) == y).all() else 'their probabilities say nothing about the truth'
-        raise ValueError(f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more validation tiles, or leave the probabilities as they are.')
+    if min(abs(np.log(t) - lo), abs(np.log(t) - hi)) < 0.01:
+        why = (
+            'not one of them is wrong'
+            if (P.argmax(1) == y).all()
+            else 'their probabilities say nothing about the truth'
+        )
+        raise ValueError(
+            f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more validation tiles, or leave the probabilities as they are.'
+        )
     return t
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #d4928dd3
 def apply_temperature(
-    preds:pd.DataFrame, # predictions with probabilities, one row a tile
-    temperature:float, # what `calibrate` gave
-    classes:list|None=None, # the classes; all `p_` columns if not given
-) -> pd.DataFrame: # a copy with new probabilities and the same verdicts
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    temperature: float,  # what `calibrate` gave
+    classes: list | None = None,  # the classes; all `p_` columns if not given
+) -> pd.DataFrame:  # a copy with new probabilities and the same verdicts
     "Predictions with their logits divided by the temperature."
-    if not temperature > 0: raise ValueError(f'temperature={temperature} is not above 0; give the number that calibrate returned.')
+    if not temperature > 0:
+        raise ValueError(f'temperature={temperature} is not above 0; give the number that calibrate returned.')
     classes, out = class_names(preds, classes), check_preds(preds, classes)
     out[[f'p_{c}' for c in classes]] = _heat(check_probs(out, classes, 1e-3), temperature)
     return out
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #f5e70934
 def calibration_table(
-    preds:pd.DataFrame, # predictions with probabilities, one row a tile
-    bins:int=10, # bins of equal width from 0 to 1
-    of:str|None=None, # a class, whose probability is compared with its share; None: the verdict's probability with the share right
-    classes:list|None=None, # the classes; all `p_` columns if not given
-) -> pd.DataFrame: # one row a bin that is not empty: `low`, `high`, `n`, `probability`, `share`, and Wilson's `share_low`, `share_high`
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    bins: int = 10,  # bins of equal width from 0 to 1
+    of: str
+    | None = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    classes: list | None = None,  # the classes; all `p_` columns if not given
+) -> pd.DataFrame:  # one row a bin that is not empty: `low`, `high`, `n`, `probability`, `share`, and Wilson's `share_low`, `share_high`
     "Mean probability and observed share, bin by bin."
     classes = class_names(preds, classes)
-    if of is not None and of not in classes: raise ValueError(f'of={of!r} is none of the classes {classes}.')
+    if of is not None and of not in classes:
+        raise ValueError(f'of={of!r} is none of the classes {classes}.')
     y, _, P, _ = as_arrays(check_preds(preds, classes), classes, None, None)
-    if P is None: raise ValueError('The predictions have no p_<class> columns, so there is nothing to compare with the truth.')
+    if P is None:
+        raise ValueError('The predictions have no p_<class> columns, so there is nothing to compare with the truth.')
     j = None if of is None else classes.index(of)
-    p, hit = (P.max(1), P.argmax(1) == y) if j is None else (P[:,j], y == j)
-    b = np.clip(np.ceil(p*bins).astype(int)-1, 0, bins-1)
-    t = pd.DataFrame(dict(b=b, probability=p, share=hit)).groupby('b').agg(n=('share', 'size'), probability=('probability', 'mean'), share=('share', 'mean')).reset_index()
-    t['low'], t['high'] = t.b/bins, (t.b+1)/bins
-    t[['share_low', 'share_high']] = [wilson(s*n, n) for s, n in zip(t.share, t.n)]
+    p, hit = (P.max(1), P.argmax(1) == y) if j is None else (P[:, j], y == j)
+    b = np.clip(np.ceil(p * bins).astype(int) - 1, 0, bins - 1)
+    t = (
+        pd.DataFrame(dict(b=b, probability=p, share=hit))
+        .groupby('b')
+        .agg(n=('share', 'size'), probability=('probability', 'mean'), share=('share', 'mean'))
+        .reset_index()
+    )
+    t['low'], t['high'] = t.b / bins, (t.b + 1) / bins
+    t[['share_low', 'share_high']] = [wilson(s * n, n) for s, n in zip(t.share, t.n)]
     return t[['low', 'high', 'n', 'probability', 'share', 'share_low', 'share_high']]
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #d598edcd
 def plot_calibration(
-    preds:pd.DataFrame, # predictions with probabilities, one row a tile
-    ax:plt.Axes|None=None, # where to draw; a new figure if not given
-    bins:int=10, # bins of equal width from 0 to 1
-    of:str|None=None, # a class, whose probability is compared with its share; None: the verdict's probability with the share right
-    label:str|None=None, # name of the curve
-    color:str|None=None, # of the curve; the class's color, or black
-    classes:list|None=None, # the classes; all `p_` columns if not given
-) -> plt.Axes: # the axes drawn on
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    ax: plt.Axes | None = None,  # where to draw; a new figure if not given
+    bins: int = 10,  # bins of equal width from 0 to 1
+    of: str
+    | None = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    label: str | None = None,  # name of the curve
+    color: str | None = None,  # of the curve; the class's color, or black
+    classes: list | None = None,  # the classes; all `p_` columns if not given
+) -> plt.Axes:  # the axes drawn on
     "Reliability diagram: observed share against mean probability, with the number of tiles in each bin."
     t = calibration_table(preds, bins, of, classes)
-    if ax is None: ax = plt.subplots(figsize=(4.2, 4.2), layout='constrained')[1]
+    if ax is None:
+        ax = plt.subplots(figsize=(4.2, 4.2), layout='constrained')[1]
     color = color or (class_colors(class_names(preds, classes))[of] if of else 'black')
-    ax.bar((t.low+t.high)/2, .22*t.n/t.n.max(), 1/bins, color=color, alpha=.12, edgecolor='white')
-    for _, r in t.iterrows(): ax.text((r.low+r.high)/2, .22*r.n/t.n.max()+.01, f'{r.n/1000:.1f}k' if t.n.max() >= 2000 else f'{int(r.n)}', ha='center', va='bottom', fontsize=6, color='#555555')
-    err = np.abs(np.stack([t.share-t.share_low, t.share_high-t.share]))
+    ax.bar((t.low + t.high) / 2, 0.22 * t.n / t.n.max(), 1 / bins, color=color, alpha=0.12, edgecolor='white')
+    for _, r in t.iterrows():
+        ax.text(
+            (r.low + r.high) / 2,
+            0.22 * r.n / t.n.max() + 0.01,
+            f'{r.n / 1000:.1f}k' if t.n.max() >= 2000 else f'{int(r.n)}',
+            ha='center',
+            va='bottom',
+            fontsize=6,
+            color='#555555',
+        )
+    err = np.abs(np.stack([t.share - t.share_low, t.share_high - t.share]))
     ax.plot([0, 1], [0, 1], color='#999999', lw=1, ls='--')
     ax.errorbar(t.probability, t.share, err, fmt='o-', ms=4, lw=1.2, capsize=2, color=color, label=label)
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='probability of the verdict' if of is None else f'probability of {of}', ylabel='share right' if of is None else f'share that is {of}')
-    if label: ax.legend(fontsize=8, loc='upper left')
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        xlabel='probability of the verdict' if of is None else f'probability of {of}',
+        ylabel='share right' if of is None else f'share that is {of}',
+    )
+    if label:
+        ax.legend(fontsize=8, loc='upper left')
     return ax
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #32b77cb4
 def coverage_table(
-    preds:pd.DataFrame, # predictions with probabilities, one row a tile
-    by:str|None=None, # what is resampled for the interval; None: wells if the table names them
-    points:int=20, # how many shares between 0 and 1
-    n_boot:int=2000, # resamples
-    seed:int=0, # of the resampling
-    classes:list|None=None, # the classes; all `p_` columns if not given
-) -> pd.DataFrame: # one row a share: `coverage`, `threshold`, `n`, `accuracy`, `low`, `high`
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    by: str | None = None,  # what is resampled for the interval; None: wells if the table names them
+    points: int = 20,  # how many shares between 0 and 1
+    n_boot: int = 2000,  # resamples
+    seed: int = 0,  # of the resampling
+    classes: list | None = None,  # the classes; all `p_` columns if not given
+) -> pd.DataFrame:  # one row a share: `coverage`, `threshold`, `n`, `accuracy`, `low`, `high`
     "Accuracy among the surest share of tiles, for rising shares."
     classes = class_names(preds, classes)
     out = check_preds(preds, classes)
     y, v, P, _ = as_arrays(out, classes, None, None)
-    if P is None: raise ValueError('The predictions have no p_<class> columns, so no tile is more certain than another.')
+    if P is None:
+        raise ValueError('The predictions have no p_<class> columns, so no tile is more certain than another.')
     unit = join_units(unit_ids(out, choose_unit(out, 'tile', by, [])), y, 500, [], 'unit', seed)
-    n, sure = int(unit.max())+1, P[np.arange(len(y)),v]
-    thr = np.quantile(sure, 1-np.arange(1, points+1)/points, method='inverted_cdf')
-    N, K = [np.stack([np.bincount(unit[sure >= t], w[sure >= t], n) for t in thr], 1) for w in (np.ones(len(y)), (y == v)*1.)]
-    strata = strata_of(np.bincount(unit*len(classes)+y, minlength=n*len(classes)).reshape(n, -1))
-    W, used = boot_weights(strata, n_boot, seed), N > 0
-    acc, boot = ratio_of(K.sum(0), N.sum(0)), ratio_of(W@K, W@N)
-    dof = [u.sum()-len(np.unique(strata[u])) for u in used.T]
-    lim = [score_limits('accuracy', a, np.nanstd(b), int(u.sum()), d, .95) for a, b, u, d in zip(acc, boot.T, used.T, dof)]
-    return pd.DataFrame(dict(coverage=N.sum(0)/len(y), threshold=thr, n=N.sum(0).astype(int), accuracy=acc)).join(pd.DataFrame(lim, columns=['low', 'high']))
+    n = int(unit.max()) + 1
+    sure = P[np.arange(len(y)), v]
+    thr = np.quantile(sure, 1 - np.arange(1, points + 1) / points, method='inverted_cdf')
+    N, K = [
+        np.stack([np.bincount(unit[sure >= t], w[sure >= t], n) for t in thr], 1)
+        for w in (np.ones(len(y)), (y == v) * 1.0)
+    ]
+    strata = strata_of(np.bincount(unit * len(classes) + y, minlength=n * len(classes)).reshape(n, -1))
+    W = boot_weights(strata, n_boot, seed)
+    used = N > 0
+    acc = ratio_of(K.sum(0), N.sum(0))
+    boot = ratio_of(W @ K, W @ N)
+    dof = [u.sum() - len(np.unique(strata[u])) for u in used.T]
+    lim = [
+        score_limits('accuracy', a, np.nanstd(b), int(u.sum()), d, 0.95) for a, b, u, d in zip(acc, boot.T, used.T, dof)
+    ]
+    return pd.DataFrame(dict(coverage=N.sum(0) / len(y), threshold=thr, n=N.sum(0).astype(int), accuracy=acc)).join(
+        pd.DataFrame(lim, columns=['low', 'high'])
+    )
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #36ebe750
 def plot_coverage(
-    preds:pd.DataFrame, # predictions with probabilities, one row a tile
-    ax:plt.Axes|None=None, # where to draw; a new figure if not given
-    by:str|None=None, # what is resampled for the band; None: wells if the table names them
-    label:str|None=None, # name of the curve
-    color:str='#0072B2', # of the curve
-    classes:list|None=None, # the classes; all `p_` columns if not given
-) -> plt.Axes: # the axes drawn on
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    ax: plt.Axes | None = None,  # where to draw; a new figure if not given
+    by: str | None = None,  # what is resampled for the band; None: wells if the table names them
+    label: str | None = None,  # name of the curve
+    color: str = '#0072B2',  # of the curve
+    classes: list | None = None,  # the classes; all `p_` columns if not given
+) -> plt.Axes:  # the axes drawn on
     "Accuracy against the share of tiles answered, the surest first, with a band of 95 % intervals."
     t = coverage_table(preds, by, classes=classes)
-    if ax is None: ax = plt.subplots(figsize=(4.8, 3.4), layout='constrained')[1]
+    if ax is None:
+        ax = plt.subplots(figsize=(4.8, 3.4), layout='constrained')[1]
     ax.plot(t.coverage, t.accuracy, color=color, label=label)
-    ax.fill_between(t.coverage, t.low, t.high, color=color, alpha=.2, lw=0)
+    ax.fill_between(t.coverage, t.low, t.high, color=color, alpha=0.2, lw=0)
     ax.set(xlabel='share of tiles answered, the surest first', ylabel='accuracy among them', xlim=(0, 1))
-    if label: ax.legend(fontsize=8)
+    if label:
+        ax.legend(fontsize=8)
     return ax
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #ec78bd02
 class Threshold(float):
     "A probability from which on a tile is called positive, with what it was chosen for."
+
     positive = rule = ''
     on_validation = {}
+
 
 def _sweep(s, pos):
     "Thresholds between neighboring scores, highest first, with the hits and the false alarms of each."
     t, first = np.unique(-s, return_index=True)
     order = np.argsort(-s, kind='stable')
     last = np.searchsorted(-s[order], t, side='right')
-    tp, n = np.r_[0, np.cumsum(pos[order])[last-1]], np.r_[0, last]
-    edges = np.r_[np.nextafter(-t[0], 2), (-t[:-1]-t[1:])/2, 0.]
-    return edges, tp, n-tp
+    tp = np.r_[0, np.cumsum(pos[order])[last - 1]]
+    n = np.r_[0, last]
+    edges = np.r_[np.nextafter(-t[0], 2), (-t[:-1] - t[1:]) / 2, 0.0]
+    return edges, tp, n - tp
+
 
 def _rule(tp, fp, P, N, cost, sensitivity, specificity):
     "The thresholds that are best, as an array of bool, and the rule in words."
     if cost is not None:
         c = dict(false_negative=cost, false_positive=1) if np.isscalar(cost) else dict(cost)
-        if set(c) != {'false_negative', 'false_positive'} or min(c.values()) < 0: raise ValueError(f"cost={cost!r}: give the price of a miss in false alarms (cost=5), or dict(false_negative=5, false_positive=1).")
-        loss = c['false_negative']*(P-tp)+c['false_positive']*fp
-        return loss == loss.min(), f"lowest cost with a miss at {c['false_negative']:g} and a false alarm at {c['false_positive']:g}"
-    if sensitivity is not None: return np.arange(len(tp)) == np.argmax(tp >= sensitivity*P-1e-9), f'highest threshold with sensitivity of at least {sensitivity:g}'
-    ok = fp <= (1-specificity)*N+1e-9
-    return np.arange(len(tp)) == len(ok)-1-np.argmax(ok[::-1]), f'lowest threshold with specificity of at least {specificity:g}'
+        if set(c) != {'false_negative', 'false_positive'} or min(c.values()) < 0:
+            raise ValueError(
+                f"cost={cost!r}: give the price of a miss in false alarms (cost=5), or dict(false_negative=5, false_positive=1)."
+            )
+        loss = c['false_negative'] * (P - tp) + c['false_positive'] * fp
+        return (
+            loss == loss.min(),
+            f"lowest cost with a miss at {c['false_negative']:g} and a false alarm at {c['false_positive']:g}",
+        )
+    if sensitivity is not None:
+        return np.arange(len(tp)) == np.argmax(
+            tp >= sensitivity * P - 1e-9
+        ), f'highest threshold with sensitivity of at least {sensitivity:g}'
+    ok = fp <= (1 - specificity) * N + 1e-9
+    return np.arange(len(tp)) == len(ok) - 1 - np.argmax(
+        ok[::-1]
+    ), f'lowest threshold with specificity of at least {specificity:g}'
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #68bbe94b
 def choose_threshold(
-    preds_valid:pd.DataFrame, # validation predictions of two classes with probabilities, one row a tile
-    cost:float|dict|None=None, # what a miss costs, in false alarms; or dict(false_negative=.., false_positive=..)
-    sensitivity:float|None=None, # instead of a cost: the share of positives to find
-    specificity:float|None=None, # instead of a cost: the share of negatives to leave alone
-    level:str='tile', # what is judged: 'tile', 'field', 'well' or 'experiment'
-    positive:str|None=None, # the positive class; None: the one that is not a known control
-    classes:list|None=None, # the two classes; all `p_` columns if not given
-) -> Threshold: # a number for `metrics(preds_test, threshold=...)`, with `.positive`, `.rule`, `.on_validation`
+    preds_valid: pd.DataFrame,  # validation predictions of two classes with probabilities, one row a tile
+    cost: float
+    | dict
+    | None = None,  # what a miss costs, in false alarms; or dict(false_negative=.., false_positive=..)
+    sensitivity: float | None = None,  # instead of a cost: the share of positives to find
+    specificity: float | None = None,  # instead of a cost: the share of negatives to leave alone
+    level: str = 'tile',  # what is judged: 'tile', 'field', 'well' or 'experiment'
+    positive: str | None = None,  # the positive class; None: the one that is not a known control
+    classes: list | None = None,  # the two classes; all `p_` columns if not given
+) -> Threshold:  # a number for `metrics(preds_test, threshold=...)`, with `.positive`, `.rule`, `.on_validation`
     "A threshold for the positive class, chosen on validation for a stated purpose."
-    if sum(x is not None for x in (cost, sensitivity, specificity)) != 1: raise ValueError('Give exactly one of cost=, sensitivity= and specificity=: a threshold is chosen for one purpose.')
+    if sum(x is not None for x in (cost, sensitivity, specificity)) != 1:
+        raise ValueError(
+            'Give exactly one of cost=, sensitivity= and specificity=: a threshold is chosen for one purpose.'
+        )
     classes = class_names(preds_valid, classes)
     y, _, P, pos = as_arrays(to_level(preds_valid, level, classes=classes), classes, None, None)
-    if len(classes) != 2 or P is None: raise ValueError(f'A threshold needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.')
+    if len(classes) != 2 or P is None:
+        raise ValueError(
+            f'A threshold needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.'
+        )
     pos = classes.index(positive_class(classes, positive))
-    s, hit = P[:,pos], y == pos
-    if hit.all() or not hit.any(): raise ValueError(f'The validation predictions hold only {classes[pos] if hit.all() else classes[1-pos]}; a threshold needs both classes.')
+    s = P[:, pos]
+    hit = y == pos
+    if hit.all() or not hit.any():
+        raise ValueError(
+            f'The validation predictions hold only {classes[pos] if hit.all() else classes[1 - pos]}; a threshold needs both classes.'
+        )
     t, tp, fp = _sweep(s, hit)
     best, rule = _rule(tp, fp, hit.sum(), (~hit).sum(), cost, sensitivity, specificity)
-    i = np.flatnonzero(best)[np.argmin(np.abs(t[best]-.5))]
+    i = np.flatnonzero(best)[np.argmin(np.abs(t[best] - 0.5))]
     out = Threshold(t[i])
-    out.positive, out.rule = classes[pos], rule
-    out.on_validation = dict(sensitivity=float(tp[i]/hit.sum()), specificity=float(1-fp[i]/(~hit).sum()), n=len(y), level=level)
+    out.positive = classes[pos]
+    out.rule = rule
+    out.on_validation = dict(
+        sensitivity=float(tp[i] / hit.sum()), specificity=float(1 - fp[i] / (~hit).sum()), n=len(y), level=level
+    )
     return out
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #e989c5d7
 def apply_threshold(
-    preds:pd.DataFrame, # predictions of two classes with probabilities, one row a tile
-    threshold:float, # what `choose_threshold` gave
-    positive:str|None=None, # the positive class; None: the threshold's own, or the one that is not a known control
-    classes:list|None=None, # the two classes; all `p_` columns if not given
-) -> pd.DataFrame: # a copy with new verdicts
+    preds: pd.DataFrame,  # predictions of two classes with probabilities, one row a tile
+    threshold: float,  # what `choose_threshold` gave
+    positive: str
+    | None = None,  # the positive class; None: the threshold's own, or the one that is not a known control
+    classes: list | None = None,  # the two classes; all `p_` columns if not given
+) -> pd.DataFrame:  # a copy with new verdicts
     "Predictions with the verdicts that a threshold gives."
     classes = class_names(preds, classes)
     out = check_preds(preds, classes)

@@ -30,180 +30,299 @@ from .nets import best_device, make_net
 def _groups(net):
     "Layer groups of a network: the first half of the body, the second half, the head."
     layers = _layers(net[0])
-    late = [p for l in layers[max(1, len(layers)//2):] for p in l.parameters()]
+    late = [p for l in layers[max(1, len(layers) // 2) :] for p in l.parameters()]
     ids = {id(p) for p in late}
     return [g for g in ([p for p in net[0].parameters() if id(p) not in ids], late, list(net[1].parameters())) if g]
+
 
 def _layers(m):
     "The layers of a body that have parameters; where one holds all others, those."
     ls = [o for o in m.children() if any(True for _ in o.parameters())]
     return _layers(ls[0]) if len(ls) == 1 else ls
 
+
 class _KeepStill(Callback):
     "Keep a frozen body as it is: no running means, no dropout."
+
     order = 10
-    def before_train(self): self.learn.model[0].eval()
+
+    def before_train(self):
+        self.learn.model[0].eval()
 
 # %% ../../nbs/api/55_learn.learner.ipynb #81b733c4
 def fast_half(
-    device:torch.device, # where it would be computed
-) -> str: # 'bf16', 'fp16' or None
+    device: torch.device,  # where it would be computed
+) -> str:  # 'bf16', 'fp16' or None
     "The half precision that a device is fast at: bf16 on NVIDIA's GPUs from Ampere on, fp16 on those before (such as Colab's T4)."
-    if device.type != 'cuda': return None
+    if device.type != 'cuda':
+        return None
     version = torch.cuda.get_device_capability(device)[0]
     return 'bf16' if version >= 8 else 'fp16' if version == 7 else None
 
+
 def precision_on(
-    recipe:Recipe, # whose precision may be 'auto'
-    device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> str: # 'float32', 'bf16' or 'fp16'
+    recipe: Recipe,  # whose precision may be 'auto'
+    device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+) -> str:  # 'float32', 'bf16' or 'fp16'
     "The precision that a recipe has on a device."
-    if recipe.precision != 'auto': return recipe.precision
+    if recipe.precision != 'auto':
+        return recipe.precision
     return fast_half(best_device(device)) or 'float32'
 
 # %% ../../nbs/api/55_learn.learner.ipynb #44dcb8d4
 class _Autocast(Callback):
     "Train in half precision where it is safe; validation on a processor stays in full precision, as prediction does."
+
     order = -5
-    def __init__(self, dtype): self.dtype,self.ctx = dtype,None
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.ctx = None
+
     def before_batch(self):
-        if not self.learn.training and self.learn.dls.device.type != 'cuda': return
+        if not self.learn.training and self.learn.dls.device.type != 'cuda':
+            return
         self.ctx = torch.autocast(self.learn.dls.device.type, self.dtype)
         self.ctx.__enter__()
-    def after_pred(self): self.learn.pred = self.learn.pred.float()
-    def after_loss(self): self.leave()
-    def after_cancel_batch(self): self.leave()
+
+    def after_pred(self):
+        self.learn.pred = self.learn.pred.float()
+
+    def after_loss(self):
+        self.leave()
+
+    def after_cancel_batch(self):
+        self.leave()
+
     def leave(self):
-        if self.ctx is not None: self.ctx.__exit__(None, None, None)
+        if self.ctx is not None:
+            self.ctx.__exit__(None, None, None)
         self.ctx = None
 
 # %% ../../nbs/api/55_learn.learner.ipynb #126f6e0e
 class _Half(MixedPrecision):
     "fastai's fp16 with its scaled losses, begun before a batch is gone through in parts."
+
     order = -5
     inside = False
-    def before_batch(self): super().before_batch(); self.inside = True
-    def after_loss(self): self.leave()
-    def after_cancel_batch(self): self.leave()
+
+    def before_batch(self):
+        super().before_batch()
+        self.inside = True
+
+    def after_loss(self):
+        self.leave()
+
+    def after_cancel_batch(self):
+        self.leave()
+
     def leave(self):
-        if self.inside: self.autocast.__exit__(None, None, None)
+        if self.inside:
+            self.autocast.__exit__(None, None, None)
         self.inside = False
 
 # %% ../../nbs/api/55_learn.learner.ipynb #88a12e18
 class _FusedAdam(Optimizer):
     "AdamW as one kernel a group."
-    def __init__(self, params, lr=1e-3, mom=.9, sqr_mom=.99, eps=1e-5, wd=.01): super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+
+    def __init__(self, params, lr=1e-3, mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0.01):
+        super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+
     @torch.no_grad()
     def step(self, closure=None):
         jobs = {}
         for p, _, s, h in self.all_params(with_grad=True):
-            if 'step' not in s: s.update(step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+            if 'step' not in s:
+                s.update(
+                    step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
+                )
             self.state[p] = s
-            how = dict(lr=h['lr'], beta1=h['mom'], beta2=h['sqr_mom'], eps=h['eps'], weight_decay=h['wd'] if s.get('do_wd', True) else 0.)
+            how = dict(
+                lr=h['lr'],
+                beta1=h['mom'],
+                beta2=h['sqr_mom'],
+                eps=h['eps'],
+                weight_decay=h['wd'] if s.get('do_wd', True) else 0.0,
+            )
             jobs.setdefault(tuple(how.items()), []).append((p, s))
         for how, ps in jobs.items():
             part = lambda k: [s[k] for _, s in ps]
-            adamw([p for p, _ in ps], [p.grad for p, _ in ps], part('exp_avg'), part('exp_avg_sq'), [], part('step'), fused=True, amsgrad=False, maximize=False, **dict(how))
+            adamw(
+                [p for p, _ in ps],
+                [p.grad for p, _ in ps],
+                part('exp_avg'),
+                part('exp_avg_sq'),
+                [],
+                part('step'),
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                **dict(how),
+            )
 
 # %% ../../nbs/api/55_learn.learner.ipynb #1247c089
 class _TileLoss(CrossEntropyLossFlat):
     "Cross-entropy, of plain labels or of mixed ones."
+
     def __call__(self, inp, targ, **kwargs):
-        if not targ.is_floating_point(): return super().__call__(inp, targ, **kwargs)
-        return F.cross_entropy(inp, targ, weight=self.func.weight, label_smoothing=self.func.label_smoothing, reduction=self.func.reduction)
+        if not targ.is_floating_point():
+            return super().__call__(inp, targ, **kwargs)
+        return F.cross_entropy(
+            inp, targ, weight=self.func.weight, label_smoothing=self.func.label_smoothing, reduction=self.func.reduction
+        )
+
 
 class _Mix(Callback):
     "Blend each tile and its label with another of the batch (mixup)."
+
     order = -8
-    def __init__(self, alpha): self.beta = torch.distributions.Beta(alpha, alpha)
+
+    def __init__(self, alpha):
+        self.beta = torch.distributions.Beta(alpha, alpha)
+
     def before_batch(self):
-        if not self.learn.training: return
-        (x,), (y,) = self.learn.xb, self.learn.yb
+        if not self.learn.training:
+            return
+        (x,) = self.learn.xb
+        (y,) = self.learn.yb
         y = F.one_hot(y, self.learn.dls.c).float()
-        share, other = self.beta.sample((len(x),)).to(x.device), torch.randperm(len(x)).to(x.device)
+        share = self.beta.sample((len(x),)).to(x.device)
+        other = torch.randperm(len(x)).to(x.device)
         self.learn.xb = (x.lerp(x[other], share[:, None, None, None]),)
         self.learn.yb = (y.lerp(y[other], share[:, None]),)
 
 # %% ../../nbs/api/55_learn.learner.ipynb #1e745799
 class _Parts(Callback):
     "Go through a batch in parts of at most `most` tiles; the gradients add up to those of the whole."
+
     order = -4
-    def __init__(self, most): self.most = most
+
+    def __init__(self, most):
+        self.most = most
+
     def before_batch(self):
-        (x,), (y,) = self.learn.xb, self.learn.yb
-        self.share, self.loss = 1., 0.
-        if not self.learn.training or len(x) <= self.most: return
-        *first, last = zip(x.chunk(-(-len(x)//self.most)), y.chunk(-(-len(x)//self.most)))
+        (x,) = self.learn.xb
+        (y,) = self.learn.yb
+        self.share = 1.0
+        self.loss = 0.0
+        if not self.learn.training or len(x) <= self.most:
+            return
+        *first, last = zip(x.chunk(-(-len(x) // self.most)), y.chunk(-(-len(x) // self.most)))
         scaler = getattr(self.learn, 'scaler', None)
         for xs, ys in first:
-            loss = self.learn.loss_func(self.learn.model(xs).float(), ys)*(len(xs)/len(x))
+            loss = self.learn.loss_func(self.learn.model(xs).float(), ys) * (len(xs) / len(x))
             (loss if scaler is None else scaler.scale(loss)).backward()
             self.loss += loss.detach()
-        self.share, self.learn.xb, self.learn.yb = len(last[0])/len(x), (last[0],), (last[1],)
+        self.share = len(last[0]) / len(x)
+        self.learn.xb = (last[0],)
+        self.learn.yb = (last[1],)
+
     def after_loss(self):
-        if not self.learn.training: return
-        self.learn.loss_grad = self.learn.loss_grad*self.share
-        self.learn.loss = self.learn.loss*self.share+self.loss
+        if not self.learn.training:
+            return
+        self.learn.loss_grad = self.learn.loss_grad * self.share
+        self.learn.loss = self.learn.loss * self.share + self.loss
 
 # %% ../../nbs/api/55_learn.learner.ipynb #5cc2b017
 def _class_weights(dls, r):
     "Weights that make classes count alike, or None."
-    if r.balance != 'weights': return None
+    if r.balance != 'weights':
+        return None
     n = torch.bincount(dls.train.dataset.y, minlength=dls.c).float()
-    return (n.sum()/(dls.c*n)).to(dls.device)
+    return (n.sum() / (dls.c * n)).to(dls.device)
+
 
 def _check_turns(net, r, size):
     "Refuse quarter turns where a network takes one shape only."
     h, w = size
-    if not r.turns or h == w: return
+    if not r.turns or h == w:
+        return
     net.eval()
     try:
-        with torch.inference_mode(): net(torch.zeros(1, 1, w, h))
-    except (RuntimeError, AssertionError, ValueError) as e: raise ValueError(f'{r.arch} takes tiles of {h}x{w} pixels and not of {w}x{h} ({str(e)[:100]}), so they cannot be turned by quarters. Use turns=False.') from None
-    finally: net.train()
+        with torch.inference_mode():
+            net(torch.zeros(1, 1, w, h))
+    except (RuntimeError, AssertionError, ValueError) as e:
+        raise ValueError(
+            f'{r.arch} takes tiles of {h}x{w} pixels and not of {w}x{h} ({str(e)[:100]}), so they cannot be turned by quarters. Use turns=False.'
+        ) from None
+    finally:
+        net.train()
 
 # %% ../../nbs/api/55_learn.learner.ipynb #a6484596
 class _Amax(torch.nn.Module):
     "The maximum over a grid, whose gradient has one order of adding up on a GPU; that of AdaptiveMaxPool2d has none."
-    def forward(self, x): return x.amax((2, 3), keepdim=True)
+
+    def forward(self, x):
+        return x.amax((2, 3), keepdim=True)
+
 
 def _use_amax(net):
     for m in list(net.modules()):
         for k, c in m.named_children():
-            if isinstance(c, torch.nn.AdaptiveMaxPool2d) and c.output_size in (1, (1, 1)): setattr(m, k, _Amax())
+            if isinstance(c, torch.nn.AdaptiveMaxPool2d) and c.output_size in (1, (1, 1)):
+                setattr(m, k, _Amax())
 
 # %% ../../nbs/api/55_learn.learner.ipynb #d59dc25e
 def _callbacks(dls, r, most):
     "What the recipe adds to fastai's training."
     how = precision_on(r, dls.device)
-    if how == 'fp16' and dls.device.type != 'cuda': raise ValueError(f"precision='fp16' needs an NVIDIA GPU, and this is {dls.device.type}. Use 'auto'.")
-    return [o for o in (r.weights == 'frozen' and _KeepStill(), how == 'bf16' and _Autocast(torch.bfloat16), how == 'fp16' and _Half(), r.mixup and _Mix(r.mixup),
-                        most and most < r.batch_size and _Parts(most)) if o]
+    if how == 'fp16' and dls.device.type != 'cuda':
+        raise ValueError(f"precision='fp16' needs an NVIDIA GPU, and this is {dls.device.type}. Use 'auto'.")
+    return [
+        o
+        for o in (
+            r.weights == 'frozen' and _KeepStill(),
+            how == 'bf16' and _Autocast(torch.bfloat16),
+            how == 'fp16' and _Half(),
+            r.mixup and _Mix(r.mixup),
+            most and most < r.batch_size and _Parts(most),
+        )
+        if o
+    ]
+
 
 def make_learner(
-    dls:DataLoaders, # from `make_dls`
-    recipe:Recipe=None, # None: the quick one
-    cbs=None, # more callbacks
-    most:int=None, # tiles that fit in the device's memory at once; a larger batch is gone through in parts
-) -> Learner: # fastai's
+    dls: DataLoaders,  # from `make_dls`
+    recipe: Recipe = None,  # None: the quick one
+    cbs=None,  # more callbacks
+    most: int = None,  # tiles that fit in the device's memory at once; a larger batch is gone through in parts
+) -> Learner:  # fastai's
     "A fastai `Learner` as the recipe says; `ValueError` if its network cannot be had."
     r = recipe or Recipe.quick()
-    net = make_net(r.arch, dls.c, dls.size, r.head, r.dropout, pretrained=r.weights != 'scratch', weights_file=r.weights_file)
+    net = make_net(
+        r.arch, dls.c, dls.size, r.head, r.dropout, pretrained=r.weights != 'scratch', weights_file=r.weights_file
+    )
     _check_turns(net, r, dls.size)
     net = net.to(dls.device, memory_format=torch.channels_last if r.channels_last else torch.contiguous_format)
-    if r.deterministic: _use_amax(net)
-    if r.compile: net.compile()
+    if r.deterministic:
+        _use_amax(net)
+    if r.compile:
+        net.compile()
     loss = _TileLoss(weight=_class_weights(dls, r), label_smoothing=r.label_smoothing)
-    learn = Learner(dls, net, loss_func=loss, opt_func=_FusedAdam, metrics=accuracy, splitter=_groups, wd=r.weight_decay, train_bn=r.weights != 'frozen', cbs=[*_callbacks(dls, r, most), *L(cbs)])
-    if r.weights == 'frozen': learn.freeze()
+    learn = Learner(
+        dls,
+        net,
+        loss_func=loss,
+        opt_func=_FusedAdam,
+        metrics=accuracy,
+        splitter=_groups,
+        wd=r.weight_decay,
+        train_bn=r.weights != 'frozen',
+        cbs=[*_callbacks(dls, r, most), *L(cbs)],
+    )
+    if r.weights == 'frozen':
+        learn.freeze()
     return learn
 
 # %% ../../nbs/api/55_learn.learner.ipynb #d00bb609
 class _RateFinder(LRFinder):
     "fastai's finder, with its state kept in memory."
+
     def before_fit(self):
         ParamScheduler.before_fit(self)
-        self.kept, self.best_loss = copy.deepcopy((self.learn.model.state_dict(), self.learn.opt.state_dict())), float('inf')
+        self.kept = copy.deepcopy((self.learn.model.state_dict(), self.learn.opt.state_dict()))
+        self.best_loss = float('inf')
+
     def after_fit(self):
         self.learn.opt.zero_grad()
         self.learn.model.load_state_dict(self.kept[0])
@@ -212,24 +331,35 @@ class _RateFinder(LRFinder):
 # %% ../../nbs/api/55_learn.learner.ipynb #76bea0d8
 _suggestions = {o: getattr(schedule, o) for o in ('steep', 'valley', 'minimum')}
 
+
 def find_rate(
-    learn:Learner, # from `make_learner`
-    start:float=1e-6, # the first rate
-    end:float=1., # the last rate; the search stops before it where the loss has grown fourfold
-    steps:int=100, # batches, at least 20
-    seed:int=0, # of the order of tiles and the augmentation
-) -> pd.DataFrame: # `lr` and `loss` (smoothed) of each batch; in `.attrs`, `steep` (where the loss falls most steeply), `valley` and `minimum` (a tenth of the rate of the lowest loss)
+    learn: Learner,  # from `make_learner`
+    start: float = 1e-6,  # the first rate
+    end: float = 1.0,  # the last rate; the search stops before it where the loss has grown fourfold
+    steps: int = 100,  # batches, at least 20
+    seed: int = 0,  # of the order of tiles and the augmentation
+) -> pd.DataFrame:  # `lr` and `loss` (smoothed) of each batch; in `.attrs`, `steep` (where the loss falls most steeply), `valley` and `minimum` (a tenth of the rate of the lowest loss)
     "Try learning rates from small to large; the learner is left as it was."
-    if not 0 < start < end: raise ValueError(f'start={start}, end={end}: give the smaller rate first, both above 0.')
-    if steps < 20: raise ValueError(f'steps={steps}: at least 20 batches are needed to see where the loss falls.')
+    if not 0 < start < end:
+        raise ValueError(f'start={start}, end={end}: give the smaller rate first, both above 0.')
+    if steps < 20:
+        raise ValueError(f'steps={steps}: at least 20 batches are needed to see where the loss falls.')
     with no_random(seed), learn.no_bar(), learn.no_logging():
-        chance, learn.dls.train.rng = learn.dls.train.rng, random.Random(seed)
-        try: learn.fit(steps//len(learn.dls.train)+1, cbs=_RateFinder(start, end, steps))
-        finally: learn.dls.train.rng = chance
-    lrs, losses = torch.tensor(learn.recorder.lrs), torch.stack(learn.recorder.losses)
+        chance = learn.dls.train.rng
+        learn.dls.train.rng = random.Random(seed)
+        try:
+            learn.fit(steps // len(learn.dls.train) + 1, cbs=_RateFinder(start, end, steps))
+        finally:
+            learn.dls.train.rng = chance
+    lrs = torch.tensor(learn.recorder.lrs)
+    losses = torch.stack(learn.recorder.losses)
     ok = torch.isfinite(losses).cumprod(0).bool()
-    a, b = lrs[ok][steps//10:-5], losses[ok][steps//10:-5]
-    if len(a) < 5: raise ValueError(f'The loss grew fourfold within {len(lrs)} batches from a rate of {start:g}. Begin with a smaller start.')
+    a = lrs[ok][steps // 10 : -5]
+    b = losses[ok][steps // 10 : -5]
+    if len(a) < 5:
+        raise ValueError(
+            f'The loss grew fourfold within {len(lrs)} batches from a rate of {start:g}. Begin with a smaller start.'
+        )
     df = pd.DataFrame(dict(lr=lrs[ok].numpy(), loss=losses[ok].numpy()))
     df.attrs.update({k: float(f(a, b, steps)[0]) for k, f in _suggestions.items()})
     return df

@@ -19,44 +19,70 @@ from .nets import ahead, as_input, best_device
 # %% ../../nbs/api/54_learn.loaders.ipynb #777eaa2f
 class _TileSet:
     "Some tiles of a store with the number of their class: what a loader goes through."
-    def __init__(self, tiles, classes): self.tiles,self.classes,self.y = tiles,classes,torch.as_tensor(pd.Categorical(tiles.table.label, categories=classes).codes.astype('int64'))
-    def __len__(self): return len(self.tiles)
-    def __getitem__(self, i): return torch.from_numpy(self.tiles[int(i)]), self.y[int(i)]
-    def batch(self, idxs): return torch.from_numpy(self.tiles.batch(np.asarray(idxs))), self.y[list(idxs)]
+
+    def __init__(self, tiles, classes):
+        self.tiles = tiles
+        self.classes = classes
+        self.y = torch.as_tensor(pd.Categorical(tiles.table.label, categories=classes).codes.astype('int64'))
+
+    def __len__(self):
+        return len(self.tiles)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(self.tiles[int(i)]), self.y[int(i)]
+
+    def batch(self, idxs):
+        return torch.from_numpy(self.tiles.batch(np.asarray(idxs))), self.y[list(idxs)]
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #efb93883
 class _TileLoader(DataLoader):
     "fastai's loader, reading whole batches of a `_TileSet`, one ahead, and preparing them on the device."
+
     def __init__(self, dataset, prepare=None, balance=False, **kwargs):
         super().__init__(dataset, **kwargs)
-        self.prepare,self.balance,self.now = prepare,balance,[]
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'prepare': self.prepare, 'balance': self.balance, **kwargs})
+        self.prepare = prepare
+        self.balance = balance
+        self.now = []
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        return super().new(dataset, cls, **{'prepare': self.prepare, 'balance': self.balance, **kwargs})
+
     def shuffle_fn(self, idxs):
-        if not self.balance: return super().shuffle_fn(idxs)
+        if not self.balance:
+            return super().shuffle_fn(idxs)
         y = self.dataset.y.tolist()
-        return self.rng.choices(idxs, weights=[1/n for n in np.bincount(y)[y]], k=len(idxs))
+        return self.rng.choices(idxs, weights=[1 / n for n in np.bincount(y)[y]], k=len(idxs))
+
     def _read(self, idxs):
         b = self.dataset.batch(idxs)
         return tuple(o.pin_memory() for o in b) if self.device.type == 'cuda' else b
+
     def create_batches(self, samps):
         todo = list(self.chunkify(samps))
-        for self.now, b in zip(todo, ahead(self._read, todo)): yield tuple(o.to(self.device, non_blocking=True) for o in b)
-    def after_batch(self, b): return (b[0] if self.prepare is None else self.prepare(b[0]), b[1])
+        for self.now, b in zip(todo, ahead(self._read, todo)):
+            yield tuple(o.to(self.device, non_blocking=True) for o in b)
+
+    def after_batch(self, b):
+        return (b[0] if self.prepare is None else self.prepare(b[0]), b[1])
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #e31d08de
 @patch
-def show_batch(self:_TileLoader,
-    b=None, # a batch; None: the next one
-    max_n:int=8, # how many tiles
-    axs=None, # where to draw, one axis a tile; None: a new figure
-    **kwargs, # for `imshow`
-) -> np.ndarray: # the axes
+def show_batch(
+    self: _TileLoader,
+    b=None,  # a batch; None: the next one
+    max_n: int = 8,  # how many tiles
+    axs=None,  # where to draw, one axis a tile; None: a new figure
+    **kwargs,  # for `imshow`
+) -> np.ndarray:  # the axes
     "Tiles of a batch with their labels."
     import matplotlib.pyplot as plt
+
     x, y = b or self.one_batch()
     n = min(max_n, len(x))
-    if axs is None: axs = plt.subplots(-(-n//4), min(n, 4), figsize=(2.2*min(n, 4), 2.2*-(-n//4)), squeeze=False)[1]
-    for ax in np.ravel(axs): ax.axis('off')
+    if axs is None:
+        axs = plt.subplots(-(-n // 4), min(n, 4), figsize=(2.2 * min(n, 4), 2.2 * -(-n // 4)), squeeze=False)[1]
+    for ax in np.ravel(axs):
+        ax.axis('off')
     for ax, xi, yi in zip(np.ravel(axs), x, y):
         ax.imshow(xi[0].float().cpu(), cmap='gray', **kwargs)
         ax.set_title(self.dataset.classes[int(yi)], fontsize=9)
@@ -64,72 +90,114 @@ def show_batch(self:_TileLoader,
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #4eb54436
 def flip_turn(
-    x:torch.Tensor, # [n, 1, h, w]
-    flips:bool=True, # mirror each tile left-right and up-down at random
-    turns:bool=True, # turn the batch by a quarter at random
-) -> torch.Tensor: # the same, or [n, 1, w, h]
+    x: torch.Tensor,  # [n, 1, h, w]
+    flips: bool = True,  # mirror each tile left-right and up-down at random
+    turns: bool = True,  # turn the batch by a quarter at random
+) -> torch.Tensor:  # the same, or [n, 1, w, h]
     "Tiles mirrored and turned at random; all eight ways are equally likely."
-    if turns and torch.rand(()) < .5: x = x.transpose(2, 3)
-    if not flips: return x
-    lr, ud = torch.rand(2, len(x), 1, 1, 1).to(x.device) < .5
+    if turns and torch.rand(()) < 0.5:
+        x = x.transpose(2, 3)
+    if not flips:
+        return x
+    lr, ud = torch.rand(2, len(x), 1, 1, 1).to(x.device) < 0.5
     x = torch.where(lr, x.flip(3), x)
     return torch.where(ud, x.flip(2), x)
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #fcd5780f
 def relight(
-    x:torch.Tensor, # grey levels from 0 to 1, [n, 1, h, w]
-    most:float=.1, # largest change; 0.1 moves a middle grey by up to 0.05
-) -> torch.Tensor: # the same shape
+    x: torch.Tensor,  # grey levels from 0 to 1, [n, 1, h, w]
+    most: float = 0.1,  # largest change; 0.1 moves a middle grey by up to 0.05
+) -> torch.Tensor:  # the same shape
     "Change brightness and contrast of each tile at random, in log-odds."
-    if not most: return x
-    u = (torch.rand(2, len(x), 1, 1, 1)*2-1).to(x.device)
-    z = torch.logit(x, eps=1/512)
-    return torch.sigmoid(z*(1-most)**u[0] + torch.logit(.5*(1+u[1]*most)))
+    if not most:
+        return x
+    u = (torch.rand(2, len(x), 1, 1, 1) * 2 - 1).to(x.device)
+    z = torch.logit(x, eps=1 / 512)
+    return torch.sigmoid(z * (1 - most) ** u[0] + torch.logit(0.5 * (1 + u[1] * most)))
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #1a6dadc2
 def _grey_stats(tiles, most=512):
     "Mean and standard deviation, on the scale 0..1, of up to `most` evenly spaced tiles."
-    idx = np.unique(np.linspace(0, len(tiles)-1, min(most, len(tiles))).astype(int))
-    n = s = q = 0.
-    for part in np.array_split(idx, -(-len(idx)//32)):
+    idx = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).astype(int))
+    n = s = q = 0.0
+    for part in np.array_split(idx, -(-len(idx) // 32)):
         h = np.bincount(tiles.batch(part).ravel(), minlength=256)
-        n, s, q = n+h.sum(), s+h@np.arange(256.), q+h@np.arange(256.)**2
-    mean, std = s/n/255, np.sqrt(max(q/n-(s/n)**2, 0))/255
-    if std < 1e-3: raise ValueError('The training tiles are all of one grey: there is nothing to learn from. Look at them with tiles.show().')
+        n = n + h.sum()
+        s = s + h @ np.arange(256.0)
+        q = q + h @ np.arange(256.0) ** 2
+    mean = s / n / 255
+    std = np.sqrt(max(q / n - (s / n) ** 2, 0)) / 255
+    if std < 1e-3:
+        raise ValueError(
+            'The training tiles are all of one grey: there is nothing to learn from. Look at them with tiles.show().'
+        )
     return float(mean), float(std)
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #fe25817b
 def _shown_size(tile_px, shorter):
     "Height and width that the network is shown when the shorter side becomes `shorter`."
-    if shorter is None or shorter >= min(tile_px): return tuple(map(int, tile_px))
-    return tuple(int(round(o*shorter/min(tile_px))) for o in tile_px)
+    if shorter is None or shorter >= min(tile_px):
+        return tuple(map(int, tile_px))
+    return tuple(int(round(o * shorter / min(tile_px))) for o in tile_px)
+
 
 def _classes(table):
     "The classes in order, all of them in training and in validation."
-    if 'split' not in table: raise ValueError("These tiles have no column 'split'. Use split_by first; training does not choose it for you.")
-    if 'label' not in table or table.label.isna().any(): raise ValueError("Every tile needs a 'label' to learn from. Give labels to read_fields.")
+    if 'split' not in table:
+        raise ValueError("These tiles have no column 'split'. Use split_by first; training does not choose it for you.")
+    if 'label' not in table or table.label.isna().any():
+        raise ValueError("Every tile needs a 'label' to learn from. Give labels to read_fields.")
     classes = sorted(table.label.astype(str).unique())
-    if len(classes) < 2: raise ValueError(f'All tiles are labeled {classes[0]!r}. A network needs at least two classes to tell apart.')
+    if len(classes) < 2:
+        raise ValueError(f'All tiles are labeled {classes[0]!r}. A network needs at least two classes to tell apart.')
     for s in ('train', 'valid'):
-        if lost := set(classes)-set(table.label[table.split == s].astype(str)):
-            raise ValueError(f"No tile of {', '.join(sorted(lost))} is in '{s}' ({table.groupby(['split', 'label']).size().to_dict()}). Photograph more of it, or split another way.")
+        if lost := set(classes) - set(table.label[table.split == s].astype(str)):
+            raise ValueError(
+                f"No tile of {', '.join(sorted(lost))} is in '{s}' ({table.groupby(['split', 'label']).size().to_dict()}). Photograph more of it, or split another way."
+            )
     return classes
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #2d8727b8
 def make_dls(
-    tiles:Tiles, # with columns `label` and `split`
-    recipe:Recipe=None, # None: the quick one
-    device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> DataLoaders: # fastai's, with `train` and `valid`; `.vocab` holds the classes in order
+    tiles: Tiles,  # with columns `label` and `split`
+    recipe: Recipe = None,  # None: the quick one
+    device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+) -> DataLoaders:  # fastai's, with `train` and `valid`; `.vocab` holds the classes in order
     "Loaders of training and validation tiles, straight from the store."
-    r, device = recipe or Recipe.quick(), best_device(device)
+    r = recipe or Recipe.quick()
+    device = best_device(device)
     classes = _classes(tiles.table)
     sets = {s: _TileSet(tiles.subset((tiles.table.split == s).values), classes) for s in ('train', 'valid')}
-    if len(sets['train']) < r.batch_size: raise ValueError(f"A batch of {r.batch_size} tiles is more than the {len(sets['train'])} there are to train on. Use a smaller batch_size.")
-    (mean, std), size = _grey_stats(sets['train'].tiles), _shown_size(tiles.tile_px, r.size)
-    def plain(x): return as_input(x, size, mean, std, device)
-    def augmented(x): return flip_turn((relight(as_input(x, size, device=device), r.lighting)-mean)/std, r.flips, r.turns)
-    dls = DataLoaders(_TileLoader(sets['train'], augmented, r.balance == 'batches', bs=r.batch_size, shuffle=True, drop_last=True, device=device),
-                      _TileLoader(sets['valid'], plain, bs=2*r.batch_size, device=device), device=device)
-    dls.vocab, dls.c, dls.mean, dls.std, dls.size, dls.tile_px = classes, len(classes), mean, std, size, tiles.tile_px
+    if len(sets['train']) < r.batch_size:
+        raise ValueError(
+            f"A batch of {r.batch_size} tiles is more than the {len(sets['train'])} there are to train on. Use a smaller batch_size."
+        )
+    (mean, std) = _grey_stats(sets['train'].tiles)
+    size = _shown_size(tiles.tile_px, r.size)
+
+    def plain(x):
+        return as_input(x, size, mean, std, device)
+
+    def augmented(x):
+        return flip_turn((relight(as_input(x, size, device=device), r.lighting) - mean) / std, r.flips, r.turns)
+
+    dls = DataLoaders(
+        _TileLoader(
+            sets['train'],
+            augmented,
+            r.balance == 'batches',
+            bs=r.batch_size,
+            shuffle=True,
+            drop_last=True,
+            device=device,
+        ),
+        _TileLoader(sets['valid'], plain, bs=2 * r.batch_size, device=device),
+        device=device,
+    )
+    dls.vocab = classes
+    dls.c = len(classes)
+    dls.mean = mean
+    dls.std = std
+    dls.size = size
+    dls.tile_px = tiles.tile_px
     return dls

@@ -22,95 +22,167 @@ from .nets import as_input, first_line, make_net
 @dataclass
 class Model:
     "A trained network with all that is needed to apply it."
-    net:nn.Module # float [n, 1, h, w] -> logits [n, classes]
-    arch:str # the body's name in timm
-    classes:list # what it tells apart, in the order of its outputs
-    tile_px:tuple # height and width in pixels of the tiles it was trained on
-    size:tuple # height and width in pixels that the network is shown
-    mean:float=0. # grey level taken off, on the scale 0..1
-    std:float=1. # grey level divided by, likewise
-    head:str='fastai' # which head it has
-    um_per_px:float=None # scale of the tiles in micrometers per pixel, None if it was unknown
-    info:dict=field(default_factory=dict) # how it was trained
-    path:Path=None # where it was loaded from
 
-    def as_input(self,
-        x, # tiles, uint8 [n, h, w]
-        device:torch.device=None, # where to
-    ) -> torch.Tensor: # float32 [n, 1, height, width]
+    net: nn.Module  # float [n, 1, h, w] -> logits [n, classes]
+    arch: str  # the body's name in timm
+    classes: list  # what it tells apart, in the order of its outputs
+    tile_px: tuple  # height and width in pixels of the tiles it was trained on
+    size: tuple  # height and width in pixels that the network is shown
+    mean: float = 0.0  # grey level taken off, on the scale 0..1
+    std: float = 1.0  # grey level divided by, likewise
+    head: str = 'fastai'  # which head it has
+    um_per_px: float = None  # scale of the tiles in micrometers per pixel, None if it was unknown
+    info: dict = field(default_factory=dict)  # how it was trained
+    path: Path = None  # where it was loaded from
+
+    def as_input(
+        self,
+        x,  # tiles, uint8 [n, h, w]
+        device: torch.device = None,  # where to
+    ) -> torch.Tensor:  # float32 [n, 1, height, width]
         "Tiles as this network wants them."
         return as_input(x, self.size, self.mean, self.std, device)
-    def __repr__(self): return f'Model({self.arch}, {"/".join(map(str, self.classes))}, tiles {self.tile_px[0]}x{self.tile_px[1]} px)'
+
+    def __repr__(self):
+        return f'Model({self.arch}, {"/".join(map(str, self.classes))}, tiles {self.tile_px[0]}x{self.tile_px[1]} px)'
 
 # %% ../../nbs/api/52_learn.models.ipynb #9e0e2545
 def _spec(m):
     "What `model.json` says of the model itself."
-    return dict(arch=m.arch, head=m.head, classes=list(m.classes), tile_px=[int(o) for o in m.tile_px], size=[int(o) for o in m.size], mean=float(m.mean), std=float(m.std),
-                um_per_px=m.um_per_px, info=m.info)
+    return dict(
+        arch=m.arch,
+        head=m.head,
+        classes=list(m.classes),
+        tile_px=[int(o) for o in m.tile_px],
+        size=[int(o) for o in m.size],
+        mean=float(m.mean),
+        std=float(m.std),
+        um_per_px=m.um_per_px,
+        info=m.info,
+    )
 
-def _short(page): return json.dumps({k: page[k] for k in _fields if k != 'info'}, sort_keys=True)
+
+def _short(page):
+    return json.dumps({k: page[k] for k in _fields if k != 'info'}, sort_keys=True)
+
 
 def _sha256(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/api/52_learn.models.ipynb #f5901ac0
 def save_model(
-    model:Model, # what to save
-    path:str|Path, # the folder to make
-    overwrite:bool=False, # replace one that is there
-) -> Path: # `path`
+    model: Model,  # what to save
+    path: str | Path,  # the folder to make
+    overwrite: bool = False,  # replace one that is there
+) -> Path:  # `path`
     "Write a model as a folder of `model.safetensors` and `model.json`, whole or not at all."
     with new_folder(path, overwrite) as tmp:
         state = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
         spec = _spec(model)
-        save_file(state, tmp/'model.safetensors', dict(made_with=_short(spec)))
-        write_json(dict(format='celldeath_nb model', version=1, sha256=_sha256(tmp/'model.safetensors'), **spec), tmp/'model.json')
+        save_file(state, tmp / 'model.safetensors', dict(made_with=_short(spec)))
+        write_json(
+            dict(format='celldeath_nb model', version=1, sha256=_sha256(tmp / 'model.safetensors'), **spec),
+            tmp / 'model.json',
+        )
     return Path(path)
 
 # %% ../../nbs/api/52_learn.models.ipynb #f0cf7434
-def _size(o): return isinstance(o, list) and len(o) == 2 and all(isinstance(i, int) and not isinstance(i, bool) and 0 < i <= 20_000 for i in o) and o[0]*o[1] <= 25_000_000
-def _num(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and math.isfinite(o)
+def _size(o):
+    return (
+        isinstance(o, list)
+        and len(o) == 2
+        and all(isinstance(i, int) and not isinstance(i, bool) and 0 < i <= 20_000 for i in o)
+        and o[0] * o[1] <= 25_000_000
+    )
 
-_fields = dict(arch=lambda o: isinstance(o, str), head=lambda o: o in ('fastai', 'linear'), tile_px=_size, size=_size, mean=_num, std=lambda o: _num(o) and o > 0,
-    classes=lambda o: isinstance(o, list) and 1 < len(o) <= 10_000 and all(isinstance(i, str) for i in o) and len(set(o)) == len(o),
-    um_per_px=lambda o: o is None or _num(o) and o > 0, info=lambda o: isinstance(o, dict))
+
+def _num(o):
+    return isinstance(o, (int, float)) and not isinstance(o, bool) and math.isfinite(o)
+
+
+_fields = dict(
+    arch=lambda o: isinstance(o, str),
+    head=lambda o: o in ('fastai', 'linear'),
+    tile_px=_size,
+    size=_size,
+    mean=_num,
+    std=lambda o: _num(o) and o > 0,
+    classes=lambda o: (
+        isinstance(o, list) and 1 < len(o) <= 10_000 and all(isinstance(i, str) for i in o) and len(set(o)) == len(o)
+    ),
+    um_per_px=lambda o: o is None or _num(o) and o > 0,
+    info=lambda o: isinstance(o, dict),
+)
+
 
 def _check_page(page, path):
     "Refuse a `model.json` that is not one."
-    if not isinstance(page, dict) or page.get('format') != 'celldeath_nb model': raise ValueError(f'{path} does not describe a celldeath_nb model.')
-    if page.get('version') != 1: raise ValueError(f'{path} is of version {page.get("version")!r}; this celldeath_nb reads version 1. Upgrade celldeath_nb, or save the model again.')
+    if not isinstance(page, dict) or page.get('format') != 'celldeath_nb model':
+        raise ValueError(f'{path} does not describe a celldeath_nb model.')
+    if page.get('version') != 1:
+        raise ValueError(
+            f'{path} is of version {page.get("version")!r}; this celldeath_nb reads version 1. Upgrade celldeath_nb, or save the model again.'
+        )
     bad = [k for k, ok in _fields.items() if k not in page or not ok(page[k])]
-    if bad: raise ValueError(f'{path} is damaged: it has no usable {", ".join(bad)}. Take a copy that is whole, or train again.')
+    if bad:
+        raise ValueError(
+            f'{path} is damaged: it has no usable {", ".join(bad)}. Take a copy that is whole, or train again.'
+        )
 
 # %% ../../nbs/api/52_learn.models.ipynb #11654bba
 def _same_page(f, page):
     "Refuse a page that says other things than the weights were saved with."
-    with safe_open(f, 'pt') as o: was = (o.metadata() or {}).get('made_with')
-    if was in (None, _short(page)): return
-    raise ValueError(f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said {was[:300]}. Take a copy that is whole.')
+    with safe_open(f, 'pt') as o:
+        was = (o.metadata() or {}).get('made_with')
+    if was in (None, _short(page)):
+        return
+    raise ValueError(
+        f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said {was[:300]}. Take a copy that is whole.'
+    )
+
 
 def _weights(path, page):
     "The numbers of `model.safetensors`, checked."
-    f = path/'model.safetensors'
-    if f.resolve().parent != path.resolve(): raise ValueError(f'{f} is a link that leads out of its folder, to {f.resolve()}. Copy the file itself into the folder.')
-    if not f.is_file(): raise FileNotFoundError(f'{path} has no model.safetensors. A model is a folder of model.json and model.safetensors; copy both.')
-    if _sha256(f) != page.get('sha256'): raise ValueError(f'{f} is damaged or belongs to another model: its checksum is not the one in model.json. Copy the folder again.')
-    try: return load_file(f)
-    except (SafetensorError, ValueError, KeyError) as e: raise ValueError(f'{f} cannot be read as safetensors ({first_line(e)}).') from None
+    f = path / 'model.safetensors'
+    if f.resolve().parent != path.resolve():
+        raise ValueError(
+            f'{f} is a link that leads out of its folder, to {f.resolve()}. Copy the file itself into the folder.'
+        )
+    if not f.is_file():
+        raise FileNotFoundError(
+            f'{path} has no model.safetensors. A model is a folder of model.json and model.safetensors; copy both.'
+        )
+    if _sha256(f) != page.get('sha256'):
+        raise ValueError(
+            f'{f} is damaged or belongs to another model: its checksum is not the one in model.json. Copy the folder again.'
+        )
+    try:
+        return load_file(f)
+    except (SafetensorError, ValueError, KeyError) as e:
+        raise ValueError(f'{f} cannot be read as safetensors ({first_line(e)}).') from None
 
 # %% ../../nbs/api/52_learn.models.ipynb #aa479364
 def load_model(
-    path:str|Path, # the folder of a model, or a run folder, which holds one in `model/`
-) -> Model: # ready to predict, on the CPU, in evaluation mode
+    path: str | Path,  # the folder of a model, or a run folder, which holds one in `model/`
+) -> Model:  # ready to predict, on the CPU, in evaluation mode
     "Read a model; executes nothing from the files, and raises `ValueError` or `FileNotFoundError` with what is wrong."
     path = Path(path)
-    if not (path/'model.json').is_file() and (path/'model').is_dir(): path = path/'model'
-    if not (path/'model.json').is_file(): raise FileNotFoundError(f'{path} is not a model: there is no model.json in it. Give the folder that `celldeath train` wrote.')
-    page = read_json(path/'model.json', max_bytes=5_000_000)
-    _check_page(page, path/'model.json')
+    if not (path / 'model.json').is_file() and (path / 'model').is_dir():
+        path = path / 'model'
+    if not (path / 'model.json').is_file():
+        raise FileNotFoundError(
+            f'{path} is not a model: there is no model.json in it. Give the folder that `celldeath train` wrote.'
+        )
+    page = read_json(path / 'model.json', max_bytes=5_000_000)
+    _check_page(page, path / 'model.json')
     net = make_net(page['arch'], len(page['classes']), page['size'], page['head'])
-    try: net.load_state_dict(_weights(path, page))
-    except RuntimeError as e: raise ValueError(f'The weights in {path} do not fit a {page["arch"]} with {len(page["classes"])} classes ({first_line(e)}).') from None
-    _same_page(path/'model.safetensors', page)
+    try:
+        net.load_state_dict(_weights(path, page))
+    except RuntimeError as e:
+        raise ValueError(
+            f'The weights in {path} do not fit a {page["arch"]} with {len(page["classes"])} classes ({first_line(e)}).'
+        ) from None
+    _same_page(path / 'model.safetensors', page)
     kw = {k: page[k] for k in _fields}
     return Model(net.eval(), **{**kw, 'tile_px': tuple(kw['tile_px']), 'size': tuple(kw['size'])}, path=path)

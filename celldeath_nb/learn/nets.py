@@ -23,77 +23,119 @@ from torch.nn import functional as F
 
 # %% ../../nbs/api/51_learn.nets.ipynb #779739ee
 def best_device(
-    name:str=None, # 'cuda', 'mps', 'cpu', or None for the best there is
-) -> torch.device: # where networks will run
+    name: str = None,  # 'cuda', 'mps', 'cpu', or None for the best there is
+) -> torch.device:  # where networks will run
     "The device to compute on; `ValueError` if `name` is not to be had."
     have = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
-    if name is None: return torch.device(next(k for k, v in have.items() if v))
+    if name is None:
+        return torch.device(next(k for k, v in have.items() if v))
     kind = str(name).split(':')[0]
-    if not have.get(kind): raise ValueError(f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave it out to use the best of these.')
+    if not have.get(kind):
+        raise ValueError(
+            f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave it out to use the best of these.'
+        )
     return torch.device(name)
 
 # %% ../../nbs/api/51_learn.nets.ipynb #9b3cafc9
-def _tv_names(): return torchvision.models.list_models(module=torchvision.models)
+def _tv_names():
+    return torchvision.models.list_models(module=torchvision.models)
+
 
 def check_arch(
-    arch:str, # the name of a network of timm or torchvision, such as 'resnet50' or 'torchvision/resnet50'
-) -> str: # its full name: as timm has it, or with `torchvision/` before it
+    arch: str,  # the name of a network of timm or torchvision, such as 'resnet50' or 'torchvision/resnet50'
+) -> str:  # its full name: as timm has it, or with `torchvision/` before it
     "The full name of a network, or `ValueError` with the names that are nearest."
     name = str(arch).removeprefix('torchvision/')
-    if isinstance(arch, str) and arch.split('.')[0] in timm.list_models(): return arch
-    if isinstance(arch, str) and name in _tv_names(): return f'torchvision/{name}'
-    near = difflib.get_close_matches(name, sorted({*timm.list_models(), *_tv_names()}), n=5, cutoff=.4)
-    raise ValueError(f'No network is called {arch!r}. Near it: {", ".join(near) or "nothing"}. The paper used resnet34, resnet50, resnet101 and densenet121.')
+    if isinstance(arch, str) and arch.split('.')[0] in timm.list_models():
+        return arch
+    if isinstance(arch, str) and name in _tv_names():
+        return f'torchvision/{name}'
+    near = difflib.get_close_matches(name, sorted({*timm.list_models(), *_tv_names()}), n=5, cutoff=0.4)
+    raise ValueError(
+        f'No network is called {arch!r}. Near it: {", ".join(near) or "nothing"}. The paper used resnet34, resnet50, resnet101 and densenet121.'
+    )
 
 # %% ../../nbs/api/51_learn.nets.ipynb #45e376d2
-def first_line(e): return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
+def first_line(e):
+    return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
+
 
 def _not_had(arch, where, e):
-    return ValueError(f"The pretrained weights of {arch} could not be had {where} ({first_line(e)}). Train from random weights with weights='scratch' "
-                      "(--weights scratch), or give a safetensors file of them as weights_file=.")
+    return ValueError(
+        f"The pretrained weights of {arch} could not be had {where} ({first_line(e)}). Train from random weights with weights='scratch' "
+        "(--weights scratch), or give a safetensors file of them as weights_file=."
+    )
+
 
 def _download(arch):
     "The safetensors file of timm's weights; timm itself would take a pickle where there is none."
     cfg = timm.get_pretrained_cfg(arch)
-    if cfg is None or not cfg.hf_hub_id: raise OSError('timm has none for this network')
+    if cfg is None or not cfg.hf_hub_id:
+        raise OSError('timm has none for this network')
     return hf_hub_download(cfg.hf_hub_id, 'model.safetensors')
+
 
 def _timm_body(arch, pretrained, weights_file, **kwargs):
     "The feature layers of one of timm's networks, for grey pictures."
     try:
         overlay = dict(file=str(weights_file or _download(arch))) if pretrained else None
-        return timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, in_chans=1, num_classes=0, global_pool='', **kwargs)
+        return timm.create_model(
+            arch,
+            pretrained=pretrained,
+            pretrained_cfg_overlay=overlay,
+            in_chans=1,
+            num_classes=0,
+            global_pool='',
+            **kwargs,
+        )
     except (OSError, RuntimeError, SafetensorError) as e:
-        if not pretrained: raise ValueError(f'timm cannot build {arch!r} ({first_line(e)}). Give the name without what follows the dot.') from None
+        if not pretrained:
+            raise ValueError(
+                f'timm cannot build {arch!r} ({first_line(e)}). Give the name without what follows the dot.'
+            ) from None
         raise _not_had(arch, f'from {weights_file}' if weights_file else 'from the internet', e) from None
 
 # %% ../../nbs/api/51_learn.nets.ipynb #db4417e7
 _after_grid = ('avgpool', 'classifier', 'fc', 'head', 'heads')
 
+
 def _tv_body(name, weights_file=None):
     "The feature layers of one of torchvision's networks, for grey pictures."
-    if 'vit' in name: raise ValueError(f"torchvision's {name} gives no grid of features. timm has such networks that do, for example vit_base_patch32_224.")
+    if 'vit' in name:
+        raise ValueError(
+            f"torchvision's {name} gives no grid of features. timm has such networks that do, for example vit_base_patch32_224."
+        )
     extra = dict(aux_logits=False, init_weights=True) if name in ('googlenet', 'inception_v3') else {}
     net = torchvision.models.get_model(name, weights=None, **extra)
-    if weights_file: _fill(net, weights_file)
+    if weights_file:
+        _fill(net, weights_file)
     layers = [m for _, m in takewhile(lambda o: o[0] not in _after_grid, net.named_children())]
     body = nn.Sequential(*layers, *([nn.ReLU()] if name.startswith('densenet') else []))
     m, at = next((m, k) for m in body.modules() for k, c in m._modules.items() if isinstance(c, nn.Conv2d))
-    old, m._modules[at] = m._modules[at], None
-    m._modules[at] = conv = nn.Conv2d(1, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
-    with torch.no_grad(): conv.weight.copy_(old.weight.sum(1, keepdim=True))
-    if old.bias is not None: conv.bias = old.bias
+    old = m._modules[at]
+    m._modules[at] = None
+    m._modules[at] = conv = nn.Conv2d(
+        1, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
+    )
+    with torch.no_grad():
+        conv.weight.copy_(old.weight.sum(1, keepdim=True))
+    if old.bias is not None:
+        conv.bias = old.bias
     return body
+
 
 def _fill(net, weights_file):
     "Read weights into a network, all but those of its last layers."
-    last, own = ('fc.', 'classifier.', 'head.', 'heads.'), net.state_dict()
+    last = ('fc.', 'classifier.', 'head.', 'heads.')
+    own = net.state_dict()
     try:
         state = OrderedDict((k, v) for k, v in load_file(weights_file).items() if not k.startswith(last))
-        state._metadata = own._metadata # the version of the layout, which a safetensors file does not hold
+        state._metadata = own._metadata  # the version of the layout, which a safetensors file does not hold
         lost, odd = net.load_state_dict(state, strict=False)
-    except (OSError, RuntimeError, SafetensorError) as e: raise _not_had(type(net).__name__, f'from {weights_file}', e) from None
-    if lost := [k for k in lost if not k.startswith(last)]+odd: raise _not_had(type(net).__name__, f'from {weights_file}', f'{len(lost)} tensors differ, such as {lost[0]}')
+    except (OSError, RuntimeError, SafetensorError) as e:
+        raise _not_had(type(net).__name__, f'from {weights_file}', e) from None
+    if lost := [k for k in lost if not k.startswith(last)] + odd:
+        raise _not_had(type(net).__name__, f'from {weights_file}', f'{len(lost)} tensors differ, such as {lost[0]}')
 
 # %% ../../nbs/api/51_learn.nets.ipynb #91cf04c9
 def _body(arch, pretrained, weights_file=None, **kwargs):
@@ -101,36 +143,54 @@ def _body(arch, pretrained, weights_file=None, **kwargs):
     arch = check_arch(arch)
     tv = arch.removeprefix('torchvision/') if arch.startswith('torchvision/') else None
     if pretrained and weights_file and Path(weights_file).suffix != '.safetensors':
-        raise ValueError(f"{weights_file} is no safetensors file, and files that can hold pickled code are not read. Turn it into one where you trust it: "
-                         "safetensors.torch.save_file(torch.load(file, weights_only=True), 'weights.safetensors').")
-    if tv is None: return _timm_body(arch, pretrained, weights_file if pretrained else None, **kwargs)
+        raise ValueError(
+            f"{weights_file} is no safetensors file, and files that can hold pickled code are not read. Turn it into one where you trust it: "
+            "safetensors.torch.save_file(torch.load(file, weights_only=True), 'weights.safetensors')."
+        )
+    if tv is None:
+        return _timm_body(arch, pretrained, weights_file if pretrained else None, **kwargs)
     if pretrained and not weights_file:
-        raise ValueError(f"torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a file once where you trust it and give it as weights_file=: "
-                         f"safetensors.torch.save_file(torchvision.models.get_model('{tv}', weights='DEFAULT').state_dict(), 'weights.safetensors').")
+        raise ValueError(
+            f"torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a file once where you trust it and give it as weights_file=: "
+            f"safetensors.torch.save_file(torchvision.models.get_model('{tv}', weights='DEFAULT').state_dict(), 'weights.safetensors')."
+        )
     return _tv_body(tv, weights_file if pretrained else None)
 
 # %% ../../nbs/api/51_learn.nets.ipynb #cfe65da9
 class _Grid(nn.Module):
     "A body whose features come last, or as a row of patches, made to give a grid."
-    def __init__(self, body, grid=None): super().__init__(); self.body,self.grid,self.skip = body,grid,getattr(body, 'num_prefix_tokens', 0)
+
+    def __init__(self, body, grid=None):
+        super().__init__()
+        self.body = body
+        self.grid = grid
+        self.skip = getattr(body, 'num_prefix_tokens', 0)
+
     def forward(self, x):
         y = self.body(x)
-        return (y if y.ndim == 4 else y[:, self.skip:].unflatten(1, self.grid)).permute(0, 3, 1, 2).contiguous()
+        return (y if y.ndim == 4 else y[:, self.skip :].unflatten(1, self.grid)).permute(0, 3, 1, 2).contiguous()
+
 
 def _try(body, size):
     "What `body` gives for one empty tile, or the error."
     body.eval()
     try:
-        with torch.inference_mode(): y = body(torch.zeros(1, 1, *size))
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as e: y = e
+        with torch.inference_mode():
+            y = body(torch.zeros(1, 1, *size))
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as e:
+        y = e
     body.train()
     return y
 
+
 def _as_grid(body, y):
     "`body`, made to give [n, features, h, w]."
-    n, grid = getattr(body, 'num_features', None), getattr(getattr(body, 'patch_embed', None), 'grid_size', None)
-    if y.ndim == 4 and n not in (None, y.shape[1]) and y.shape[3] == n: return _Grid(body)
-    if y.ndim == 3 and grid is not None and grid[0]*grid[1] == y.shape[1]-getattr(body, 'num_prefix_tokens', 0): return _Grid(body, tuple(grid))
+    n = getattr(body, 'num_features', None)
+    grid = getattr(getattr(body, 'patch_embed', None), 'grid_size', None)
+    if y.ndim == 4 and n not in (None, y.shape[1]) and y.shape[3] == n:
+        return _Grid(body)
+    if y.ndim == 3 and grid is not None and grid[0] * grid[1] == y.shape[1] - getattr(body, 'num_prefix_tokens', 0):
+        return _Grid(body, tuple(grid))
     return body
 
 # %% ../../nbs/api/51_learn.nets.ipynb #f26e001b
@@ -139,70 +199,87 @@ def _body_for(arch, size, pretrained, weights_file):
     body = _body(arch, pretrained, weights_file)
     y = _try(body, size)
     if isinstance(y, Exception) and not check_arch(arch).startswith('torchvision/'):
-        try: body = _body(arch, pretrained, weights_file, img_size=tuple(size))
-        except (TypeError, AssertionError): pass # a network that has no such setting, or not this size
-        else: y = _try(body, size)
-    if isinstance(y, Exception): raise ValueError(f'{arch} cannot take tiles of {size[0]}x{size[1]} pixels ({first_line(y)}). Give larger tiles, or another network.')
+        try:
+            body = _body(arch, pretrained, weights_file, img_size=tuple(size))
+        except (TypeError, AssertionError):
+            pass  # a network that has no such setting, or not this size
+        else:
+            y = _try(body, size)
+    if isinstance(y, Exception):
+        raise ValueError(
+            f'{arch} cannot take tiles of {size[0]}x{size[1]} pixels ({first_line(y)}). Give larger tiles, or another network.'
+        )
     body = _as_grid(body, y)
     y = _try(body, size)
-    if y.ndim != 4 or not min(y.shape): raise ValueError(f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). Use a convolutional one, such as resnet18.')
+    if y.ndim != 4 or not min(y.shape):
+        raise ValueError(
+            f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). Use a convolutional one, such as resnet18.'
+        )
     return body, y.shape[1]
+
 
 def _linear_head(n_features, n_classes, dropout):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(n_features, n_classes))
 
 # %% ../../nbs/api/51_learn.nets.ipynb #aa8c0f3b
 def make_net(
-    arch:str, # the name of a network of timm or torchvision
-    n_classes:int, # how many classes it tells apart
-    size:tuple=(120, 160), # height and width in pixels of what it will be shown
-    head:str='fastai', # 'fastai' as in the paper, or 'linear' (pooling and one linear layer)
-    dropout:float=.5, # share of the head's inputs dropped while training
-    pretrained:bool=False, # begin from ImageNet weights
-    weights_file:str=None, # a local file of those weights, where there is no network
-) -> nn.Sequential: # body, head; takes float [n, 1, h, w], gives logits [n, n_classes]
+    arch: str,  # the name of a network of timm or torchvision
+    n_classes: int,  # how many classes it tells apart
+    size: tuple = (120, 160),  # height and width in pixels of what it will be shown
+    head: str = 'fastai',  # 'fastai' as in the paper, or 'linear' (pooling and one linear layer)
+    dropout: float = 0.5,  # share of the head's inputs dropped while training
+    pretrained: bool = False,  # begin from ImageNet weights
+    weights_file: str = None,  # a local file of those weights, where there is no network
+) -> nn.Sequential:  # body, head; takes float [n, 1, h, w], gives logits [n, n_classes]
     "A network for grey tiles; `ValueError` says what does not fit."
-    if head not in ('fastai', 'linear'): raise ValueError(f"head={head!r} is unknown; use 'fastai' or 'linear'.")
+    if head not in ('fastai', 'linear'):
+        raise ValueError(f"head={head!r} is unknown; use 'fastai' or 'linear'.")
     body, nf = _body_for(arch, size, pretrained, weights_file)
     make = create_head if head == 'fastai' else _linear_head
     net = nn.Sequential(body, make(nf, n_classes, ps=dropout) if head == 'fastai' else make(nf, n_classes, dropout))
     for m in net.modules():
-        if isinstance(getattr(m, 'inplace', None), bool): m.inplace = False # maps and gradients need what in-place layers overwrite
+        if isinstance(getattr(m, 'inplace', None), bool):
+            m.inplace = False  # maps and gradients need what in-place layers overwrite
     return net
 
 # %% ../../nbs/api/51_learn.nets.ipynb #f68c2515
 def as_input(
-    x, # tiles, uint8 [n, h, w], an array or a tensor on any device
-    size:tuple=None, # height and width to bring them to, in pixels; None: as they are
-    mean:float=0., # of the training tiles, on the scale 0..1
-    std:float=1., # of the training tiles, likewise
-    device:torch.device=None, # where to
-) -> torch.Tensor: # float32 [n, 1, height, width]
+    x,  # tiles, uint8 [n, h, w], an array or a tensor on any device
+    size: tuple = None,  # height and width to bring them to, in pixels; None: as they are
+    mean: float = 0.0,  # of the training tiles, on the scale 0..1
+    std: float = 1.0,  # of the training tiles, likewise
+    device: torch.device = None,  # where to
+) -> torch.Tensor:  # float32 [n, 1, height, width]
     "Tiles as the network wants them."
     x = torch.as_tensor(x).to(device)[:, None].float()
-    if size is not None and tuple(x.shape[-2:]) != tuple(size): x = shrink(x, size)
+    if size is not None and tuple(x.shape[-2:]) != tuple(size):
+        x = shrink(x, size)
     return x.div_(255).sub_(mean).div_(std)
 
 # %% ../../nbs/api/51_learn.nets.ipynb #3d128730
 def shrink(
-    x:torch.Tensor, # float [n, 1, h, w]
-    size:tuple, # height and width wanted, in pixels
-) -> torch.Tensor: # float [n, 1, height, width]
+    x: torch.Tensor,  # float [n, 1, h, w]
+    size: tuple,  # height and width wanted, in pixels
+) -> torch.Tensor:  # float [n, 1, height, width]
     "Bring pictures to another size, each new pixel the mean of those that it covers."
-    (h, w), (H, W) = x.shape[-2:], size
-    if h % H == 0 and w % W == 0: return F.avg_pool2d(x, (h//H, w//W))
-    if x.device.type == 'mps': return shrink(x.cpu(), size).to(x.device) # Apple's GPU has no such mean
+    (h, w) = x.shape[-2:]
+    (H, W) = size
+    if h % H == 0 and w % W == 0:
+        return F.avg_pool2d(x, (h // H, w // W))
+    if x.device.type == 'mps':
+        return shrink(x.cpu(), size).to(x.device)  # Apple's GPU has no such mean
     return F.interpolate(x, size=tuple(size), mode='area' if H <= h and W <= w else 'bilinear')
 
 # %% ../../nbs/api/51_learn.nets.ipynb #df1ea150
 def ahead(
-    f, # what to do with an item
-    items, # a list of items
-): # yields `f(item)` for each
+    f,  # what to do with an item
+    items,  # a list of items
+):  # yields `f(item)` for each
     "Do the next item in a thread while the caller uses this one."
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(f, items[0]) if len(items) else None
         for i in range(len(items)):
             now = coming.result()
-            if i+1 < len(items): coming = thread.submit(f, items[i+1])
+            if i + 1 < len(items):
+                coming = thread.submit(f, items[i + 1])
             yield now

@@ -27,39 +27,59 @@ from .models import Model
 # %% ../../nbs/api/53_learn.prediction.ipynb #e3ac3ac1
 class _Unfinished:
     "Probabilities of an earlier sitting: plain float64 rows in a hidden file beside `out`, whose name says of which job."
-    def __init__(self, out, key, n_classes): self.path,self.n_classes = Path(out).with_name(f'.{Path(out).name}.{key}.part'),n_classes
+
+    def __init__(self, out, key, n_classes):
+        self.path = Path(out).with_name(f'.{Path(out).name}.{key}.part')
+        self.n_classes = n_classes
+
     def rows(self, bs):
         "What is there, up to the last whole batch."
-        if not self.path.exists(): return np.empty((0, self.n_classes))
-        p = np.frombuffer(self.path.read_bytes()[:self.path.stat().st_size//8//self.n_classes*8*self.n_classes]).reshape(-1, self.n_classes)
-        p = p[:len(p)//bs*bs]
+        if not self.path.exists():
+            return np.empty((0, self.n_classes))
+        p = np.frombuffer(
+            self.path.read_bytes()[: self.path.stat().st_size // 8 // self.n_classes * 8 * self.n_classes]
+        ).reshape(-1, self.n_classes)
+        p = p[: len(p) // bs * bs]
         os.truncate(self.path, p.nbytes)
         return p
+
     def add(self, p):
-        with open(self.path, 'ab') as f: f.write(np.ascontiguousarray(p, dtype=float).tobytes())
-    def forget(self): self.path.unlink(missing_ok=True)
+        with open(self.path, 'ab') as f:
+            f.write(np.ascontiguousarray(p, dtype=float).tobytes())
+
+    def forget(self):
+        self.path.unlink(missing_ok=True)
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #5cd899a9
 def _model_key(model):
     "A short hash of the weights and of what goes in."
     h = hashlib.sha256(repr((model.arch, model.size, model.mean, model.std)).encode())
-    for k, v in model.net.state_dict().items(): h.update(k.encode()+v.detach().cpu().contiguous().numpy().tobytes())
+    for k, v in model.net.state_dict().items():
+        h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
+
 
 def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
     "Probabilities [n, classes] of the tiles that `read(indices)` gives, a few batches in memory at a time."
     device = best_device(device)
-    net, out = model.net.to(device, memory_format=torch.channels_last).eval(), np.empty((n, len(model.classes)))
+    net = model.net.to(device, memory_format=torch.channels_last).eval()
+    out = np.empty((n, len(model.classes)))
     old = unfinished.rows(bs)[:n] if unfinished else out[:0]
-    out[:len(old)] = old
-    half = torch.autocast('cuda', torch.bfloat16) if device.type == 'cuda' and model.info.get('precision') == 'bf16' else nullcontext()
-    todo = [np.arange(i, min(i+bs, n)) for i in range(len(old), n, bs)]
+    out[: len(old)] = old
+    half = (
+        torch.autocast('cuda', torch.bfloat16)
+        if device.type == 'cuda' and model.info.get('precision') == 'bf16'
+        else nullcontext()
+    )
+    todo = [np.arange(i, min(i + bs, n)) for i in range(len(old), n, bs)]
     with torch.inference_mode(), half, bar(total=n, what='predicting') as progress:
         progress.update(len(old))
         for idx, x in zip(todo, ahead(read, todo)):
-            if watch is not None: watch(x)
+            if watch is not None:
+                watch(x)
             out[idx] = net(model.as_input(x, device)).float().cpu().double().softmax(1).numpy()
-            if unfinished: unfinished.add(out[idx])
+            if unfinished:
+                unfinished.add(out[idx])
             progress.update(len(idx))
     return out
 
@@ -74,47 +94,69 @@ def _verdicts(table, p, classes):
 def check_tiles(model, shape, um_per_px=None):
     "Refuse tiles of another size; warn of another scale."
     if tuple(shape) != tuple(model.tile_px):
-        raise ValueError(f'These tiles have {shape[0]}x{shape[1]} pixels; the model was trained on {model.tile_px[0]}x{model.tile_px[1]}. Cut the photographs with tile_px={tuple(model.tile_px)}.')
+        raise ValueError(
+            f'These tiles have {shape[0]}x{shape[1]} pixels; the model was trained on {model.tile_px[0]}x{model.tile_px[1]}. Cut the photographs with tile_px={tuple(model.tile_px)}.'
+        )
     known = um_per_px is not None and model.um_per_px is not None and np.isfinite(um_per_px)
-    if known and abs(um_per_px/model.um_per_px-1) > .05:
-        warnings.warn(f'These photographs have {um_per_px:.3f} um per pixel, the model was trained at {model.um_per_px:.3f}: cells look {model.um_per_px/um_per_px:.2f} times as large to it. Its verdicts are not to be trusted.')
+    if known and abs(um_per_px / model.um_per_px - 1) > 0.05:
+        warnings.warn(
+            f'These photographs have {um_per_px:.3f} um per pixel, the model was trained at {model.um_per_px:.3f}: cells look {model.um_per_px / um_per_px:.2f} times as large to it. Its verdicts are not to be trusted.'
+        )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #abdc79f5
 def tile_greys(
-    x:np.ndarray, # tiles, uint8 [n, h, w]
-) -> np.ndarray: # [n, 2]: mean and standard deviation of each tile's grey levels, 0..255, from every fourth pixel of every fourth row
+    x: np.ndarray,  # tiles, uint8 [n, h, w]
+) -> np.ndarray:  # [n, 2]: mean and standard deviation of each tile's grey levels, 0..255, from every fourth pixel of every fourth row
     "How bright, and how contrasty, each tile is."
     x = x[:, ::4, ::4].astype(np.float32).reshape(len(x), -1)
     return np.stack([x.mean(1), x.std(1)], 1)
 
+
 def grey_range(
-    greys:np.ndarray, # of `tile_greys`, for tiles to train on
-) -> dict: # for 'brightness' and 'contrast': lowest and highest
+    greys: np.ndarray,  # of `tile_greys`, for tiles to train on
+) -> dict:  # for 'brightness' and 'contrast': lowest and highest
     "What is usual among the training tiles."
-    return {k: [round(float(v.min()), 3), round(float(v.max()), 3)] for k, v in zip(('brightness', 'contrast'), greys.T)}
+    return {
+        k: [round(float(v.min()), 3), round(float(v.max()), 3)] for k, v in zip(('brightness', 'contrast'), greys.T)
+    }
+
 
 class _GreyWatch:
     "Count the tiles outside of what the model was trained on, and say so at the end."
-    def __init__(self, model): self.usual,self.seen = model.info.get('grey', {}),[]
+
+    def __init__(self, model):
+        self.usual = model.info.get('grey', {})
+        self.seen = []
+
     def __call__(self, x):
-        if self.usual: self.seen.append(tile_greys(x))
+        if self.usual:
+            self.seen.append(tile_greys(x))
+
     def say(self):
         for k, v in zip(self.usual, np.concatenate(self.seen).T if self.seen else ()):
             lo, hi = self.usual[k]
-            slack = 2+.1*(hi-lo)
-            odd = (v < lo-slack) | (v > hi+slack)
-            if odd.mean() > .1:
-                warnings.warn(f'{odd.sum()} of {len(odd)} tiles have another {k} than any the model was trained on: from {v.min():.0f} to {v.max():.0f}, in training from {lo:.0f} to {hi:.0f} '
-                              '(grey levels of 0..255). Its verdicts on them are not to be trusted; photograph with the same lamp and exposure.')
+            slack = 2 + 0.1 * (hi - lo)
+            odd = (v < lo - slack) | (v > hi + slack)
+            if odd.mean() > 0.1:
+                warnings.warn(
+                    f'{odd.sum()} of {len(odd)} tiles have another {k} than any the model was trained on: from {v.min():.0f} to {v.max():.0f}, in training from {lo:.0f} to {hi:.0f} '
+                    '(grey levels of 0..255). Its verdicts on them are not to be trusted; photograph with the same lamp and exposure.'
+                )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #ef31b4d2
 def _job(model, what, out):
     "Where an interrupted prediction is kept."
-    return _Unfinished(out, hashlib.sha256(f'{_model_key(model)} {what}'.encode()).hexdigest()[:12], len(model.classes)) if out is not None else None
+    return (
+        _Unfinished(out, hashlib.sha256(f'{_model_key(model)} {what}'.encode()).hexdigest()[:12], len(model.classes))
+        if out is not None
+        else None
+    )
+
 
 def _apply(model, table, read, what, bs, device, out):
     "Verdicts for the rows of `table`, whose tiles `read` gives."
-    job, watch = _job(model, what, out), _GreyWatch(model)
+    job = _job(model, what, out)
+    watch = _GreyWatch(model)
     p = _probabilities(model, read, len(table), bs, device, job, watch)
     watch.say()
     preds = _verdicts(table, p, model.classes)
@@ -123,71 +165,101 @@ def _apply(model, table, read, what, bs, device, out):
         job.forget()
     return preds
 
+
 def _settings(model):
     "How the tiles were cut that the model learned from."
     was = model.info.get('cut') or {}
     done = was.get('remedies') or [] if isinstance(was, dict) else None
-    if not isinstance(done, list) or not all(isinstance(o, dict) and isinstance(o.get('how'), str) for o in done): raise ValueError(f'{model.path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a copy that is whole, or train again.')
+    if not isinstance(done, list) or not all(isinstance(o, dict) and isinstance(o.get('how'), str) for o in done):
+        raise ValueError(
+            f'{model.path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a copy that is whole, or train again.'
+        )
     return was
 
+
 def _predict_array(model, x, bs, device, out):
-    if x.ndim != 3 or x.dtype != np.uint8: raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {x.dtype} {list(x.shape)}.')
+    if x.ndim != 3 or x.dtype != np.uint8:
+        raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {x.dtype} {list(x.shape)}.')
     check_tiles(model, x.shape[1:])
     x = as_recorded(x, _settings(model).get('remedies'))
     what = hashlib.sha256(np.ascontiguousarray(x)).hexdigest() if out is not None else ''
-    return _apply(model, pd.DataFrame(dict(tile=[str(i) for i in range(len(x))])), lambda i: x[i], what, bs, device, out)
+    return _apply(
+        model, pd.DataFrame(dict(tile=[str(i) for i in range(len(x))])), lambda i: x[i], what, bs, device, out
+    )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #533e3935
 def _predict_tiles(model, tiles, bs, device, out, table=None):
     "Verdicts for a store; `table` may name its tiles in another way."
     um = tiles.table['um_per_px'].dropna().unique() if 'um_per_px' in tiles.table else []
-    check_tiles(model, tiles.tile_px, max(um, key=lambda o: abs(np.log(o/(model.um_per_px or o))), default=tiles.um_per_px))
+    check_tiles(
+        model, tiles.tile_px, max(um, key=lambda o: abs(np.log(o / (model.um_per_px or o))), default=tiles.um_per_px)
+    )
     tiles = as_recorded(tiles, _settings(model).get('remedies'))
-    what = tiles.fingerprint+hashlib.sha256('\n'.join(tiles.table.tile.astype(str)).encode()).hexdigest()
+    what = tiles.fingerprint + hashlib.sha256('\n'.join(tiles.table.tile.astype(str)).encode()).hexdigest()
     return _apply(model, tiles.table if table is None else table, tiles.batch, what, bs, device, out)
+
 
 def _cut_as_trained(model):
     "Options of `cut_tiles` that give tiles like those the model learned from."
     was = _settings(model)
-    same = {k: was[k] for k in ('window', 'rescale_to', 'channel', 'page', 'resize_to', 'rotate') if was.get(k) not in (None, False)}
-    how = dict(grid=was['grid'], tile_px=was.get('tile_px')) if same.get('resize_to') else dict(tile_px=tuple(model.tile_px))
+    same = {
+        k: was[k]
+        for k in ('window', 'rescale_to', 'channel', 'page', 'resize_to', 'rotate')
+        if was.get(k) not in (None, False)
+    }
+    how = (
+        dict(grid=was['grid'], tile_px=was.get('tile_px'))
+        if same.get('resize_to')
+        else dict(tile_px=tuple(model.tile_px))
+    )
     return dict(same, **how, edge='drop')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #14887bae
 def _predict_fields(model, fields, bs, device, out, paths=None):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
-        store = Path(d)/'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
+        store = Path(d) / 'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
         tiles = cut_tiles(fields, store, overwrite=store.exists(), **_cut_as_trained(model))
         t = tiles.table.drop(columns='path', errors='ignore')
-        if paths is not None: t['field'] = [str(paths[int(f.split('/')[0])]) for f in t.field]
-        preds = _predict_tiles(model, tiles, bs, device, out, t.assign(tile=t.field+'#'+t.tile.str.rsplit('#', n=1).str[1]))
+        if paths is not None:
+            t['field'] = [str(paths[int(f.split('/')[0])]) for f in t.field]
+        preds = _predict_tiles(
+            model, tiles, bs, device, out, t.assign(tile=t.field + '#' + t.tile.str.rsplit('#', n=1).str[1])
+        )
         preds.attrs['problems'] = list(tiles.problems)
         shutil.rmtree(store, ignore_errors=True)
     return preds
 
+
 def _fields_of_paths(paths, folder, kwargs):
     "Photographs named one by one, in the order given, by way of links in a folder."
     paths = [Path(p) for p in paths]
-    if lost := [str(p) for p in paths if not p.is_file()]: raise FileNotFoundError(f'{len(lost)} of {len(paths)} files are not there; the first is {lost[0]}.')
+    if lost := [str(p) for p in paths if not p.is_file()]:
+        raise FileNotFoundError(f'{len(lost)} of {len(paths)} files are not there; the first is {lost[0]}.')
     for i, p in enumerate(paths):
-        (folder/f'{i:07d}').mkdir()
-        os.symlink(p.absolute(), folder/f'{i:07d}'/p.name)
+        (folder / f'{i:07d}').mkdir()
+        os.symlink(p.absolute(), folder / f'{i:07d}' / p.name)
     return read_fields(folder, **{'label_from': None, **kwargs, 'follow_links': True})
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #d0658d60
 def predict(
-    model:Model, # from `load_model`, or of a run
-    data, # a `Tiles`, a folder of photographs, a list of their paths, or an array uint8 [n, h, w]
-    bs:int=32, # tiles in a batch
-    device:str=None, # 'cuda', 'mps' or 'cpu'; None: the best there is
-    out:str|Path=None, # also write the table to this CSV; an interrupted call goes on when it is made again
-    **kwargs, # for `read_fields`, when `data` is a folder or paths
-) -> pd.DataFrame: # one row a tile: what is known of it, `p_<class>` for each class, `pred`; in the order given
+    model: Model,  # from `load_model`, or of a run
+    data,  # a `Tiles`, a folder of photographs, a list of their paths, or an array uint8 [n, h, w]
+    bs: int = 32,  # tiles in a batch
+    device: str = None,  # 'cuda', 'mps' or 'cpu'; None: the best there is
+    out: str | Path = None,  # also write the table to this CSV; an interrupted call goes on when it is made again
+    **kwargs,  # for `read_fields`, when `data` is a folder or paths
+) -> pd.DataFrame:  # one row a tile: what is known of it, `p_<class>` for each class, `pred`; in the order given
     "Apply a model; `ValueError` if the tiles are not of the kind that it was trained on."
-    if isinstance(data, np.ndarray): return _predict_array(model, data, bs, device, out)
-    if isinstance(data, Tiles): return _predict_tiles(model, data, bs, device, out)
-    if isinstance(data, (str, Path)): return _predict_fields(model, read_fields(data, **{'label_from': None, **kwargs}), bs, device, out)
-    if not isinstance(data, (list, tuple)): raise ValueError(f'predict takes a Tiles, a folder, a list of files or an array uint8 [n, height, width], not a {type(data).__name__}.')
+    if isinstance(data, np.ndarray):
+        return _predict_array(model, data, bs, device, out)
+    if isinstance(data, Tiles):
+        return _predict_tiles(model, data, bs, device, out)
+    if isinstance(data, (str, Path)):
+        return _predict_fields(model, read_fields(data, **{'label_from': None, **kwargs}), bs, device, out)
+    if not isinstance(data, (list, tuple)):
+        raise ValueError(
+            f'predict takes a Tiles, a folder, a list of files or an array uint8 [n, height, width], not a {type(data).__name__}.'
+        )
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
         return _predict_fields(model, _fields_of_paths(data, Path(d), kwargs), bs, device, out, data)

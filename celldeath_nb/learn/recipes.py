@@ -14,59 +14,81 @@ from fastcore.basics import patch
 @dataclass
 class _Device:
     "Settings that change how fast a training is, and not what it learns."
-    channels_last:bool = True # memory layout that is faster on most devices
-    compile:bool = False # torch.compile, which pays on a GPU in long trainings; dropout then draws other numbers
-    deterministic:bool = False # only algorithms that give the same bits twice; slower on a GPU
+
+    channels_last: bool = True  # memory layout that is faster on most devices
+    compile: bool = False  # torch.compile, which pays on a GPU in long trainings; dropout then draws other numbers
+    deterministic: bool = False  # only algorithms that give the same bits twice; slower on a GPU
 
 # %% ../../nbs/api/50_learn.recipes.ipynb #f85a70b0
 @dataclass
 class Recipe(_Device):
     "The settings of a training."
-    arch:str = 'resnet10t' # the network's name in timm or torchvision; the paper's are resnet34, resnet50, resnet101, densenet121
-    weights:str = 'scratch' # 'scratch': random; 'frozen': ImageNet's, only the head is trained; 'finetuned': ImageNet's, all is trained
-    weights_file:str = None # a local file of the ImageNet weights, where there is no network
-    head:str = 'linear' # 'linear': pooling and one linear layer (exact maps); 'fastai': the paper's
-    size:int = 96 # shorter side in pixels of what the network is shown; None: the tile as it is
-    epochs:int = 8 # times that every training tile is seen, at least
-    min_steps:int = 240 # batches to train on, at least: where tiles are few there are more epochs
-    batch_size:int = 16 # tiles in a batch
-    lr:tuple = (1e-3, 1e-3) # peak learning rates of the first and of the last layers, one-cycle schedule
-    dropout:float = .1 # share of the head's inputs dropped
-    weight_decay:float = .05 # decoupled, as in AdamW
-    flips:bool = True # mirrored left-right and up-down at random
-    turns:bool = True # turned by quarters at random
-    lighting:float = .1 # largest change of brightness and contrast
-    precision:str = 'auto' # of training: 'float32', 'bf16', 'fp16' (on a GPU), or 'auto': bf16 or fp16 on GPUs that compute it fast, else float32
-    balance:str = None # for classes of unequal number: 'weights' weighs their losses, 'batches' draws them equally often; None: as they come
-    label_smoothing:float = 0. # share of certainty taken from each label
-    mixup:float = 0. # how far tiles are mixed with each other, the parameter of a Beta distribution; 0: not
-    patience:int = None # stop after so many epochs without a lower validation loss; None: never
-    seed:int = 0 # of the weights, the order of tiles and the augmentation
-    name:str = 'quick' # what figures and tables call it
+
+    arch: str = 'resnet10t'  # the network's name in timm or torchvision; the paper's are resnet34, resnet50, resnet101, densenet121
+    weights: str = 'scratch'  # 'scratch': random; 'frozen': ImageNet's, only the head is trained; 'finetuned': ImageNet's, all is trained
+    weights_file: str = None  # a local file of the ImageNet weights, where there is no network
+    head: str = 'linear'  # 'linear': pooling and one linear layer (exact maps); 'fastai': the paper's
+    size: int = 96  # shorter side in pixels of what the network is shown; None: the tile as it is
+    epochs: int = 8  # times that every training tile is seen, at least
+    min_steps: int = 240  # batches to train on, at least: where tiles are few there are more epochs
+    batch_size: int = 16  # tiles in a batch
+    lr: tuple = (1e-3, 1e-3)  # peak learning rates of the first and of the last layers, one-cycle schedule
+    dropout: float = 0.1  # share of the head's inputs dropped
+    weight_decay: float = 0.05  # decoupled, as in AdamW
+    flips: bool = True  # mirrored left-right and up-down at random
+    turns: bool = True  # turned by quarters at random
+    lighting: float = 0.1  # largest change of brightness and contrast
+    precision: str = 'auto'  # of training: 'float32', 'bf16', 'fp16' (on a GPU), or 'auto': bf16 or fp16 on GPUs that compute it fast, else float32
+    balance: str = None  # for classes of unequal number: 'weights' weighs their losses, 'batches' draws them equally often; None: as they come
+    label_smoothing: float = 0.0  # share of certainty taken from each label
+    mixup: float = 0.0  # how far tiles are mixed with each other, the parameter of a Beta distribution; 0: not
+    patience: int = None  # stop after so many epochs without a lower validation loss; None: never
+    seed: int = 0  # of the weights, the order of tiles and the augmentation
+    name: str = 'quick'  # what figures and tables call it
 
 # %% ../../nbs/api/50_learn.recipes.ipynb #fd44a405
-_recipes = dict(quick={}, paper=dict(arch='resnet50', head='fastai', size=None, epochs=50, min_steps=0, batch_size=16, lr=(1e-4, 1e-3), dropout=.5, weight_decay=.01, turns=False, name='paper'))
+_recipes = dict(
+    quick={},
+    paper=dict(
+        arch='resnet50',
+        head='fastai',
+        size=None,
+        epochs=50,
+        min_steps=0,
+        batch_size=16,
+        lr=(1e-4, 1e-3),
+        dropout=0.5,
+        weight_decay=0.01,
+        turns=False,
+        name='paper',
+    ),
+)
+
 
 def make_recipe(name, changes):
     "The recipe `name` with `changes`, checked."
     known = {f.name for f in dataclass_fields(Recipe)}
-    if bad := set(changes)-known: raise ValueError(f'A recipe has no {", ".join(sorted(bad))}. It has: {", ".join(sorted(known))}.')
+    if bad := set(changes) - known:
+        raise ValueError(f'A recipe has no {", ".join(sorted(bad))}. It has: {", ".join(sorted(known))}.')
     r = Recipe(**{**_recipes[name], **changes})
     check_recipe(r)
     return r
 
 # %% ../../nbs/api/50_learn.recipes.ipynb #c0593e5f
 @patch(cls_method=True)
-def quick(cls:Recipe,
-    **kwargs, # any field, to differ from the recipe
-) -> Recipe: # checked
+def quick(
+    cls: Recipe,
+    **kwargs,  # any field, to differ from the recipe
+) -> Recipe:  # checked
     "Numbers that suit two processor cores; `ValueError` names what does not fit."
     return make_recipe('quick', kwargs)
 
+
 @patch(cls_method=True)
-def paper(cls:Recipe,
-    **kwargs, # any field, to differ from the recipe
-) -> Recipe: # checked
+def paper(
+    cls: Recipe,
+    **kwargs,  # any field, to differ from the recipe
+) -> Recipe:  # checked
     "Numbers of La Greca, Perez et al. 2021; `ValueError` names what does not fit."
     return make_recipe('paper', kwargs)
 
@@ -74,12 +96,32 @@ def paper(cls:Recipe,
 def check_recipe(r):
     "Refuse numbers that cannot be meant."
     lo, hi = r.lr = tuple(np.broadcast_to(r.lr, 2).astype(float).tolist())
-    rules = [(r.weights in ('scratch', 'frozen', 'finetuned'), f"weights={r.weights!r}: use 'scratch', 'frozen' or 'finetuned'"),
-        (0 < lo <= hi, f'lr={r.lr}: give the smaller rate first, such as (1e-4, 1e-3)'), (r.epochs >= 1, f'epochs={r.epochs}: at least 1'), (r.min_steps >= 0, f'min_steps={r.min_steps}: not below 0'),
-        (r.batch_size >= 2, f'batch_size={r.batch_size}: at least 2, since batch normalization needs more than one tile'),
-        (0 <= r.dropout < 1, f'dropout={r.dropout}: a share, from 0 to below 1'), (r.weight_decay >= 0, f'weight_decay={r.weight_decay}: not below 0'),
-        (0 <= r.lighting < 1, f'lighting={r.lighting}: from 0 to below 1'), (r.size is None or r.size >= 16, f'size={r.size}: at least 16 pixels'),
-        (r.precision in ('auto', 'float32', 'bf16', 'fp16'), f"precision={r.precision!r}: use 'auto', 'float32', 'bf16' or 'fp16'")]
-    rules += [(r.balance in (None, 'weights', 'batches'), f"balance={r.balance!r}: use 'weights', 'batches' or None"), (0 <= r.label_smoothing < 1, f'label_smoothing={r.label_smoothing}: from 0 to below 1'),
-        (r.mixup >= 0, f'mixup={r.mixup}: not below 0'), (r.patience is None or r.patience >= 1, f'patience={r.patience}: at least 1 epoch, or None')]
-    if bad := [why for ok, why in rules if not ok]: raise ValueError('This recipe cannot be followed. '+'; '.join(bad)+'.')
+    rules = [
+        (
+            r.weights in ('scratch', 'frozen', 'finetuned'),
+            f"weights={r.weights!r}: use 'scratch', 'frozen' or 'finetuned'",
+        ),
+        (0 < lo <= hi, f'lr={r.lr}: give the smaller rate first, such as (1e-4, 1e-3)'),
+        (r.epochs >= 1, f'epochs={r.epochs}: at least 1'),
+        (r.min_steps >= 0, f'min_steps={r.min_steps}: not below 0'),
+        (
+            r.batch_size >= 2,
+            f'batch_size={r.batch_size}: at least 2, since batch normalization needs more than one tile',
+        ),
+        (0 <= r.dropout < 1, f'dropout={r.dropout}: a share, from 0 to below 1'),
+        (r.weight_decay >= 0, f'weight_decay={r.weight_decay}: not below 0'),
+        (0 <= r.lighting < 1, f'lighting={r.lighting}: from 0 to below 1'),
+        (r.size is None or r.size >= 16, f'size={r.size}: at least 16 pixels'),
+        (
+            r.precision in ('auto', 'float32', 'bf16', 'fp16'),
+            f"precision={r.precision!r}: use 'auto', 'float32', 'bf16' or 'fp16'",
+        ),
+    ]
+    rules += [
+        (r.balance in (None, 'weights', 'batches'), f"balance={r.balance!r}: use 'weights', 'batches' or None"),
+        (0 <= r.label_smoothing < 1, f'label_smoothing={r.label_smoothing}: from 0 to below 1'),
+        (r.mixup >= 0, f'mixup={r.mixup}: not below 0'),
+        (r.patience is None or r.patience >= 1, f'patience={r.patience}: at least 1 epoch, or None'),
+    ]
+    if bad := [why for ok, why in rules if not ok]:
+        raise ValueError('This recipe cannot be followed. ' + '; '.join(bad) + '.')

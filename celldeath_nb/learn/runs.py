@@ -24,49 +24,84 @@ from .prediction import grey_range, predict, tile_greys
 from .learner import precision_on
 
 # %% ../../nbs/api/57_learn.runs.ipynb #65998d2b
-def split_hash(table): return hashlib.sha256(table[['tile', 'label', 'split']].astype(str).to_csv(index=False).encode()).hexdigest()[:16]
+def split_hash(table):
+    return hashlib.sha256(table[['tile', 'label', 'split']].astype(str).to_csv(index=False).encode()).hexdigest()[:16]
 
-def run_identity(tiles, r): return dict(recipe=asdict(r), store=tiles.fingerprint, split=split_hash(tiles.table))
+
+def run_identity(tiles, r):
+    return dict(recipe=asdict(r), store=tiles.fingerprint, split=split_hash(tiles.table))
+
 
 def _version(name):
-    try: return version(name)
-    except PackageNotFoundError: return None
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 # %% ../../nbs/api/57_learn.runs.ipynb #8a79dc56
 def environment(
-    device:str=None, # what was computed on; None: the best there is
-) -> dict: # versions, device, threads
+    device: str = None,  # what was computed on; None: the best there is
+) -> dict:  # versions, device, threads
     "What a result depends on besides data and recipe."
     device = best_device(device)
     names = 'celldeath_nb torch torchvision fastai timm numpy pandas scipy scikit-learn scikit-image matplotlib pillow safetensors'.split()
     gpu = torch.cuda.get_device_name() if device.type == 'cuda' else None
-    return dict(python=platform.python_version(), system=platform.system(), processor=platform.machine(), device=device.type, gpu=gpu,
-                threads=torch.get_num_threads(), versions={n: _version(n) for n in names})
+    return dict(
+        python=platform.python_version(),
+        system=platform.system(),
+        processor=platform.machine(),
+        device=device.type,
+        gpu=gpu,
+        threads=torch.get_num_threads(),
+        versions={n: _version(n) for n in names},
+    )
 
 # %% ../../nbs/api/57_learn.runs.ipynb #d09e9be4
 @dataclass
 class Run:
     "A finished training: a folder, read when asked."
-    path:Path # the run folder
+
+    path: Path  # the run folder
+
     @property
-    def recipe(self): return make_recipe('quick', read_json(self.path/'recipe.json'))
+    def recipe(self):
+        return make_recipe('quick', read_json(self.path / 'recipe.json'))
+
     @property
-    def history(self): return read_csv(self.path/'history.csv')
+    def history(self):
+        return read_csv(self.path / 'history.csv')
+
     @property
-    def preds(self): return read_csv(self.path/'predictions.csv', dtype={c: str for c in ('tile', 'field', 'label', 'pred', 'experiment', 'well', 'site', 'line', 'treatment')})
+    def preds(self):
+        return read_csv(
+            self.path / 'predictions.csv',
+            dtype={
+                c: str for c in ('tile', 'field', 'label', 'pred', 'experiment', 'well', 'site', 'line', 'treatment')
+            },
+        )
+
     @property
-    def metrics(self): return read_json(self.path/'metrics.json')
+    def metrics(self):
+        return read_json(self.path / 'metrics.json')
+
     @property
-    def environment(self): return read_json(self.path/'environment.json')
+    def environment(self):
+        return read_json(self.path / 'environment.json')
+
     @property
-    def model(self): return load_model(self.path/'model')
+    def model(self):
+        return load_model(self.path / 'model')
+
 
 def open_run(
-    path:str|Path, # the folder that `train` wrote
-) -> Run: # with `.recipe`, `.history`, `.preds`, `.metrics`, `.environment`, `.model`
+    path: str | Path,  # the folder that `train` wrote
+) -> Run:  # with `.recipe`, `.history`, `.preds`, `.metrics`, `.environment`, `.model`
     "Open a run folder; `FileNotFoundError` if it is not one."
     path = Path(path)
-    if not (path/'recipe.json').is_file(): raise FileNotFoundError(f'{path} is not a run: there is no recipe.json in it. Give the folder that `celldeath train` wrote.')
+    if not (path / 'recipe.json').is_file():
+        raise FileNotFoundError(
+            f'{path} is not a run: there is no recipe.json in it. Give the folder that `celldeath train` wrote.'
+        )
     return Run(path)
 
 # %% ../../nbs/api/57_learn.runs.ipynb #1d334ffd
@@ -78,54 +113,105 @@ Howard J, Gugger S. fastai: a layered API for deep learning. Information 2020;11
 Paszke A, et al. PyTorch: an imperative style, high-performance deep learning library. NeurIPS 2019.
 Wightman R. PyTorch image models (timm). https://github.com/huggingface/pytorch-image-models'''.splitlines()
 
+
 def _augmentation(r):
-    done = ['mirrored at random']*r.flips+['turned by quarters at random']*r.turns+[f'changed in brightness and contrast by up to {r.lighting:g} in log-odds']*bool(r.lighting)+[f'mixed with each other (mixup, alpha {r.mixup:g})']*bool(r.mixup)
+    done = (
+        ['mirrored at random'] * r.flips
+        + ['turned by quarters at random'] * r.turns
+        + [f'changed in brightness and contrast by up to {r.lighting:g} in log-odds'] * bool(r.lighting)
+        + [f'mixed with each other (mixup, alpha {r.mixup:g})'] * bool(r.mixup)
+    )
     return f'Training tiles were {", ".join(done)}.' if done else 'Training tiles were not augmented.'
 
+
 def _extras(r):
-    how = dict(weights='losses weighed by the inverse frequency of classes', batches='classes drawn equally often').get(r.balance)
-    done = [how]*bool(how)+[f'label smoothing {r.label_smoothing:g}']*bool(r.label_smoothing)+[f'early stopping after {r.patience} epochs without a lower validation loss']*bool(r.patience)
+    how = dict(weights='losses weighed by the inverse frequency of classes', batches='classes drawn equally often').get(
+        r.balance
+    )
+    done = (
+        [how] * bool(how)
+        + [f'label smoothing {r.label_smoothing:g}'] * bool(r.label_smoothing)
+        + [f'early stopping after {r.patience} epochs without a lower validation loss'] * bool(r.patience)
+    )
     return f' Further: {", ".join(done)}.' if done else ''
 
 # %% ../../nbs/api/57_learn.runs.ipynb #1d5b9d82
 def _methods(model, tiles, r, history, results, env, copies):
     "The methods paragraph of a run."
-    t, best = tiles.table, model.info['best_epoch']
-    count = '; '.join(f'{s}: {len(g):,} tiles of {g.field.nunique():,} photographs ({", ".join(f"{k} {v:,}" for k, v in g.label.value_counts().sort_index().items())})' for s, g in t.groupby('split'))
-    begin = dict(scratch='from random weights', frozen='from ImageNet weights, of which only the head was trained', finetuned='from ImageNet weights, one epoch with the body frozen (rate 0.01), then all layers')[r.weights]
-    said = [f'{s} accuracy {row["value"]:.1%} ({len(t[t.split == s]):,} tiles)' for s, m in results.items() for row in m['rows'] if row.get('metric', row.get('index')) == 'accuracy']
+    t = tiles.table
+    best = model.info['best_epoch']
+    count = '; '.join(
+        f'{s}: {len(g):,} tiles of {g.field.nunique():,} photographs ({", ".join(f"{k} {v:,}" for k, v in g.label.value_counts().sort_index().items())})'
+        for s, g in t.groupby('split')
+    )
+    begin = dict(
+        scratch='from random weights',
+        frozen='from ImageNet weights, of which only the head was trained',
+        finetuned='from ImageNet weights, one epoch with the body frozen (rate 0.01), then all layers',
+    )[r.weights]
+    said = [
+        f'{s} accuracy {row["value"]:.1%} ({len(t[t.split == s]):,} tiles)'
+        for s, m in results.items()
+        for row in m['rows']
+        if row.get('metric', row.get('index')) == 'accuracy'
+    ]
     v = env['versions']
-    text = (f'A {r.arch} network (timm {v["timm"]}; one input channel; {r.head} head, dropout {r.dropout:g}) was trained to tell {", ".join(model.classes)} apart in tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels, shown at {model.size[0]}x{model.size[1]}, '
-            f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Grey levels were normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. {_augmentation(r)} '
-            f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay {r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} (head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
-            f'The weights of epoch {best}, which had the lowest validation loss ({model.info["valid_loss"]:.4f}), were kept; all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
-            f'Computed with celldeath_nb {v["celldeath_nb"]}, fastai {v["fastai"]} and PyTorch {v["torch"]} on {env["gpu"] or env["device"]}. Recipe: {r.name}.')
-    return text+'\n\n'+'\n'.join(f'{i}. {c}' for i, c in enumerate(_cited, 1))+'\n'
+    text = (
+        f'A {r.arch} network (timm {v["timm"]}; one input channel; {r.head} head, dropout {r.dropout:g}) was trained to tell {", ".join(model.classes)} apart in tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels, shown at {model.size[0]}x{model.size[1]}, '
+        f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Grey levels were normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. {_augmentation(r)} '
+        f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay {r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} (head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
+        f'The weights of epoch {best}, which had the lowest validation loss ({model.info["valid_loss"]:.4f}), were kept; all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
+        f'Computed with celldeath_nb {v["celldeath_nb"]}, fastai {v["fastai"]} and PyTorch {v["torch"]} on {env["gpu"] or env["device"]}. Recipe: {r.name}.'
+    )
+    return text + '\n\n' + '\n'.join(f'{i}. {c}' for i, c in enumerate(_cited, 1)) + '\n'
 
 # %% ../../nbs/api/57_learn.runs.ipynb #73652900
 def _write_figures(run, history, preds):
     "Curves, and a confusion matrix for each split."
     import matplotlib.pyplot as plt
-    plot_history(history)[0].figure.savefig(run/'curves.png', dpi=120, bbox_inches='tight')
+
+    plot_history(history)[0].figure.savefig(run / 'curves.png', dpi=120, bbox_inches='tight')
     plt.close('all')
     for s, p in preds.groupby('split'):
         ax = plot_confusion(p)
-        ax.figure.savefig(run/f'confusion_{s}.png', dpi=120, bbox_inches='tight')
+        ax.figure.savefig(run / f'confusion_{s}.png', dpi=120, bbox_inches='tight')
         plt.close('all')
+
 
 def _usual_greys(tiles, most=512):
     "Brightness and contrast of up to `most` evenly spaced training tiles."
-    idx = np.unique(np.linspace(0, len(tiles)-1, min(most, len(tiles))).astype(int))
-    return grey_range(np.concatenate([tile_greys(tiles.batch(i)) for i in np.array_split(idx, -(-len(idx)//32))]))
+    idx = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).astype(int))
+    return grey_range(np.concatenate([tile_greys(tiles.batch(i)) for i in np.array_split(idx, -(-len(idx) // 32))]))
+
 
 def model_of(net, dls, r, tiles, history):
     "The trained network with what belongs to it."
     best = history.loc[history.valid_loss.idxmin()]
     um = tiles.um_per_px if np.isfinite(tiles.um_per_px or np.nan) else None
-    info = dict(recipe=asdict(r), cut=tiles.manifest['settings'], best_epoch=int(best.epoch), rule='the epoch with the lowest validation loss', valid_loss=float(best.valid_loss), store=tiles.fingerprint,
-                split=split_hash(tiles.table), counts={s: int(n) for s, n in tiles.table.split.value_counts().items()},
-                precision=precision_on(r, dls.device), grey=_usual_greys(dls.train.dataset.tiles))
-    return Model(net.to('cpu'), check_arch(r.arch), list(dls.vocab), tuple(tiles.tile_px), tuple(dls.size), dls.mean, dls.std, r.head, um, info)
+    info = dict(
+        recipe=asdict(r),
+        cut=tiles.manifest['settings'],
+        best_epoch=int(best.epoch),
+        rule='the epoch with the lowest validation loss',
+        valid_loss=float(best.valid_loss),
+        store=tiles.fingerprint,
+        split=split_hash(tiles.table),
+        counts={s: int(n) for s, n in tiles.table.split.value_counts().items()},
+        precision=precision_on(r, dls.device),
+        grey=_usual_greys(dls.train.dataset.tiles),
+    )
+    return Model(
+        net.to('cpu'),
+        check_arch(r.arch),
+        list(dls.vocab),
+        tuple(tiles.tile_px),
+        tuple(dls.size),
+        dls.mean,
+        dls.std,
+        r.head,
+        um,
+        info,
+    )
 
 # %% ../../nbs/api/57_learn.runs.ipynb #58bca61e
 def write_run(run, tiles, r, dls, net, history, device, t0, copies):
@@ -135,14 +221,20 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies):
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).values)
     preds = predict(model, asked, bs=dls.valid.bs, device=device)
     model.net.cpu()
-    write_json(asdict(r), run/'recipe.json')
-    write_csv(history, run/'history.csv')
-    write_csv(preds, run/'predictions.csv')
-    write_csv(tiles.table[['tile', 'label', 'split']], run/'split.csv')
-    save_model(model, run/'model')
+    write_json(asdict(r), run / 'recipe.json')
+    write_csv(history, run / 'history.csv')
+    write_csv(preds, run / 'predictions.csv')
+    write_csv(tiles.table[['tile', 'label', 'split']], run / 'split.csv')
+    save_model(model, run / 'model')
     results = {s: metrics(p).to_dict() for s, p in preds.groupby('split')}
-    write_json(results, run/'metrics.json')
+    write_json(results, run / 'metrics.json')
     _write_figures(run, history, preds)
-    env = dict(environment(device), precision=precision_on(r, dls.device), store=tiles.fingerprint, split=split_hash(tiles.table), seconds=time.perf_counter()-t0)
-    write_json(env, run/'environment.json')
-    (run/'methods.txt').write_text(_methods(model, tiles, r, history, results, env, copies), encoding='utf-8')
+    env = dict(
+        environment(device),
+        precision=precision_on(r, dls.device),
+        store=tiles.fingerprint,
+        split=split_hash(tiles.table),
+        seconds=time.perf_counter() - t0,
+    )
+    write_json(env, run / 'environment.json')
+    (run / 'methods.txt').write_text(_methods(model, tiles, r, history, results, env, copies), encoding='utf-8')

@@ -27,72 +27,124 @@ from .learner import make_learner
 # %% ../../nbs/api/56_learn.sittings.ipynb #3cea8cfa
 class _Watch(Callback):
     "Write each epoch down, keep the best network, stop at a loss that is no number, and move the progress bar."
+
     order = 60
-    def __init__(self, rows=(), best=None, progress=None, save=None, patience=None): self.rows,self.best,self.progress,self.save,self.patience = list(rows),best,progress,save,patience
+
+    def __init__(self, rows=(), best=None, progress=None, save=None, patience=None):
+        self.rows = list(rows)
+        self.best = best
+        self.progress = progress
+        self.save = save
+        self.patience = patience
+
     def before_epoch(self):
-        self.t0, self.todo = time.perf_counter(), []
-        self.sums = {True: np.zeros(3), False: np.zeros(3)} # tiles, their loss, how many were right; in training and in validation
+        self.t0 = time.perf_counter()
+        self.todo = []
+        self.sums = {
+            True: np.zeros(3),
+            False: np.zeros(3),
+        }  # tiles, their loss, how many were right; in training and in validation
+
     def after_loss(self):
-        pred, y, train = self.learn.pred.detach(), self.learn.yb[0], self.learn.training
+        pred = self.learn.pred.detach()
+        y = self.learn.yb[0]
+        train = self.learn.training
         n = min(self.learn.dl.bs, self.learn.dl.n) if train else len(y)
         loss = self.learn.loss.detach() if train else F.cross_entropy(pred.float(), y)
-        right = (loss*0 if train else (pred.argmax(1) == y).sum())
-        self.todo.append((n, torch.stack([loss.float()*n, right.float()]), list(self.learn.dl.now), self.learn.iter+1))
-        if loss.device.type == 'cpu' or len(self.todo) >= 20: self.count()
+        right = loss * 0 if train else (pred.argmax(1) == y).sum()
+        self.todo.append(
+            (n, torch.stack([loss.float() * n, right.float()]), list(self.learn.dl.now), self.learn.iter + 1)
+        )
+        if loss.device.type == 'cpu' or len(self.todo) >= 20:
+            self.count()
+
     def after_batch(self):
-        if self.progress is not None: self.progress.update()
-    def after_train(self): self.count()
-    def after_validate(self): self.count()
+        if self.progress is not None:
+            self.progress.update()
+
+    def after_train(self):
+        self.count()
+
+    def after_validate(self):
+        self.count()
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #68e7b82e
 class NoNumber(FloatingPointError):
     "A loss became NaN or infinite; `.watch` holds the history and the best network until then."
-    def __init__(self,
-        why, # what happened, and what to do
-        watch, # the `_Watch` of the training
+
+    def __init__(
+        self,
+        why,  # what happened, and what to do
+        watch,  # the `_Watch` of the training
     ):
         super().__init__(why)
         self.watch = watch
 
+
 @patch
-def count(self:_Watch):
+def count(self: _Watch):
     "Add up the losses that are waiting; `NoNumber` if one is none."
     for n, both, tiles, i in self.todo:
         loss, right = both.tolist()
-        if not np.isfinite(loss): raise NoNumber(self._why(loss, tiles, i), self)
+        if not np.isfinite(loss):
+            raise NoNumber(self._why(loss, tiles, i), self)
         self.sums[self.learn.training] += n, loss, right
     self.todo = []
 
+
 @patch
-def _why(self:_Watch, loss, idxs, batch):
+def _why(self: _Watch, loss, idxs, batch):
     "Where a loss became no number, and what to do; `.files` keeps the tiles of the batch."
     self.files = self.learn.dl.dataset.tiles.table.tile.iloc[list(idxs)].astype(str).tolist()
-    return (f'The loss became {loss/max(len(idxs), 1)} in {"training" if self.learn.training else "validation"}, epoch {len(self.rows)+1}, batch {batch}. The usual reason is a learning rate that is too high (try a tenth); '
-            f'others are half precision and damaged tiles (tiles.verify()). The batch held {", ".join(self.files[:4])}{f" and {len(self.files)-4} more" if len(self.files) > 4 else ""}.')
+    return (
+        f'The loss became {loss / max(len(idxs), 1)} in {"training" if self.learn.training else "validation"}, epoch {len(self.rows) + 1}, batch {batch}. The usual reason is a learning rate that is too high (try a tenth); '
+        f'others are half precision and damaged tiles (tiles.verify()). The batch held {", ".join(self.files[:4])}{f" and {len(self.files) - 4} more" if len(self.files) > 4 else ""}.'
+    )
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #13f4962d
 def _waited(rows):
     "Epochs since the lowest validation loss."
-    return len(rows)-1-int(np.argmin([r['valid_loss'] for r in rows])) if rows else 0
+    return len(rows) - 1 - int(np.argmin([r['valid_loss'] for r in rows])) if rows else 0
+
 
 @patch
-def after_epoch(self:_Watch):
+def after_epoch(self: _Watch):
     "One more row of the history; the network of the lowest validation loss so far is copied."
-    (n, loss, _), (m, valid_loss, right) = self.sums[True], self.sums[False]
-    if not n: return # an epoch of an earlier sitting
-    self.rows.append(dict(epoch=len(self.rows)+1, train_loss=loss/n, valid_loss=valid_loss/m, accuracy=right/m,
-                          lr=float(self.learn.opt.hypers[-1]['lr']), seconds=time.perf_counter()-self.t0))
-    if not _waited(self.rows): self.best = {k: v.detach().to('cpu', copy=True) for k, v in self.learn.model.state_dict().items()}
-    if self.save is not None: self.save(self)
-    if self.patience and _waited(self.rows) >= self.patience: raise CancelFitException
+    (n, loss, _) = self.sums[True]
+    (m, valid_loss, right) = self.sums[False]
+    if not n:
+        return  # an epoch of an earlier sitting
+    self.rows.append(
+        dict(
+            epoch=len(self.rows) + 1,
+            train_loss=loss / n,
+            valid_loss=valid_loss / m,
+            accuracy=right / m,
+            lr=float(self.learn.opt.hypers[-1]['lr']),
+            seconds=time.perf_counter() - self.t0,
+        )
+    )
+    if not _waited(self.rows):
+        self.best = {k: v.detach().to('cpu', copy=True) for k, v in self.learn.model.state_dict().items()}
+    if self.save is not None:
+        self.save(self)
+    if self.patience and _waited(self.rows) >= self.patience:
+        raise CancelFitException
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #755de7df
 def _chance(dl):
     "The states of all sources of chance, as JSON can say them."
     name, keys, *rest = np.random.get_state()
-    s = dict(numpy=[name, keys.tolist(), *rest], python=random.getstate(), loader=dl.rng.getstate(), torch=torch.get_rng_state().tolist())
-    if torch.cuda.is_available(): s['cuda'] = torch.cuda.get_rng_state().tolist()
+    s = dict(
+        numpy=[name, keys.tolist(), *rest],
+        python=random.getstate(),
+        loader=dl.rng.getstate(),
+        torch=torch.get_rng_state().tolist(),
+    )
+    if torch.cuda.is_available():
+        s['cuda'] = torch.cuda.get_rng_state().tolist()
     return s
+
 
 def _set_chance(s, dl):
     tup = lambda o: (o[0], tuple(o[1]), o[2])
@@ -100,94 +152,149 @@ def _set_chance(s, dl):
     random.setstate(tup(s['python']))
     dl.rng.setstate(tup(s['loader']))
     torch.set_rng_state(torch.tensor(s['torch'], dtype=torch.uint8))
-    if 'cuda' in s and torch.cuda.is_available(): torch.cuda.set_rng_state(torch.tensor(s['cuda'], dtype=torch.uint8))
+    if 'cuda' in s and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.tensor(s['cuda'], dtype=torch.uint8))
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #7f29bf84
 def _state(watch):
     "All tensors that the next epoch depends on, by name, and the rest of the optimizer's state."
-    learn, plain = watch.learn, []
-    tensors = {f'net.{k}': v for k, v in learn.model.state_dict().items()} | {f'best.{k}': v for k, v in watch.best.items()}
+    learn = watch.learn
+    plain = []
+    tensors = {f'net.{k}': v for k, v in learn.model.state_dict().items()} | {
+        f'best.{k}': v for k, v in watch.best.items()
+    }
     for i, s in enumerate(learn.opt.state_dict()['state']):
         tensors.update({f'opt.{i}.{k}': v for k, v in s.items() if torch.is_tensor(v)})
         plain.append({k: v for k, v in s.items() if not torch.is_tensor(v)})
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, plain
 
+
 def _save_checkpoint(watch, folder, phase):
     "Everything that the next epoch depends on, under a new name; the old one goes last."
-    (tensors, plain), learn, n = _state(watch), watch.learn, len(watch.rows)
+    (tensors, plain) = _state(watch)
+    learn = watch.learn
+    n = len(watch.rows)
     scaler = getattr(learn, 'scaler', None)
-    page = dict(phase=phase, epoch=learn.epoch+1, rows=watch.rows, opt=plain, hypers=list(learn.opt.hypers), chance=_chance(learn.dls.train), scaler=scaler.state_dict() if scaler is not None else {})
+    page = dict(
+        phase=phase,
+        epoch=learn.epoch + 1,
+        rows=watch.rows,
+        opt=plain,
+        hypers=list(learn.opt.hypers),
+        chance=_chance(learn.dls.train),
+        scaler=scaler.state_dict() if scaler is not None else {},
+    )
     try:
-        with new_folder(folder/f'epoch_{n:04d}', overwrite=True) as tmp:
-            save_file(tensors, tmp/'state.safetensors')
-            write_json(page, tmp/'state.json')
+        with new_folder(folder / f'epoch_{n:04d}', overwrite=True) as tmp:
+            save_file(tensors, tmp / 'state.safetensors')
+            write_json(page, tmp / 'state.json')
     except (OSError, SafetensorError) as e:
-        raise OSError(f'The state after epoch {n} could not be written to {folder} ({e}). The state written before it is whole: make room, and the same call goes on from there.') from e
+        raise OSError(
+            f'The state after epoch {n} could not be written to {folder} ({e}). The state written before it is whole: make room, and the same call goes on from there.'
+        ) from e
     for old in folder.glob('epoch_*'):
-        if old.name < f'epoch_{n:04d}': shutil.rmtree(old, ignore_errors=True)
+        if old.name < f'epoch_{n:04d}':
+            shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #75eb7bb0
 def _load_checkpoint(folder):
     "The newest whole checkpoint in `folder`, or None; one that a power cut damaged is passed over, and said."
     for f in sorted(folder.glob('epoch_*'), reverse=True) if folder.is_dir() else ():
-        try: tensors, page = load_file(f/'state.safetensors'), read_json(f/'state.json')
+        try:
+            tensors = load_file(f / 'state.safetensors')
+            page = read_json(f / 'state.json')
         except (OSError, ValueError, SafetensorError) as e:
-            warnings.warn(f'{f} is damaged ({str(e)[:200]}) and is passed over: training goes on from an older checkpoint, or begins anew.')
+            warnings.warn(
+                f'{f} is damaged ({str(e)[:200]}) and is passed over: training goes on from an older checkpoint, or begins anew.'
+            )
             continue
         part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
         return dict(page, net=part('net.'), best=part('best.'), opt_tensors=part('opt.'))
 
+
 class _TakeUp(Callback):
     "Put a checkpoint back, once the optimizer is there."
+
     order = 70
-    def __init__(self, ckpt): self.ckpt = ckpt
+
+    def __init__(self, ckpt):
+        self.ckpt = ckpt
+
     def before_fit(self):
-        c, device = self.ckpt, self.learn.dls.device
+        c = self.ckpt
+        device = self.learn.dls.device
         self.learn.model.load_state_dict(c['net'])
         state = [dict(s) for s in c['opt']]
         params = [p for p, *_ in self.learn.opt.all_params()]
         for k, v in c['opt_tensors'].items():
             i, name = k.split('.')
-            state[int(i)][name] = torch.empty_like(params[int(i)]).copy_(v) if v.shape == params[int(i)].shape else v.to(device) # in the memory layout of the parameter, which the fused kernel counts on
+            state[int(i)][name] = (
+                torch.empty_like(params[int(i)]).copy_(v) if v.shape == params[int(i)].shape else v.to(device)
+            )  # in the memory layout of the parameter, which the fused kernel counts on
         self.learn.opt.load_state_dict(dict(state=state, hypers=c['hypers']))
-        if c.get('scaler') and getattr(self.learn, 'scaler', None) is not None: self.learn.scaler.load_state_dict(c['scaler'])
+        if c.get('scaler') and getattr(self.learn, 'scaler', None) is not None:
+            self.learn.scaler.load_state_dict(c['scaler'])
         _set_chance(c['chance'], self.learn.dls.train)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #c45b4691
 def planned_epochs(r, steps):
     "How many epochs, when one has `steps` batches."
-    return max(r.epochs, -(-r.min_steps//max(steps, 1)))
+    return max(r.epochs, -(-r.min_steps // max(steps, 1)))
+
 
 def _phases(r, steps):
     "What moves, for how many epochs, at which peak learning rates."
-    n, lr = planned_epochs(r, steps), slice(*r.lr) if r.lr[0] < r.lr[1] else r.lr[1]
-    return dict(scratch=[('all', n, lr)], frozen=[('head', n, r.lr[1])], finetuned=[('head', 1, 1e-2), ('all', n, lr)])[r.weights]
+    n = planned_epochs(r, steps)
+    lr = slice(*r.lr) if r.lr[0] < r.lr[1] else r.lr[1]
+    return dict(scratch=[('all', n, lr)], frozen=[('head', n, r.lr[1])], finetuned=[('head', 1, 1e-2), ('all', n, lr)])[
+        r.weights
+    ]
+
 
 def _fit(learn, r, ckpt, watch):
     "Run the phases that are left."
     done, start = (ckpt['phase'], ckpt['epoch']) if ckpt else (0, 0)
     phases = _phases(r, len(learn.dls.train))
     for i, (what, epochs, lr) in enumerate(phases):
-        if i < done or (i == done and start >= epochs): continue
-        watch.phase, watch.patience = i, r.patience if i == len(phases)-1 else None
-        if watch.patience and i == done and _waited(watch.rows) >= watch.patience: break
+        if i < done or (i == done and start >= epochs):
+            continue
+        watch.phase = i
+        watch.patience = r.patience if i == len(phases) - 1 else None
+        if watch.patience and i == done and _waited(watch.rows) >= watch.patience:
+            break
         learn.create_opt()
         learn.freeze() if what == 'head' else learn.unfreeze()
         again = i == done and ckpt is not None
-        learn.fit_one_cycle(epochs, lr, cbs=[watch, *([_TakeUp(ckpt)] if again else [])], start_epoch=start if again else 0)
+        learn.fit_one_cycle(
+            epochs, lr, cbs=[watch, *([_TakeUp(ckpt)] if again else [])], start_epoch=start if again else 0
+        )
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #b927ab7e
 def log_line(folder, text):
     "One more line, with the time, in the log of a run."
-    with open(folder/'log.txt', 'a', encoding='utf-8') as f: f.write(f'{time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())} UTC  {text}\n')
+    with open(folder / 'log.txt', 'a', encoding='utf-8') as f:
+        f.write(f'{time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())} UTC  {text}\n')
+
 
 class _Saver:
     "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old."
-    def __init__(self, folder, every, total): self.folder,self.every,self.total,self.last = folder,every,total,time.perf_counter()
+
+    def __init__(self, folder, every, total):
+        self.folder = folder
+        self.every = every
+        self.total = total
+        self.last = time.perf_counter()
+
     def __call__(self, watch):
         row = watch.rows[-1]
-        log_line(self.folder, 'epoch {epoch:.0f}: training loss {train_loss:.4f}, validation loss {valid_loss:.4f}, accuracy {accuracy:.4f}, {seconds:.1f} s'.format(**row))
-        if time.perf_counter()-self.last < self.every and len(watch.rows) < self.total: return
+        log_line(
+            self.folder,
+            'epoch {epoch:.0f}: training loss {train_loss:.4f}, validation loss {valid_loss:.4f}, accuracy {accuracy:.4f}, {seconds:.1f} s'.format(
+                **row
+            ),
+        )
+        if time.perf_counter() - self.last < self.every and len(watch.rows) < self.total:
+            return
         _save_checkpoint(watch, self.folder, watch.phase)
         self.last = time.perf_counter()
 
@@ -195,15 +302,23 @@ class _Saver:
 @contextmanager
 def _machine(r, device):
     "torch's settings for the time of a training."
-    was, key = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, os.environ.get('CUBLAS_WORKSPACE_CONFIG')), 'CUBLAS_WORKSPACE_CONFIG'
-    if r.deterministic and was[2] is None: os.environ[key] = ':4096:8' # without it, torch refuses matrix products on a GPU
+    was = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        os.environ.get('CUBLAS_WORKSPACE_CONFIG'),
+    )
+    key = 'CUBLAS_WORKSPACE_CONFIG'
+    if r.deterministic and was[2] is None:
+        os.environ[key] = ':4096:8'  # without it, torch refuses matrix products on a GPU
     torch.use_deterministic_algorithms(r.deterministic)
     torch.backends.cudnn.benchmark = device.type == 'cuda' and not r.deterministic
-    try: yield
+    try:
+        yield
     finally:
         torch.use_deterministic_algorithms(was[0])
         torch.backends.cudnn.benchmark = was[1]
-        if r.deterministic and was[2] is None: os.environ.pop(key, None)
+        if r.deterministic and was[2] is None:
+            os.environ.pop(key, None)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #0571ba1c
 def _sitting(dls, r, folder, most, every):
@@ -211,36 +326,51 @@ def _sitting(dls, r, folder, most, every):
     ckpt = _load_checkpoint(folder)
     with no_random(r.seed), _machine(r, dls.device):
         learn = make_learner(dls, r, most=most)
-        if ckpt: learn.model.load_state_dict(ckpt['net'])
-        if ckpt: _set_chance(ckpt['chance'], dls.train)
+        if ckpt:
+            learn.model.load_state_dict(ckpt['net'])
+        if ckpt:
+            _set_chance(ckpt['chance'], dls.train)
         epochs = sum(e for _, e, _ in _phases(r, len(dls.train)))
-        per_epoch = len(dls.train)+len(dls.valid)
-        with bar(total=epochs*per_epoch, what='training') as progress, learn.no_bar(), learn.no_logging():
-            watch = _Watch(ckpt['rows'] if ckpt else (), ckpt['best'] if ckpt else None, progress, _Saver(folder, every, epochs))
-            if ckpt: log_line(folder, f'taken up after epoch {len(watch.rows)}')
-            progress.update(len(watch.rows)*per_epoch)
-            try: _fit(learn, r, ckpt, watch)
+        per_epoch = len(dls.train) + len(dls.valid)
+        with bar(total=epochs * per_epoch, what='training') as progress, learn.no_bar(), learn.no_logging():
+            watch = _Watch(
+                ckpt['rows'] if ckpt else (), ckpt['best'] if ckpt else None, progress, _Saver(folder, every, epochs)
+            )
+            if ckpt:
+                log_line(folder, f'taken up after epoch {len(watch.rows)}')
+            progress.update(len(watch.rows) * per_epoch)
+            try:
+                _fit(learn, r, ckpt, watch)
             finally:
                 for cb in learn.cbs:
-                    if hasattr(cb, 'leave'): cb.leave() # half precision ends here, whatever went wrong inside a batch
+                    if hasattr(cb, 'leave'):
+                        cb.leave()  # half precision ends here, whatever went wrong inside a batch
     return learn, watch
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #7ddec4ff
-def _out_of_memory(e): return any(o in str(e).lower() for o in ('out of memory', 'alloc_failed')) or type(e).__name__ == 'OutOfMemoryError'
+def _out_of_memory(e):
+    return any(o in str(e).lower() for o in ('out of memory', 'alloc_failed')) or type(e).__name__ == 'OutOfMemoryError'
 
-def train_net(dls, r, folder, every=0.):
+
+def train_net(dls, r, folder, every=0.0):
     "The best network and the history, from a checkpoint in `folder` if there is one."
-    most, rng = r.batch_size, dls.train.rng.getstate()
+    most = r.batch_size
+    rng = dls.train.rng.getstate()
     while True:
         try:
             learn, watch = _sitting(dls, r, folder, most, every)
             break
         except RuntimeError as e:
-            if not _out_of_memory(e) or most < 4: raise
+            if not _out_of_memory(e) or most < 4:
+                raise
         most //= 2
         dls.train.rng.setstate(rng)
         dls.valid.bs = min(dls.valid.bs, most)
-        if dls.device.type == 'cuda': torch.cuda.empty_cache()
-        log_line(folder, f'out of memory: batches of {r.batch_size} are gone through in parts of {most}, with the same gradients but for batch norm')
+        if dls.device.type == 'cuda':
+            torch.cuda.empty_cache()
+        log_line(
+            folder,
+            f'out of memory: batches of {r.batch_size} are gone through in parts of {most}, with the same gradients but for batch norm',
+        )
     learn.model.load_state_dict(watch.best)
     return learn.model.eval(), pd.DataFrame(watch.rows)

@@ -27,117 +27,161 @@ from .sittings import NoNumber, log_line, planned_epochs, train_net
 from .runs import Run, model_of, open_run, run_identity, split_hash, write_run
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
-def _unfinished(out): return out.with_name(f'.{out.name}.unfinished')
+def _unfinished(out):
+    return out.with_name(f'.{out.name}.unfinished')
+
 
 def _begin(out, identity, overwrite):
     "The folder of checkpoints, new or one that the same call left."
     check_free(out, overwrite)
-    work, now = _unfinished(out), json.loads(json.dumps(identity))
-    was = read_json(work/'identity.json') if (work/'identity.json').is_file() else None
+    work = _unfinished(out)
+    now = json.loads(json.dumps(identity))
+    was = read_json(work / 'identity.json') if (work / 'identity.json').is_file() else None
     if was not in (None, now) and not overwrite:
-        odd = [f'{k}={was["recipe"].get(k)!r} then, {v!r} now' for k, v in now['recipe'].items() if was['recipe'].get(k) != v] or ['the tiles or their split']
-        raise ValueError(f'{out} was begun differently and is unfinished ({"; ".join(odd[:3])}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).')
-    if was != now: shutil.rmtree(work, ignore_errors=True)
+        odd = [
+            f'{k}={was["recipe"].get(k)!r} then, {v!r} now'
+            for k, v in now['recipe'].items()
+            if was['recipe'].get(k) != v
+        ] or ['the tiles or their split']
+        raise ValueError(
+            f'{out} was begun differently and is unfinished ({"; ".join(odd[:3])}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
+        )
+    if was != now:
+        shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(identity, work/'identity.json')
+    write_json(identity, work / 'identity.json')
     return work
 
 # %% ../../nbs/api/58_learn.training.ipynb #9c09e89a
-_most_compared = 10_000 # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
+_most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
+
 
 def _copies(tiles, how):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
-    if how not in ('warn', 'refuse', 'ignore'): raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
-    if how == 'ignore' or len(tiles) > _most_compared: return 'Whether tiles of different photographs show the same was not looked at.'
-    pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles)) # of a store seen through something, the store itself
+    if how not in ('warn', 'refuse', 'ignore'):
+        raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
+    if how == 'ignore' or len(tiles) > _most_compared:
+        return 'Whether tiles of different photographs show the same was not looked at.'
+    pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store itself
     pairs = pairs[pairs.crosses]
-    if how == 'refuse': check_leaks(tiles.table, pairs=pairs)
-    if not len(pairs): return 'No two tiles of different photographs on two sides were found to show the same.'
+    if how == 'refuse':
+        check_leaks(tiles.table, pairs=pairs)
+    if not len(pairs):
+        return 'No two tiles of different photographs on two sides were found to show the same.'
     side = tiles.table.set_index('tile').split
     said = f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} ({side[pairs.tile_b.iloc[0]]})'
-    warnings.warn(said+', so what is asked has partly been seen in training. Split by place: group_by_place, then split_by(..., group=\'place\').')
-    return said+'.'
+    warnings.warn(
+        said
+        + ', so what is asked has partly been seen in training. Split by place: group_by_place, then split_by(..., group=\'place\').'
+    )
+    return said + '.'
 
 # %% ../../nbs/api/58_learn.training.ipynb #147329c6
 def _keep_last_good(out, tiles, r, dls, watch, work):
     "Write the best network until the loss became no number, and say where it is."
     log_line(work, f'stopped: the loss is no number; the batch held {", ".join(watch.files)}')
-    if not watch.rows: return 'No epoch was finished, so there is no network to keep.'
-    history, net = pd.DataFrame(watch.rows), make_net(r.arch, dls.c, dls.size, r.head, r.dropout)
+    if not watch.rows:
+        return 'No epoch was finished, so there is no network to keep.'
+    history = pd.DataFrame(watch.rows)
+    net = make_net(r.arch, dls.c, dls.size, r.head, r.dropout)
     net.load_state_dict(watch.best)
     with new_folder(out.with_name(f'{out.name}.stopped'), overwrite=True) as tmp:
-        save_model(model_of(net.eval(), dls, r, tiles, history), tmp/'model')
-        write_csv(history, tmp/'history.csv')
-        write_json(asdict(r), tmp/'recipe.json')
-        write_csv(pd.DataFrame(dict(tile=watch.files)), tmp/'batch.csv')
-        shutil.copy(work/'log.txt', tmp/'log.txt')
-    return f'The network of epoch {1+int(history.valid_loss.argmin())}, the best until then, is kept in {out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
+        save_model(model_of(net.eval(), dls, r, tiles, history), tmp / 'model')
+        write_csv(history, tmp / 'history.csv')
+        write_json(asdict(r), tmp / 'recipe.json')
+        write_csv(pd.DataFrame(dict(tile=watch.files)), tmp / 'batch.csv')
+        shutil.copy(work / 'log.txt', tmp / 'log.txt')
+    return f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in {out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
 
 # %% ../../nbs/api/58_learn.training.ipynb #402387ee
 def train(
-    tiles:Tiles, # with columns `label` and `split`
-    recipe:Recipe, # `Recipe.quick()` or `Recipe.paper()`, changed as needed
-    out:str|Path, # the run folder to make
-    device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
-    overwrite:bool=False, # replace a run folder that is there
-    checkpoint_seconds:float=0, # least time between two checkpoints; 0: one after each epoch
-    duplicates:str='warn', # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
-) -> Run: # finished
+    tiles: Tiles,  # with columns `label` and `split`
+    recipe: Recipe,  # `Recipe.quick()` or `Recipe.paper()`, changed as needed
+    out: str | Path,  # the run folder to make
+    device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+    overwrite: bool = False,  # replace a run folder that is there
+    checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
+    duplicates: str = 'warn',  # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
+) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
-    out, t0 = Path(out), time.perf_counter()
+    out = Path(out)
+    t0 = time.perf_counter()
     check_recipe(recipe)
     check_leaks(tiles.table)
-    with no_random(recipe.seed): dls = make_dls(tiles, recipe, device)
-    work, copies = _begin(out, run_identity(tiles, recipe), overwrite), _copies(tiles, duplicates)
-    log_line(work, f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}')
-    try: net, history = train_net(dls, recipe, work, checkpoint_seconds)
-    except NoNumber as e: raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+    with no_random(recipe.seed):
+        dls = make_dls(tiles, recipe, device)
+    work = _begin(out, run_identity(tiles, recipe), overwrite)
+    copies = _copies(tiles, duplicates)
+    log_line(
+        work,
+        f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
+    )
+    try:
+        net, history = train_net(dls, recipe, work, checkpoint_seconds)
+    except NoNumber as e:
+        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
     with new_folder(out, overwrite) as tmp:
         write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
-        log_line(work, f'finished: the network of epoch {1+int(history.valid_loss.argmin())} is kept')
-        shutil.copy(work/'log.txt', tmp/'log.txt')
+        log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
+        shutil.copy(work / 'log.txt', tmp / 'log.txt')
     shutil.rmtree(work, ignore_errors=True)
     return Run(out)
 
 # %% ../../nbs/api/58_learn.training.ipynb #dbd75e64
 def expected_seconds(
-    tiles:Tiles, # with columns `label` and `split`
-    recipe:Recipe, # what would be trained
-    device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> float: # seconds of training on a processor; None on a GPU
+    tiles: Tiles,  # with columns `label` and `split`
+    recipe: Recipe,  # what would be trained
+    device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+) -> float:  # seconds of training on a processor; None on a GPU
     "How long a training will take on a processor, from two batches of it."
-    if best_device(device).type != 'cpu': return None
+    if best_device(device).type != 'cpu':
+        return None
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, 'cpu')
-        learn, b = make_learner(dls, recipe), dls.train.one_batch()
-        net, times = learn.model.train(), []
+        learn = make_learner(dls, recipe)
+        b = dls.train.one_batch()
+        net = learn.model.train()
+        times = []
         for _ in range(3):
             t0 = time.perf_counter()
             learn.loss_func(net(b[0]), b[1]).backward()
-            times.append(time.perf_counter()-t0)
-    return min(times)*(len(dls.train)+.4*len(dls.valid)*2)*planned_epochs(recipe, len(dls.train))
+            times.append(time.perf_counter() - t0)
+    return min(times) * (len(dls.train) + 0.4 * len(dls.valid) * 2) * planned_epochs(recipe, len(dls.train))
 
 # %% ../../nbs/api/58_learn.training.ipynb #da8c836c
 def _summary(run, seed):
     "What a run reached, as one row."
-    p, h = run.preds, run.history
-    return dict(seed=seed, **{f'{s}_accuracy': float((g.label == g.pred).mean()) for s, g in p.groupby('split')}, best_epoch=int(h.epoch[h.valid_loss.idxmin()]), epochs=len(h), seconds=run.environment['seconds'])
+    p = run.preds
+    h = run.history
+    return dict(
+        seed=seed,
+        **{f'{s}_accuracy': float((g.label == g.pred).mean()) for s, g in p.groupby('split')},
+        best_epoch=int(h.epoch[h.valid_loss.idxmin()]),
+        epochs=len(h),
+        seconds=run.environment['seconds'],
+    )
+
 
 def repeat(
-    tiles:Tiles, # with columns `label` and `split`
-    recipe:Recipe, # its seed is replaced
-    out:str|Path, # folder of the runs, one folder a seed
-    seeds=5, # how many (0, 1, ...), or a list of seeds
-    device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> pd.DataFrame: # a row a seed, then `mean` and `sd` (of a sample, n-1)
+    tiles: Tiles,  # with columns `label` and `split`
+    recipe: Recipe,  # its seed is replaced
+    out: str | Path,  # folder of the runs, one folder a seed
+    seeds=5,  # how many (0, 1, ...), or a list of seeds
+    device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+) -> pd.DataFrame:  # a row a seed, then `mean` and `sd` (of a sample, n-1)
     "Train with several seeds; `ValueError` if a run of another recipe is in the way."
-    rows, out = [], Path(out)
+    rows = []
+    out = Path(out)
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
-        r, at = replace(recipe, seed=int(seed)), out/f'seed_{int(seed)}'
+        r = replace(recipe, seed=int(seed))
+        at = out / f'seed_{int(seed)}'
         if at.exists():
-            run, env = open_run(at), read_json(at/'environment.json')
-            if run.recipe != r or (env['store'], env['split']) != (tiles.fingerprint, split_hash(tiles.table)): raise ValueError(f'{at} is a run of another recipe, store or split. Give another folder, or remove it.')
-        else: run = train(tiles, r, at, device)
+            run = open_run(at)
+            env = read_json(at / 'environment.json')
+            if run.recipe != r or (env['store'], env['split']) != (tiles.fingerprint, split_hash(tiles.table)):
+                raise ValueError(f'{at} is a run of another recipe, store or split. Give another folder, or remove it.')
+        else:
+            run = train(tiles, r, at, device)
         rows.append(_summary(run, int(seed)))
     df = pd.DataFrame(rows).set_index('seed')
     return pd.concat([df, pd.DataFrame(dict(mean=df.mean(), sd=df.std())).T])

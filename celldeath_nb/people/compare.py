@@ -19,57 +19,91 @@ from .judging import CANNOT_TELL, check_judgements, judged_classes, with_correct
 
 # %% ../../nbs/api/62_people.compare.ipynb #55744444
 def signal_detection(
-    hits:int, # positive tiles called positive
-    positives:int, # positive tiles answered
-    false_alarms:int, # negative tiles called positive
-    negatives:int, # negative tiles answered
-    confidence:float=.95, # of the intervals
-) -> dict: # `d_prime`, `criterion`, each with `_low` and `_high`
+    hits: int,  # positive tiles called positive
+    positives: int,  # positive tiles answered
+    false_alarms: int,  # negative tiles called positive
+    negatives: int,  # negative tiles answered
+    confidence: float = 0.95,  # of the intervals
+) -> dict:  # `d_prime`, `criterion`, each with `_low` and `_high`
     "d' and criterion with the log-linear correction, and their intervals."
-    h, f = (hits+.5)/(positives+1), (false_alarms+.5)/(negatives+1)
-    zh, zf, z = stats.norm.ppf(h), stats.norm.ppf(f), stats.norm.ppf((1+confidence)/2)
-    var = h*(1-h)/((positives+1)*stats.norm.pdf(zh)**2)+f*(1-f)/((negatives+1)*stats.norm.pdf(zf)**2)
+    h = (hits + 0.5) / (positives + 1)
+    f = (false_alarms + 0.5) / (negatives + 1)
+    zh = stats.norm.ppf(h)
+    zf = stats.norm.ppf(f)
+    z = stats.norm.ppf((1 + confidence) / 2)
+    var = h * (1 - h) / ((positives + 1) * stats.norm.pdf(zh) ** 2) + f * (1 - f) / (
+        (negatives + 1) * stats.norm.pdf(zf) ** 2
+    )
     out = {}
-    for name, v, s in (('d_prime', zh-zf, np.sqrt(var)), ('criterion', -(zh+zf)/2, np.sqrt(var)/2)): out |= {name: v, name+'_low': v-z*s, name+'_high': v+z*s}
+    for name, v, s in (('d_prime', zh - zf, np.sqrt(var)), ('criterion', -(zh + zf) / 2, np.sqrt(var) / 2)):
+        out |= {name: v, name + '_low': v - z * s, name + '_high': v + z * s}
     return out
+
 
 def _median(x, confidence):
     "Median and its interval by order statistics."
     x = np.sort(np.asarray(x, float)[~np.isnan(np.asarray(x, float))])
-    if not len(x): return np.nan, np.nan, np.nan
-    k = int(stats.binom.ppf((1-confidence)/2, len(x), .5))
-    return float(np.median(x)), float(x[max(k-1, 0)]), float(x[min(len(x)-k, len(x)-1)])
+    if not len(x):
+        return np.nan, np.nan, np.nan
+    k = int(stats.binom.ppf((1 - confidence) / 2, len(x), 0.5))
+    return float(np.median(x)), float(x[max(k - 1, 0)]), float(x[min(len(x) - k, len(x) - 1)])
 
 # %% ../../nbs/api/62_people.compare.ipynb #65b43089
 def _one_decider(d, classes, pos, chance, confidence):
     "Everything about one decider in one session."
-    k, n = int(d.correct.sum()), int(d.answered.sum())
+    k = int(d.correct.sum())
+    n = int(d.answered.sum())
     lo, hi = wilson(k, n, confidence)
-    out = dict(kind=d.kind.iloc[0], shown=len(d), n=n, cannot_tell=int((d.answer == CANNOT_TELL).sum()), missing=int(d.answer.isna().sum()), right=k,
-        accuracy=k/n if n else np.nan, low=lo, high=hi, low_bound=k/len(d), p_chance=stats.binomtest(k, n, chance).pvalue if n else np.nan)
+    out = dict(
+        kind=d.kind.iloc[0],
+        shown=len(d),
+        n=n,
+        cannot_tell=int((d.answer == CANNOT_TELL).sum()),
+        missing=int(d.answer.isna().sum()),
+        right=k,
+        accuracy=k / n if n else np.nan,
+        low=lo,
+        high=hi,
+        low_bound=k / len(d),
+        p_chance=stats.binomtest(k, n, chance).pvalue if n else np.nan,
+    )
     out['balanced_accuracy'] = d[d.answered].groupby('truth').correct.mean().mean() if n else np.nan
     out |= dict(zip(('seconds', 'seconds_low', 'seconds_high'), _median(d.seconds, confidence)))
     return out | (_two_classes(d, pos, confidence) if len(classes) == 2 else {})
 
+
 def _two_classes(d, pos, confidence):
     "Sensitivity, specificity, d' and criterion."
-    a, out = d[d.answered], {}
-    h, p, r, m = [int(v) for v in ((a.correct*(a.truth == pos)).sum(), (a.truth == pos).sum(), (a.correct*(a.truth != pos)).sum(), (a.truth != pos).sum())]
-    for name, k, n in (('sensitivity', h, p), ('specificity', r, m)): out |= dict(zip((name, name+'_low', name+'_high'), (k/n if n else np.nan, *wilson(k, n, confidence))))
-    return out | (signal_detection(h, p, m-r, m, confidence) if p and m else {})
+    a = d[d.answered]
+    out = {}
+    h, p, r, m = [
+        int(v)
+        for v in (
+            (a.correct * (a.truth == pos)).sum(),
+            (a.truth == pos).sum(),
+            (a.correct * (a.truth != pos)).sum(),
+            (a.truth != pos).sum(),
+        )
+    ]
+    for name, k, n in (('sensitivity', h, p), ('specificity', r, m)):
+        out |= dict(zip((name, name + '_low', name + '_high'), (k / n if n else np.nan, *wilson(k, n, confidence))))
+    return out | (signal_detection(h, p, m - r, m, confidence) if p and m else {})
 
 # %% ../../nbs/api/62_people.compare.ipynb #55f60e16
 def decider_table(
-    table:pd.DataFrame, # of `judgements`
-    chance:float=None, # share of right answers by guessing; None: one over the number of classes
-    confidence:float=.95, # of the intervals
-    positive:str=None, # two classes: the positive one; None: the one that is not a known control
-    classes:list=None, # class names; None: those of the table
-) -> pd.DataFrame: # one row for each decider and session
+    table: pd.DataFrame,  # of `judgements`
+    chance: float = None,  # share of right answers by guessing; None: one over the number of classes
+    confidence: float = 0.95,  # of the intervals
+    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    classes: list = None,  # class names; None: those of the table
+) -> pd.DataFrame:  # one row for each decider and session
     "Accuracy, its interval, the test against chance, sensitivity, specificity, d', criterion and median time, for each decider."
     classes = judged_classes(table, classes)
     pos = positive_class(classes, positive) if len(classes) == 2 else None
-    rows = {k: _one_decider(d, classes, pos, chance or 1/len(classes), confidence) for k, d in with_correct(table).groupby(['decider', 'session'], sort=False)}
+    rows = {
+        k: _one_decider(d, classes, pos, chance or 1 / len(classes), confidence)
+        for k, d in with_correct(table).groupby(['decider', 'session'], sort=False)
+    }
     out = pd.DataFrame.from_dict(rows, orient='index').rename_axis(['decider', 'session'])
     out['method'] = 'Wilson; exact binomial' + ('; log-linear d-prime' if pos else '')
     return out
@@ -80,32 +114,49 @@ def _gee(y, X, groups, confidence):
     from statsmodels.genmod.cov_struct import Exchangeable
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_estimating_equations import GEE
+
     k = len(np.unique(groups))
-    if k < 3: return f'{k} subjects are too few for clusters'
+    if k < 3:
+        return f'{k} subjects are too few for clusters'
     cells = [y[X[:, -1] == v].mean() for v in np.unique(X[:, -1])]
-    if min(cells) in (0, 1) or max(cells) in (0, 1): return 'all answers of a session are alike'
+    if min(cells) in (0, 1) or max(cells) in (0, 1):
+        return 'all answers of a session are alike'
     import warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        try: r = GEE(y, X, groups=groups, family=Binomial(), cov_struct=Exchangeable()).fit()
-        except (np.linalg.LinAlgError, ValueError) as e: return f'the fit failed: {e}'
-    if not r.converged: return 'the fit did not converge'
-    b, se = r.params[-1], r.bse[-1]*np.sqrt(k/(k-1))
-    t = stats.t.ppf((1+confidence)/2, k-1)
-    return b, b-t*se, b+t*se, se
+        try:
+            r = GEE(y, X, groups=groups, family=Binomial(), cov_struct=Exchangeable()).fit()
+        except (np.linalg.LinAlgError, ValueError) as e:
+            return f'the fit failed: {e}'
+    if not r.converged:
+        return 'the fit did not converge'
+    b = r.params[-1]
+    se = r.bse[-1] * np.sqrt(k / (k - 1))
+    t = stats.t.ppf((1 + confidence) / 2, k - 1)
+    return b, b - t * se, b + t * se, se
 
 # %% ../../nbs/api/62_people.compare.ipynb #1b5e27d0
-def _gee_p(fit, null, k): return 2*stats.t.sf(abs(fit[0]-null)/fit[3], k-1)
-def _expit(x): return 1/(1+np.exp(-x))
-def _logit(p): return np.log(p/(1-p))
+def _gee_p(fit, null, k):
+    return 2 * stats.t.sf(abs(fit[0] - null) / fit[3], k - 1)
+
+
+def _expit(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _logit(p):
+    return np.log(p / (1 - p))
 
 # %% ../../nbs/api/62_people.compare.ipynb #1dea0950
 def _mean_interval(x, confidence):
     "Mean, sd, sem and t interval of numbers, one a decider."
-    n, m = len(x), float(np.mean(x))
+    n = len(x)
+    m = float(np.mean(x))
     sd = float(np.std(x, ddof=1)) if n > 1 else np.nan
-    half = stats.t.ppf((1+confidence)/2, n-1)*sd/np.sqrt(n) if n > 1 else np.nan
-    return dict(mean=m, sd=sd, sem=sd/np.sqrt(n), low=m-half, high=m+half)
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
+    return dict(mean=m, sd=sd, sem=sd / np.sqrt(n), low=m - half, high=m + half)
+
 
 def _one_group(d, chance, confidence):
     "A group of deciders in one session."
@@ -113,47 +164,86 @@ def _one_group(d, chance, confidence):
     acc = d.groupby('decider').correct.mean().to_numpy()
     out = dict(deciders=len(acc), answers=len(d), **_mean_interval(acc, confidence), method='t over deciders')
     out['p_chance'] = stats.ttest_1samp(acc, chance).pvalue if len(acc) > 1 and np.ptp(acc) > 0 else np.nan
-    if d.kind.iloc[0] == 'network': return out
+    if d.kind.iloc[0] == 'network':
+        return out
     fit = _gee(d.correct.to_numpy(), np.ones((len(d), 1)), pd.factorize(d.decider)[0], confidence)
-    if isinstance(fit, str): return out | dict(gee_note=fit)
-    return out | dict(zip(('gee', 'gee_low', 'gee_high'), _expit(np.array(fit[:3])))) | dict(gee_p=_gee_p(fit, _logit(chance), len(acc)))
+    if isinstance(fit, str):
+        return out | dict(gee_note=fit)
+    return (
+        out
+        | dict(zip(('gee', 'gee_low', 'gee_high'), _expit(np.array(fit[:3]))))
+        | dict(gee_p=_gee_p(fit, _logit(chance), len(acc)))
+    )
+
 
 def group_table(
-    table:pd.DataFrame, # of `judgements`
-    chance:float=None, # share of right answers by guessing; None: one over the number of classes
-    confidence:float=.95, # of the intervals
-    classes:list=None, # class names; None: those of the table
-) -> pd.DataFrame: # one row for each kind and session
+    table: pd.DataFrame,  # of `judgements`
+    chance: float = None,  # share of right answers by guessing; None: one over the number of classes
+    confidence: float = 0.95,  # of the intervals
+    classes: list = None,  # class names; None: those of the table
+) -> pd.DataFrame:  # one row for each kind and session
     "Mean accuracy of a group with sd, sem, t interval and test, and the GEE beside it."
-    c = chance or 1/len(judged_classes(table, classes))
-    rows = {k: _one_group(d, c, confidence) for k, d in with_correct(table).groupby(['kind', 'session'], sort=False) if d.answered.any()}
+    c = chance or 1 / len(judged_classes(table, classes))
+    rows = {
+        k: _one_group(d, c, confidence)
+        for k, d in with_correct(table).groupby(['kind', 'session'], sort=False)
+        if d.answered.any()
+    }
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis(['kind', 'session'])
 
 # %% ../../nbs/api/62_people.compare.ipynb #306c5b19
 def _sign_flips(d):
     "Two-sided p of the mean difference over all patterns of signs (random ones beyond 16 pairs)."
     k = len(d)
-    signs = np.array(np.meshgrid(*[[-1, 1]]*k)).reshape(k, -1).T if k <= 16 else np.random.default_rng(0).choice([-1, 1], (65536, k))
-    return float(np.mean(np.abs(signs@d) >= abs(d.sum())-1e-12))
+    signs = (
+        np.array(np.meshgrid(*[[-1, 1]] * k)).reshape(k, -1).T
+        if k <= 16
+        else np.random.default_rng(0).choice([-1, 1], (65536, k))
+    )
+    return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12))
+
 
 def change_table(
-    table:pd.DataFrame, # of `judgements`
-    before:str='pre', # session
-    after:str='post', # session
-    confidence:float=.95, # of the intervals
-) -> pd.DataFrame: # for each kind of people: a row for each method, `estimate`, `low`, `high`, `p`, `n`, `note`
+    table: pd.DataFrame,  # of `judgements`
+    before: str = 'pre',  # session
+    after: str = 'post',  # session
+    confidence: float = 0.95,  # of the intervals
+) -> pd.DataFrame:  # for each kind of people: a row for each method, `estimate`, `low`, `high`, `p`, `n`, `note`
     "What changed between two sessions of the same people."
-    rows, t = [], with_correct(table)
+    rows = []
+    t = with_correct(table)
     for kind, d in t[(t.kind != 'network') & t.answered].groupby('kind'):
         acc = d.groupby(['decider', 'session']).correct.mean().unstack().reindex(columns=[before, after])
         both = acc.dropna()
-        if not len(both): continue
-        diff = (both[after]-both[before]).to_numpy()
-        once = len(acc[[before, after]].dropna(how='all'))-len(both)
-        note, m = f'{once} took part in one session only' if once else '', _mean_interval(diff, confidence)
+        if not len(both):
+            continue
+        diff = (both[after] - both[before]).to_numpy()
+        once = len(acc[[before, after]].dropna(how='all')) - len(both)
+        note = f'{once} took part in one session only' if once else ''
+        m = _mean_interval(diff, confidence)
         test = stats.ttest_rel(both[after], both[before]).pvalue if len(both) > 1 and np.ptp(diff) > 0 else np.nan
-        rows.append(dict(kind=kind, method='paired t over subjects', estimate=m['mean'], low=m['low'], high=m['high'], p=test, n=len(both), note=note))
-        rows.append(dict(kind=kind, method='exact sign flips', estimate=m['mean'], p=_sign_flips(diff), n=len(both), note=f'smallest possible p {2/2**len(both):.3f}'))
+        rows.append(
+            dict(
+                kind=kind,
+                method='paired t over subjects',
+                estimate=m['mean'],
+                low=m['low'],
+                high=m['high'],
+                p=test,
+                n=len(both),
+                note=note,
+            )
+        )
+        rows.append(
+            dict(
+                kind=kind,
+                method='exact sign flips',
+                estimate=m['mean'],
+                p=_sign_flips(diff),
+                n=len(both),
+                note=f'smallest possible p {2 / 2 ** len(both):.3f}',
+            )
+        )
         rows.append(dict(kind=kind, **_gee_change(d[d.session.isin([before, after])], after, confidence)))
     return pd.DataFrame(rows, columns=['kind', 'method', 'estimate', 'low', 'high', 'p', 'n', 'note'])
 
@@ -161,45 +251,61 @@ def change_table(
 def _gee_change(d, after, confidence):
     "The odds of a right answer after, over those before."
     X = np.column_stack([np.ones(len(d)), d.session == after]).astype(float)
-    fit, k = _gee(d.correct.to_numpy(), X, pd.factorize(d.decider)[0], confidence), d.decider.nunique()
+    fit = _gee(d.correct.to_numpy(), X, pd.factorize(d.decider)[0], confidence)
+    k = d.decider.nunique()
     out = dict(method='GEE, odds ratio', n=k, note=f'{len(d)} answers')
-    if isinstance(fit, str): return out | dict(note=fit)
+    if isinstance(fit, str):
+        return out | dict(note=fit)
     return out | dict(estimate=np.exp(fit[0]), low=np.exp(fit[1]), high=np.exp(fit[2]), p=_gee_p(fit, 0, k))
 
 # %% ../../nbs/api/62_people.compare.ipynb #562084bb
 def _why_no_mixed(d):
     "Why the crossed model cannot be fitted, or nothing."
-    if d.decider.nunique() < 3: return f'{d.decider.nunique()} subjects are too few for a random effect'
-    if d.groupby('tile').decider.nunique().max() < 2: return 'no tile was judged by two subjects, so tiles and answers are one and the same'
-    if d.correct.mean() in (0, 1): return 'all answers are alike'
-    if d.tile.nunique() > 3000: return f'{d.tile.nunique():,} tiles are too many for a dense fit'
+    if d.decider.nunique() < 3:
+        return f'{d.decider.nunique()} subjects are too few for a random effect'
+    if d.groupby('tile').decider.nunique().max() < 2:
+        return 'no tile was judged by two subjects, so tiles and answers are one and the same'
+    if d.correct.mean() in (0, 1):
+        return 'all answers are alike'
+    if d.tile.nunique() > 3000:
+        return f'{d.tile.nunique():,} tiles are too many for a dense fit'
+
 
 def _fit_mixed(d, X):
     "Variational Bayes fit with crossed effects; deterministic start."
     from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
+
     s, t = [pd.factorize(d[c])[0] for c in ('decider', 'tile')]
-    Z = np.concatenate([np.eye(s.max()+1)[s], np.eye(t.max()+1)[t]], 1)
-    m = BinomialBayesMixedGLM(d.correct.to_numpy(), X, Z, np.repeat([0, 1], [s.max()+1, t.max()+1]), vcp_p=1, fe_p=2)
-    n = X.shape[1]+2+Z.shape[1]
-    return m.fit_vb(mean=np.zeros(n), sd=np.full(n, .6), fit_method='L-BFGS-B')
+    Z = np.concatenate([np.eye(s.max() + 1)[s], np.eye(t.max() + 1)[t]], 1)
+    m = BinomialBayesMixedGLM(
+        d.correct.to_numpy(), X, Z, np.repeat([0, 1], [s.max() + 1, t.max() + 1]), vcp_p=1, fe_p=2
+    )
+    n = X.shape[1] + 2 + Z.shape[1]
+    return m.fit_vb(mean=np.zeros(n), sd=np.full(n, 0.6), fit_method='L-BFGS-B')
 
 # %% ../../nbs/api/62_people.compare.ipynb #d1af24b5
 def mixed_table(
-    table:pd.DataFrame, # of `judgements`
-    after:str='post', # the session whose effect is estimated, where there are others
-    confidence:float=.95, # of the intervals
-) -> pd.DataFrame: # for each kind of people: `term`, `estimate` (log odds, or sd), `low`, `high`, `n`, `note`
+    table: pd.DataFrame,  # of `judgements`
+    after: str = 'post',  # the session whose effect is estimated, where there are others
+    confidence: float = 0.95,  # of the intervals
+) -> pd.DataFrame:  # for each kind of people: `term`, `estimate` (log odds, or sd), `low`, `high`, `n`, `note`
     "A logistic model with subjects and tiles as crossed random effects."
-    rows, t, z = [], with_correct(table), stats.norm.ppf((1+confidence)/2)
+    rows = []
+    t = with_correct(table)
+    z = stats.norm.ppf((1 + confidence) / 2)
     for kind, d in t[(t.kind != 'network') & t.answered].groupby('kind'):
         base = dict(kind=kind, n=len(d), method='mixed logistic, subjects x tiles, variational Bayes')
         why = _why_no_mixed(d)
-        if why: rows.append(dict(base, term='refused', note=why)); continue
+        if why:
+            rows.append(dict(base, term='refused', note=why))
+            continue
         two = d.session.nunique() > 1 and (d.session == after).any()
         X = np.column_stack([np.ones(len(d)), d.session == after] if two else [np.ones(len(d))]).astype(float)
         r = _fit_mixed(d, X)
-        for name, m, s in zip(['intercept', f'session {after}'], r.fe_mean, r.fe_sd): rows.append(dict(base, term=name, estimate=m, low=m-z*s, high=m+z*s))
-        for name, m, s in zip(['sd of subjects', 'sd of tiles'], r.vcp_mean, r.vcp_sd): rows.append(dict(base, term=name, estimate=np.exp(m), low=np.exp(m-z*s), high=np.exp(m+z*s)))
+        for name, m, s in zip(['intercept', f'session {after}'], r.fe_mean, r.fe_sd):
+            rows.append(dict(base, term=name, estimate=m, low=m - z * s, high=m + z * s))
+        for name, m, s in zip(['sd of subjects', 'sd of tiles'], r.vcp_mean, r.vcp_sd):
+            rows.append(dict(base, term=name, estimate=np.exp(m), low=np.exp(m - z * s), high=np.exp(m + z * s)))
     return pd.DataFrame(rows, columns=['kind', 'term', 'estimate', 'low', 'high', 'n', 'method', 'note'])
 
 # %% ../../nbs/api/62_people.compare.ipynb #e69b9172
@@ -209,59 +315,101 @@ def wide_table(t, values):
 
 # %% ../../nbs/api/62_people.compare.ipynb #c6a82f53
 def kappa(
-    counts:np.ndarray, # [..., k, k] counts or shares: one decider in rows, the other in columns
-) -> np.ndarray: # [...] Cohen's kappa; nan where chance agreement is 1
+    counts: np.ndarray,  # [..., k, k] counts or shares: one decider in rows, the other in columns
+) -> np.ndarray:  # [...] Cohen's kappa; nan where chance agreement is 1
     "Cohen's kappa of tables of counts."
     c = np.asarray(counts, float)
-    c = c/c.sum((-2, -1), keepdims=True)
-    po, pe = np.trace(c, axis1=-2, axis2=-1), (c.sum(-1)*c.sum(-2)).sum(-1)
-    return np.divide(po-pe, 1-pe, out=np.full(np.shape(po), np.nan), where=1-pe > 1e-12)
+    c = c / c.sum((-2, -1), keepdims=True)
+    po = np.trace(c, axis1=-2, axis2=-1)
+    pe = (c.sum(-1) * c.sum(-2)).sum(-1)
+    return np.divide(po - pe, 1 - pe, out=np.full(np.shape(po), np.nan), where=1 - pe > 1e-12)
+
 
 def _boot_counts(counts, n_boot, rng):
     "[n_boot, k, k]: the table of counts of tiles drawn anew."
     c = np.asarray(counts)
-    return rng.multinomial(int(c.sum()), (c/c.sum()).ravel(), n_boot).reshape(n_boot, *c.shape)
+    return rng.multinomial(int(c.sum()), (c / c.sum()).ravel(), n_boot).reshape(n_boot, *c.shape)
+
 
 def _limits(x, confidence):
     "Percentile limits of bootstrap values, without the undefined ones."
     x = x[np.isfinite(x)]
-    return tuple(np.percentile(x, [50-50*confidence, 50+50*confidence])) if len(x) else (np.nan, np.nan)
+    return tuple(np.percentile(x, [50 - 50 * confidence, 50 + 50 * confidence])) if len(x) else (np.nan, np.nan)
 
 # %% ../../nbs/api/62_people.compare.ipynb #8fc7ba52
 def _holm(p):
     "Holm's corrected p values; missing ones stay missing."
     p = np.asarray(p, float)
-    out, ok = np.full(len(p), np.nan), np.flatnonzero(np.isfinite(p))
+    out = np.full(len(p), np.nan)
+    ok = np.flatnonzero(np.isfinite(p))
     order = ok[np.argsort(p[ok], kind='stable')]
-    out[order] = np.minimum(np.maximum.accumulate(p[order]*np.arange(len(order), 0, -1)), 1)
+    out[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
     return out
+
 
 def _pair(a, b, confidence, n_boot, rng):
     "Two columns of right (1), wrong (0) and unanswered (nan) over the same tiles, compared."
     m = np.isfinite(a) & np.isfinite(b)
     out = dict(n=int(m.sum()), only_a=int((np.isfinite(a) & ~m).sum()), only_b=int((np.isfinite(b) & ~m).sum()))
-    if not m.any(): return out | dict(note='no tile in common: not compared')
+    if not m.any():
+        return out | dict(note='no tile in common: not compared')
     C = np.array([[np.sum((a[m] == i) & (b[m] == j)) for j in (1, 0)] for i in (1, 0)])
     B = _boot_counts(C, n_boot, rng)
-    lo, hi = _limits((B[:, 0, 1]-B[:, 1, 0])/C.sum(), confidence)
-    d = int(C[0, 1]+C[1, 0])
-    p = stats.binomtest(int(C[0, 1]), d, .5).pvalue if d else 1.
-    note = f'{out["only_a"]+out["only_b"]} tiles of one decider alone left out' if out['only_a']+out['only_b'] else ''
-    return out | dict(accuracy_a=a[m].mean(), accuracy_b=b[m].mean(), difference=a[m].mean()-b[m].mean(), low=lo, high=hi, a_only=int(C[0, 1]), b_only=int(C[1, 0]), p=p, note=note)
+    lo, hi = _limits((B[:, 0, 1] - B[:, 1, 0]) / C.sum(), confidence)
+    d = int(C[0, 1] + C[1, 0])
+    p = stats.binomtest(int(C[0, 1]), d, 0.5).pvalue if d else 1.0
+    note = (
+        f'{out["only_a"] + out["only_b"]} tiles of one decider alone left out' if out['only_a'] + out['only_b'] else ''
+    )
+    return out | dict(
+        accuracy_a=a[m].mean(),
+        accuracy_b=b[m].mean(),
+        difference=a[m].mean() - b[m].mean(),
+        low=lo,
+        high=hi,
+        a_only=int(C[0, 1]),
+        b_only=int(C[1, 0]),
+        p=p,
+        note=note,
+    )
 
 # %% ../../nbs/api/62_people.compare.ipynb #cc6cd08b
 def pair_table(
-    table:pd.DataFrame, # of `judgements`
-    confidence:float=.95, # of the intervals
-    n_boot:int=2000, # tiles are drawn anew so often
-    seed:int=0, # of the bootstrap
-) -> pd.DataFrame: # one row for each person (and session) and network
+    table: pd.DataFrame,  # of `judgements`
+    confidence: float = 0.95,  # of the intervals
+    n_boot: int = 2000,  # tiles are drawn anew so often
+    seed: int = 0,  # of the bootstrap
+) -> pd.DataFrame:  # one row for each person (and session) and network
     "Each person against each network on the tiles that both answered."
-    t, rng = with_judges(with_correct(table)), np.random.default_rng(seed)
+    t = with_judges(with_correct(table))
+    rng = np.random.default_rng(seed)
     W = wide_table(t, 'correct')
     kind = t.drop_duplicates('judge').set_index('judge').kind
-    rows = [dict(a=a, kind=kind[a], b=b, **_pair(W[a].to_numpy(float), W[b].to_numpy(float), confidence, n_boot, rng)) for a in kind.index[kind != 'network'] for b in kind.index[kind == 'network']]
-    out = pd.DataFrame(rows, columns=['a', 'kind', 'b', 'n', 'only_a', 'only_b', 'accuracy_a', 'accuracy_b', 'difference', 'low', 'high', 'a_only', 'b_only', 'p', 'note'])
+    rows = [
+        dict(a=a, kind=kind[a], b=b, **_pair(W[a].to_numpy(float), W[b].to_numpy(float), confidence, n_boot, rng))
+        for a in kind.index[kind != 'network']
+        for b in kind.index[kind == 'network']
+    ]
+    out = pd.DataFrame(
+        rows,
+        columns=[
+            'a',
+            'kind',
+            'b',
+            'n',
+            'only_a',
+            'only_b',
+            'accuracy_a',
+            'accuracy_b',
+            'difference',
+            'low',
+            'high',
+            'a_only',
+            'b_only',
+            'p',
+            'note',
+        ],
+    )
     out.insert(14, 'p_holm', _holm(out.p.to_numpy(float)))
     out['method'] = 'exact McNemar; bootstrap over tiles'
     return out
@@ -271,147 +419,242 @@ def _group_pair(P, net, confidence, n_boot, rng):
     "People [tiles, k] (nan: no answer) against a network [tiles]."
     m = np.isfinite(P).any(1) & np.isfinite(net)
     out = dict(people=P.shape[1], n=int(m.sum()), tiles_of_people=int(np.isfinite(P).any(1).sum()))
-    if not m.any(): return out | dict(note='no tile in common: not compared')
+    if not m.any():
+        return out | dict(note='no tile in common: not compared')
     P, net, seen = np.nan_to_num(P[m]), net[m], np.isfinite(P[m])
-    diff = lambda w: np.divide(w@P, w@seen, out=np.full((len(w), P.shape[1]), np.nan), where=(w@seen) > 0)-((w@net)/w.sum(1))[:, None]
+    diff = lambda w: (
+        np.divide(w @ P, w @ seen, out=np.full((len(w), P.shape[1]), np.nan), where=(w @ seen) > 0)
+        - ((w @ net) / w.sum(1))[:, None]
+    )
     d = diff(np.ones((1, len(net))))[0]
-    D = diff(rng.multinomial(len(net), np.full(len(net), 1/len(net)), n_boot).astype(float))
-    S = rng.multinomial(P.shape[1], np.full(P.shape[1], 1/P.shape[1]), n_boot)
+    D = diff(rng.multinomial(len(net), np.full(len(net), 1 / len(net)), n_boot).astype(float))
+    S = rng.multinomial(P.shape[1], np.full(P.shape[1], 1 / P.shape[1]), n_boot)
     lo, hi = _limits(np.nanmean(D, 1), confidence)
-    lo2, hi2 = _limits((S*np.nan_to_num(D)).sum(1)/P.shape[1], confidence)
-    return out | dict(difference=float(np.nanmean(d)), low=lo, high=hi, low_people_too=lo2, high_people_too=hi2, note='')
+    lo2, hi2 = _limits((S * np.nan_to_num(D)).sum(1) / P.shape[1], confidence)
+    return out | dict(
+        difference=float(np.nanmean(d)), low=lo, high=hi, low_people_too=lo2, high_people_too=hi2, note=''
+    )
+
 
 def group_pair_table(
-    table:pd.DataFrame, # of `judgements`
-    confidence:float=.95, # of the intervals
-    n_boot:int=2000, # resamples
-    seed:int=0, # of the bootstrap
-) -> pd.DataFrame: # one row for each kind and session of people and each network
+    table: pd.DataFrame,  # of `judgements`
+    confidence: float = 0.95,  # of the intervals
+    n_boot: int = 2000,  # resamples
+    seed: int = 0,  # of the bootstrap
+) -> pd.DataFrame:  # one row for each kind and session of people and each network
     "Mean accuracy of a group minus a network's, on the same tiles."
-    t, rng, rows = with_judges(with_correct(table)), np.random.default_rng(seed), []
-    W, key = wide_table(t, 'correct'), t.drop_duplicates('judge').set_index('judge')
+    t = with_judges(with_correct(table))
+    rng = np.random.default_rng(seed)
+    rows = []
+    W = wide_table(t, 'correct')
+    key = t.drop_duplicates('judge').set_index('judge')
     nets = key.index[key.kind == 'network']
     for (kind, session), d in key[key.kind != 'network'].groupby(['kind', 'session'], sort=False):
-        rows += [dict(kind=kind, session=session, network=b, **_group_pair(W[d.index].to_numpy(float), W[b].to_numpy(float), confidence, n_boot, rng)) for b in nets]
-    cols = ['kind', 'session', 'network', 'people', 'n', 'tiles_of_people', 'difference', 'low', 'high', 'low_people_too', 'high_people_too', 'note']
+        rows += [
+            dict(
+                kind=kind,
+                session=session,
+                network=b,
+                **_group_pair(W[d.index].to_numpy(float), W[b].to_numpy(float), confidence, n_boot, rng),
+            )
+            for b in nets
+        ]
+    cols = [
+        'kind',
+        'session',
+        'network',
+        'people',
+        'n',
+        'tiles_of_people',
+        'difference',
+        'low',
+        'high',
+        'low_people_too',
+        'high_people_too',
+        'note',
+    ]
     return pd.DataFrame(rows, columns=cols).assign(method='bootstrap over tiles (and over people)')
 
 # %% ../../nbs/api/62_people.compare.ipynb #cf3497fd
 def fleiss_kappa(
-    counts:np.ndarray, # [tiles, classes]: how many gave each answer; the same number of answers for each tile
-) -> float: # Fleiss' kappa; nan where all answers are alike
+    counts: np.ndarray,  # [tiles, classes]: how many gave each answer; the same number of answers for each tile
+) -> float:  # Fleiss' kappa; nan where all answers are alike
     "Fleiss' kappa (1971)."
     c = np.asarray(counts, float)
     n = c.sum(1)
-    if len(set(n)) > 1: raise ValueError(f'Fleiss\' kappa needs the same number of answers for each tile; there are between {n.min():g} and {n.max():g}. Keep the tiles that everybody answered.')
+    if len(set(n)) > 1:
+        raise ValueError(
+            f'Fleiss\' kappa needs the same number of answers for each tile; there are between {n.min():g} and {n.max():g}. Keep the tiles that everybody answered.'
+        )
     return float(_fleiss_weighted(np.ones((1, len(c))), c)[0])
+
 
 def _fleiss_weighted(w, c):
     "Fleiss' kappa for each row of weights [B, tiles]."
     n = c[0].sum()
-    agree = (c*(c-1)).sum(1)/(n*(n-1))
-    share = (w@c)/(w.sum(1)*n)[:, None]
-    po, pe = (w@agree)/w.sum(1), (share**2).sum(1)
-    return np.divide(po-pe, 1-pe, out=np.full(len(w), np.nan), where=1-pe > 1e-12)
+    agree = (c * (c - 1)).sum(1) / (n * (n - 1))
+    share = (w @ c) / (w.sum(1) * n)[:, None]
+    po = (w @ agree) / w.sum(1)
+    pe = (share**2).sum(1)
+    return np.divide(po - pe, 1 - pe, out=np.full(len(w), np.nan), where=1 - pe > 1e-12)
 
 # %% ../../nbs/api/62_people.compare.ipynb #70ca4d27
 def _codes(W, classes):
     "Answers as numbers of classes, -1 where there is none."
     return np.stack([pd.Categorical(W[c], categories=classes).codes for c in W], 1).astype(int)
 
+
 def _cross(a, b, k):
     "Counts [k, k] of two columns of class numbers, where both answered."
     m = (a >= 0) & (b >= 0)
-    return np.bincount(a[m]*k+b[m], minlength=k*k).reshape(k, k)
+    return np.bincount(a[m] * k + b[m], minlength=k * k).reshape(k, k)
+
 
 def _kappa_row(C, confidence, n_boot, rng):
     "Kappa of a table of counts with its interval, the observed agreement and the one expected by chance."
     n = int(C.sum())
-    if not n: return dict(n=0, note='no tile in common: not compared')
-    k, s = float(kappa(C)), C/n
+    if not n:
+        return dict(n=0, note='no tile in common: not compared')
+    k = float(kappa(C))
+    s = C / n
     lo, hi = _limits(kappa(_boot_counts(C, n_boot, rng)), confidence) if np.isfinite(k) else (np.nan, np.nan)
-    return dict(n=n, kappa=k, low=lo, high=hi, observed=float(np.trace(s)), expected=float((s.sum(0)*s.sum(1)).sum()), note='' if np.isfinite(k) else 'undefined: chance alone gives full agreement')
+    return dict(
+        n=n,
+        kappa=k,
+        low=lo,
+        high=hi,
+        observed=float(np.trace(s)),
+        expected=float((s.sum(0) * s.sum(1)).sum()),
+        note='' if np.isfinite(k) else 'undefined: chance alone gives full agreement',
+    )
 
 # %% ../../nbs/api/62_people.compare.ipynb #c78838f9
 def consistency_table(
-    table:pd.DataFrame, # of `judgements`
-    confidence:float=.95, # of the intervals
-    n_boot:int=2000, # resamples of the tiles
-    seed:int=0, # of the bootstrap
-    errors:bool=True, # True: error consistency, the kappa of right and wrong; False: Cohen's kappa of the answers
-    classes:list=None, # class names; None: those of the table
-) -> pd.DataFrame: # one row for each pair of judges, `kappa`, `low`, `high`, `observed` and `expected` agreement
+    table: pd.DataFrame,  # of `judgements`
+    confidence: float = 0.95,  # of the intervals
+    n_boot: int = 2000,  # resamples of the tiles
+    seed: int = 0,  # of the bootstrap
+    errors: bool = True,  # True: error consistency, the kappa of right and wrong; False: Cohen's kappa of the answers
+    classes: list = None,  # class names; None: those of the table
+) -> pd.DataFrame:  # one row for each pair of judges, `kappa`, `low`, `high`, `observed` and `expected` agreement
     "Error consistency, or Cohen's kappa of the answers, for every pair of judges, on the tiles that both answered."
-    t, rng, classes = with_judges(with_correct(table)), np.random.default_rng(seed), judged_classes(table, classes)
+    t = with_judges(with_correct(table))
+    rng = np.random.default_rng(seed)
+    classes = judged_classes(table, classes)
     t = t.assign(said=t.answer.where(t.answered, None))
     W = wide_table(t, 'correct' if errors else 'said')
     X, k = (np.nan_to_num(W.to_numpy(float), nan=-1).astype(int), 2) if errors else (_codes(W, classes), len(classes))
     kind = t.drop_duplicates('judge').set_index('judge').kind
-    rows = [dict(a=W.columns[i], b=W.columns[j], kinds=f'{kind[W.columns[i]]}-{kind[W.columns[j]]}', **_kappa_row(_cross(X[:, i], X[:, j], k), confidence, n_boot, rng))
-            for i in range(W.shape[1]) for j in range(i+1, W.shape[1])]
+    rows = [
+        dict(
+            a=W.columns[i],
+            b=W.columns[j],
+            kinds=f'{kind[W.columns[i]]}-{kind[W.columns[j]]}',
+            **_kappa_row(_cross(X[:, i], X[:, j], k), confidence, n_boot, rng),
+        )
+        for i in range(W.shape[1])
+        for j in range(i + 1, W.shape[1])
+    ]
     out = pd.DataFrame(rows, columns=['a', 'b', 'kinds', 'n', 'kappa', 'low', 'high', 'observed', 'expected', 'note'])
     return out.assign(method=f'{"kappa of right and wrong" if errors else "Cohen kappa"}; bootstrap over tiles')
 
 # %% ../../nbs/api/62_people.compare.ipynb #63a17340
 def agreement_table(
-    table:pd.DataFrame, # of `judgements`
-    confidence:float=.95, # of the intervals
-    n_boot:int=2000, # resamples of the tiles
-    seed:int=0, # of the bootstrap
-    classes:list=None, # class names; None: those of the table
-) -> pd.DataFrame: # Fleiss' kappa for each kind and session
+    table: pd.DataFrame,  # of `judgements`
+    confidence: float = 0.95,  # of the intervals
+    n_boot: int = 2000,  # resamples of the tiles
+    seed: int = 0,  # of the bootstrap
+    classes: list = None,  # class names; None: those of the table
+) -> pd.DataFrame:  # Fleiss' kappa for each kind and session
     "Fleiss' kappa of a group, on the tiles that all of it answered."
-    t, rows, classes = with_judges(with_correct(table)), [], judged_classes(table, classes)
-    rng, t = np.random.default_rng(seed), t.assign(said=t.answer.where(t.answered, None))
+    t = with_judges(with_correct(table))
+    rows = []
+    classes = judged_classes(table, classes)
+    rng = np.random.default_rng(seed)
+    t = t.assign(said=t.answer.where(t.answered, None))
     for (kind, session), d in t.groupby(['kind', 'session'], sort=False):
         X = _codes(wide_table(d, 'said'), classes)
         full = (X >= 0).all(1)
         row = dict(kind=kind, session=session, deciders=X.shape[1], n=int(full.sum()), left_out=int((~full).sum()))
-        if X.shape[1] < 2 or not full.any(): rows.append(row | dict(note='fewer than two deciders' if X.shape[1] < 2 else 'no tile was answered by all')); continue
+        if X.shape[1] < 2 or not full.any():
+            rows.append(row | dict(note='fewer than two deciders' if X.shape[1] < 2 else 'no tile was answered by all'))
+            continue
         c = np.stack([(X[full] == i).sum(1) for i in range(len(classes))], 1).astype(float)
-        lo, hi = _limits(_fleiss_weighted(rng.multinomial(len(c), np.full(len(c), 1/len(c)), n_boot).astype(float), c), confidence)
-        rows.append(row | dict(kappa=fleiss_kappa(c), low=lo, high=hi, expected=0., note=''))
-    out = pd.DataFrame(rows, columns=['kind', 'session', 'deciders', 'n', 'left_out', 'kappa', 'low', 'high', 'expected', 'note'])
+        lo, hi = _limits(
+            _fleiss_weighted(rng.multinomial(len(c), np.full(len(c), 1 / len(c)), n_boot).astype(float), c), confidence
+        )
+        rows.append(row | dict(kappa=fleiss_kappa(c), low=lo, high=hi, expected=0.0, note=''))
+    out = pd.DataFrame(
+        rows, columns=['kind', 'session', 'deciders', 'n', 'left_out', 'kappa', 'low', 'high', 'expected', 'note']
+    )
     return out.assign(method='Fleiss kappa; bootstrap over tiles')
 
 # %% ../../nbs/api/62_people.compare.ipynb #19ff5f44
 def poisson_binomial(
-    p:np.ndarray, # [m] probabilities
-) -> np.ndarray: # [m+1] probability of 0 .. m successes
+    p: np.ndarray,  # [m] probabilities
+) -> np.ndarray:  # [m+1] probability of 0 .. m successes
     "The distribution of the number of successes in independent trials of unequal probability."
     out = np.ones(1)
-    for q in p: out = np.convolve(out, [1-q, q])
+    for q in p:
+        out = np.convolve(out, [1 - q, q])
     return out
+
 
 def _expected_missed(d, by):
     "[tiles, most+1] probability that 0, 1, ... of those who answered a tile are wrong, with error rates by `by`."
-    e = 1-d.groupby(by).correct.transform('mean')
+    e = 1 - d.groupby(by).correct.transform('mean')
     rows = [poisson_binomial(g.to_numpy()) for _, g in e.groupby(d.tile, sort=False)]
     most = max(map(len, rows))
-    return np.stack([np.pad(r, (0, most-len(r))) for r in rows]), np.array([r[-1] for r in rows])
+    return np.stack([np.pad(r, (0, most - len(r))) for r in rows]), np.array([r[-1] for r in rows])
+
 
 def tile_table(
-    table:pd.DataFrame, # of `judgements`
-) -> pd.DataFrame: # one row for each kind, session and tile: `truth`, `answers`, `wrong`
+    table: pd.DataFrame,  # of `judgements`
+) -> pd.DataFrame:  # one row for each kind, session and tile: `truth`, `answers`, `wrong`
     "How many answered each tile, and how many of them were wrong."
     t = with_correct(table)
     g = t[t.answered].groupby(['kind', 'session', 'tile'], sort=False)
-    return pd.DataFrame(dict(truth=g.truth.first(), answers=g.size(), wrong=g.size()-g.correct.sum().astype(int))).reset_index()
+    return pd.DataFrame(
+        dict(truth=g.truth.first(), answers=g.size(), wrong=g.size() - g.correct.sum().astype(int))
+    ).reset_index()
 
 # %% ../../nbs/api/62_people.compare.ipynb #82ee34b1
 def missed_table(
-    table:pd.DataFrame, # of `judgements`
-) -> pd.DataFrame: # for each kind and session: tiles missed by 0, 1, ... deciders and by all, observed and expected, `p` of so many or more
+    table: pd.DataFrame,  # of `judgements`
+) -> pd.DataFrame:  # for each kind and session: tiles missed by 0, 1, ... deciders and by all, observed and expected, `p` of so many or more
     "Tiles missed by so many deciders, beside the number expected of independent errors."
-    t, rows = with_correct(table), []
+    t = with_correct(table)
+    rows = []
     for (kind, session), d in t[t.answered].groupby(['kind', 'session'], sort=False):
-        if d.decider.nunique() < 2: continue
-        wrong, n = d.groupby('tile', sort=False).correct.agg(lambda x: int((1-x).sum())), d.groupby('tile', sort=False).size()
-        (E, all_e), (F, all_f) = _expected_missed(d, ['decider']), _expected_missed(d, ['decider', 'truth'])
+        if d.decider.nunique() < 2:
+            continue
+        wrong = d.groupby('tile', sort=False).correct.agg(lambda x: int((1 - x).sum()))
+        n = d.groupby('tile', sort=False).size()
+        (E, all_e) = _expected_missed(d, ['decider'])
+        (F, all_f) = _expected_missed(d, ['decider', 'truth'])
         base = dict(kind=kind, session=session, tiles=len(n))
-        rows += [dict(base, missed_by=str(k), observed=int((wrong == k).sum()), expected=E[:, k].sum(), expected_by_class=F[:, k].sum()) for k in range(E.shape[1])]
+        rows += [
+            dict(
+                base,
+                missed_by=str(k),
+                observed=int((wrong == k).sum()),
+                expected=E[:, k].sum(),
+                expected_by_class=F[:, k].sum(),
+            )
+            for k in range(E.shape[1])
+        ]
         o = int((wrong == n).sum())
-        rows.append(dict(base, missed_by='all', observed=o, expected=all_e.sum(), expected_by_class=all_f.sum(), p=poisson_binomial(all_e)[o:].sum(), p_by_class=poisson_binomial(all_f)[o:].sum()))
+        rows.append(
+            dict(
+                base,
+                missed_by='all',
+                observed=o,
+                expected=all_e.sum(),
+                expected_by_class=all_f.sum(),
+                p=poisson_binomial(all_e)[o:].sum(),
+                p_by_class=poisson_binomial(all_f)[o:].sum(),
+            )
+        )
     cols = ['kind', 'session', 'tiles', 'missed_by', 'observed', 'expected', 'expected_by_class', 'p', 'p_by_class']
     return pd.DataFrame(rows, columns=cols).assign(method='Poisson-binomial, independent errors')
 
@@ -419,60 +662,95 @@ def missed_table(
 @dataclass
 class Comparison:
     "Answers to every question about a table of judgements; made by `compare_deciders`."
-    deciders:pd.DataFrame    # each decider and session: accuracy, interval, test against chance, d', time
-    groups:pd.DataFrame      # people as a group, and networks: mean, sd, sem, t interval, GEE
-    change:pd.DataFrame      # before and after, of the same people
-    mixed:pd.DataFrame       # subjects and tiles crossed, or why not
-    pairs:pd.DataFrame       # each person against each network on the same tiles
-    group_pairs:pd.DataFrame # the group against each network on the same tiles
-    agreement:pd.DataFrame   # Fleiss' kappa of groups
-    answers:pd.DataFrame     # Cohen's kappa of answers, each pair
-    consistency:pd.DataFrame # error consistency, each pair
-    tiles:pd.DataFrame       # each tile: how many erred
-    missed:pd.DataFrame      # tiles missed by so many, observed and expected
-    notes:list               # what was missing, unequal or refused, in words
-    table:pd.DataFrame       # the judgements themselves
-    settings:dict = field(default_factory=dict) # what was asked
+
+    deciders: pd.DataFrame  # each decider and session: accuracy, interval, test against chance, d', time
+    groups: pd.DataFrame  # people as a group, and networks: mean, sd, sem, t interval, GEE
+    change: pd.DataFrame  # before and after, of the same people
+    mixed: pd.DataFrame  # subjects and tiles crossed, or why not
+    pairs: pd.DataFrame  # each person against each network on the same tiles
+    group_pairs: pd.DataFrame  # the group against each network on the same tiles
+    agreement: pd.DataFrame  # Fleiss' kappa of groups
+    answers: pd.DataFrame  # Cohen's kappa of answers, each pair
+    consistency: pd.DataFrame  # error consistency, each pair
+    tiles: pd.DataFrame  # each tile: how many erred
+    missed: pd.DataFrame  # tiles missed by so many, observed and expected
+    notes: list  # what was missing, unequal or refused, in words
+    table: pd.DataFrame  # the judgements themselves
+    settings: dict = field(default_factory=dict)  # what was asked
 
     def _repr_html_(self):
         notes = ''.join(f'<li>{escape(o)}</li>' for o in self.notes)
-        return self.groups.round(3).to_html(na_rep='')+(f'<ul>{notes}</ul>' if notes else '')
+        return self.groups.round(3).to_html(na_rep='') + (f'<ul>{notes}</ul>' if notes else '')
 
 # %% ../../nbs/api/62_people.compare.ipynb #4d0a3277
 def _notes(table, c):
     "What a reader must know about missing answers, other tiles and refusals."
-    t, out = with_correct(table), []
+    t = with_correct(table)
+    out = []
     for name, bad in (('missing', t.answer.isna()), (f'"{CANNOT_TELL}"', t.answer == CANNOT_TELL)):
-        if bad.any(): out.append(f'{int(bad.sum())} of {len(t)} answers are {name}, of {t[bad].decider.nunique()} deciders; they count in shown and low_bound, not in accuracy.')
+        if bad.any():
+            out.append(
+                f'{int(bad.sum())} of {len(t)} answers are {name}, of {t[bad].decider.nunique()} deciders; they count in shown and low_bound, not in accuracy.'
+            )
     for (kind, session), d in t[t.kind != 'network'].groupby(['kind', 'session'], sort=False):
-        n, sets = d.groupby('decider').size(), d.groupby('decider').tile.agg(frozenset)
-        if n.nunique() > 1: out.append(f'{kind}, session {session!r}: deciders judged between {n.min()} and {n.max()} tiles.')
-        if sets.nunique() > 1: out.append(f'{kind}, session {session!r}: deciders judged {sets.nunique()} different sets of tiles; their accuracies are not of the same tiles.')
-    if (t.kind == 'simulated').any(): out.append(f'{t[t.kind == "simulated"].decider.nunique()} deciders are simulated.')
+        n = d.groupby('decider').size()
+        sets = d.groupby('decider').tile.agg(frozenset)
+        if n.nunique() > 1:
+            out.append(f'{kind}, session {session!r}: deciders judged between {n.min()} and {n.max()} tiles.')
+        if sets.nunique() > 1:
+            out.append(
+                f'{kind}, session {session!r}: deciders judged {sets.nunique()} different sets of tiles; their accuracies are not of the same tiles.'
+            )
+    if (t.kind == 'simulated').any():
+        out.append(f'{t[t.kind == "simulated"].decider.nunique()} deciders are simulated.')
     none = int((c['pairs'].n == 0).sum())
-    if none: out.append(f'{none} of {len(c["pairs"])} pairs of a person and a network have no tile in common and were not compared.')
+    if none:
+        out.append(
+            f'{none} of {len(c["pairs"])} pairs of a person and a network have no tile in common and were not compared.'
+        )
     f = t.tile.str.rpartition('#')[0]
-    if (f != '').all() and f.nunique() < t.tile.nunique(): out.append(f'{t.tile.nunique()} tiles come from {f.nunique()} photographs; intervals treat tiles as independent.')
-    if table.attrs.get('left_out'): out.append(f'{table.attrs["left_out"]} predictions of other splits were left out.')
-    return out+[f'Mixed model refused: {r.note}.' for r in c['mixed'].itertuples() if r.term == 'refused']
+    if (f != '').all() and f.nunique() < t.tile.nunique():
+        out.append(
+            f'{t.tile.nunique()} tiles come from {f.nunique()} photographs; intervals treat tiles as independent.'
+        )
+    if table.attrs.get('left_out'):
+        out.append(f'{table.attrs["left_out"]} predictions of other splits were left out.')
+    return out + [f'Mixed model refused: {r.note}.' for r in c['mixed'].itertuples() if r.term == 'refused']
 
 # %% ../../nbs/api/62_people.compare.ipynb #6fd7c679
 def compare_deciders(
-    table:pd.DataFrame, # of `judgements`
-    chance:float=None, # share of right answers by guessing; None: one over the number of classes
-    confidence:float=.95, # of all intervals
-    n_boot:int=2000, # resamples of every bootstrap
-    seed:int=0, # of every bootstrap
-    positive:str=None, # two classes: the positive one; None: the one that is not a known control
-    classes:list=None, # class names; None: those of the table
-    mixed:bool=True, # fit the mixed model, which may take seconds
-) -> Comparison: # tables, and notes in words
+    table: pd.DataFrame,  # of `judgements`
+    chance: float = None,  # share of right answers by guessing; None: one over the number of classes
+    confidence: float = 0.95,  # of all intervals
+    n_boot: int = 2000,  # resamples of every bootstrap
+    seed: int = 0,  # of every bootstrap
+    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    classes: list = None,  # class names; None: those of the table
+    mixed: bool = True,  # fit the mixed model, which may take seconds
+) -> Comparison:  # tables, and notes in words
     "Every question about people and networks, each with interval, n and method."
     classes = judged_classes(table, classes)
     table = check_judgements(table, 'The table', classes).copy()
-    if not len(table): raise ValueError('The table of judgements has no rows. Check which files were given.')
-    table.attrs['classes'], boot = classes, dict(confidence=confidence, n_boot=n_boot, seed=seed)
-    c = dict(deciders=decider_table(table, chance, confidence, positive), groups=group_table(table, chance, confidence), change=change_table(table, confidence=confidence),
-        mixed=mixed_table(table if mixed else table[:0], confidence=confidence), pairs=pair_table(table, **boot), group_pairs=group_pair_table(table, **boot), agreement=agreement_table(table, **boot),
-        answers=consistency_table(table, errors=False, **boot), consistency=consistency_table(table, **boot), tiles=tile_table(table), missed=missed_table(table))
-    return Comparison(**c, notes=_notes(table, c), table=table, settings=dict(chance=chance or 1/len(classes), classes=classes, positive=positive, **boot))
+    if not len(table):
+        raise ValueError('The table of judgements has no rows. Check which files were given.')
+    table.attrs['classes'] = classes
+    boot = dict(confidence=confidence, n_boot=n_boot, seed=seed)
+    c = dict(
+        deciders=decider_table(table, chance, confidence, positive),
+        groups=group_table(table, chance, confidence),
+        change=change_table(table, confidence=confidence),
+        mixed=mixed_table(table if mixed else table[:0], confidence=confidence),
+        pairs=pair_table(table, **boot),
+        group_pairs=group_pair_table(table, **boot),
+        agreement=agreement_table(table, **boot),
+        answers=consistency_table(table, errors=False, **boot),
+        consistency=consistency_table(table, **boot),
+        tiles=tile_table(table),
+        missed=missed_table(table),
+    )
+    return Comparison(
+        **c,
+        notes=_notes(table, c),
+        table=table,
+        settings=dict(chance=chance or 1 / len(classes), classes=classes, positive=positive, **boot),
+    )

@@ -14,8 +14,13 @@ from .judging import KINDS, judged_classes, with_correct, with_judges
 from .compare import Comparison, consistency_table, group_table, wide_table
 
 # %% ../../nbs/api/64_people.figures.ipynb #d840f07a
-_look = dict(human=dict(color='#9A9A9A'), simulated=dict(color='#D9D9D9', hatch='///', edgecolor='#7A7A7A'), network=dict(color='#0072B2'))
+_look = dict(
+    human=dict(color='#9A9A9A'),
+    simulated=dict(color='#D9D9D9', hatch='///', edgecolor='#7A7A7A'),
+    network=dict(color='#0072B2'),
+)
 _first = ('pre', 'post', 'valid', 'test')
+
 
 def _bars(table, groups):
     "Groups in the order of the figure, with the accuracies of their deciders."
@@ -25,37 +30,53 @@ def _bars(table, groups):
         d = t[(t.kind == key[0]) & (t.session == key[1]) & t.answered]
         yield key, groups.loc[key], d.groupby('decider').correct.mean().to_numpy(), len(d)
 
+
 def _whisker(r, acc, n, error):
     "Lower and upper end of a bar's whisker in percent."
-    if error not in ('ci', 'sd', 'sem'): raise ValueError(f"error={error!r} is unknown; it is 'ci' (95 % t interval), 'sd' or 'sem'.")
+    if error not in ('ci', 'sd', 'sem'):
+        raise ValueError(f"error={error!r} is unknown; it is 'ci' (95 % t interval), 'sd' or 'sem'.")
     m = r['mean']
-    if len(acc) == 1: lo, hi = wilson(round(m*n), n)
-    else: lo, hi = (r['low'], r['high']) if error == 'ci' else (m-r[error], m+r[error])
-    return 100*np.clip(lo, 0, 1), 100*np.clip(hi, 0, 1)
+    if len(acc) == 1:
+        lo, hi = wilson(round(m * n), n)
+    else:
+        lo, hi = (r['low'], r['high']) if error == 'ci' else (m - r[error], m + r[error])
+    return 100 * np.clip(lo, 0, 1), 100 * np.clip(hi, 0, 1)
 
 # %% ../../nbs/api/64_people.figures.ipynb #214add9c
 def plot_deciders(
-    table, # of `judgements`, or a `Comparison`
-    error:str='ci', # whiskers: 'ci', the 95 % t interval of the mean; 'sd'; 'sem'
-    chance:float=None, # dashed line; None: one over the number of classes
-    ax:plt.Axes=None, # where to draw; a new figure if not given
-) -> plt.Axes: # the axes drawn on
+    table,  # of `judgements`, or a `Comparison`
+    error: str = 'ci',  # whiskers: 'ci', the 95 % t interval of the mean; 'sd'; 'sem'
+    chance: float = None,  # dashed line; None: one over the number of classes
+    ax: plt.Axes = None,  # where to draw; a new figure if not given
+) -> plt.Axes:  # the axes drawn on
     "Bars of people, simulated observers and networks by session, with a point for each decider."
     table, groups = (table.table, table.groups) if isinstance(table, Comparison) else (table, group_table(table))
     bars = list(_bars(table, groups))
-    ax = plt.subplots(figsize=(1.5+1.15*len(bars), 3.8), layout='constrained')[1] if ax is None else ax
+    ax = plt.subplots(figsize=(1.5 + 1.15 * len(bars), 3.8), layout='constrained')[1] if ax is None else ax
     for i, ((kind, session), r, acc, n) in enumerate(bars):
-        ax.bar(i, 100*r['mean'], width=.62, zorder=1, **_look[kind])
+        ax.bar(i, 100 * r['mean'], width=0.62, zorder=1, **_look[kind])
         lo, hi = _whisker(r, acc, n, error)
-        ax.plot([i-.18]*2, [lo, hi], color='black', lw=1.5, zorder=3)
-        x = i+.05+np.linspace(0, .22, len(acc)) if len(acc) > 1 else [i+.12]
-        ax.scatter(x, 100*np.sort(acc), s=16, color='white', edgecolor='black', lw=.8, zorder=4)
-    c = chance or 1/len(judged_classes(table))
-    ax.axhline(100*c, color='black', ls='--', lw=.8, zorder=2)
-    ax.text(len(bars)-.45, 100*c+1, f'chance {c:.0%}', fontsize=7, ha='right', bbox=dict(facecolor='white', alpha=.8, lw=0, pad=1), zorder=5)
-    ax.set_xticks(range(len(bars)), [f'{k}\n{s}\n{int(r["deciders"])} × {n/max(r["deciders"], 1):.0f}' for (k, s), r, _, n in bars], fontsize=8)
+        ax.plot([i - 0.18] * 2, [lo, hi], color='black', lw=1.5, zorder=3)
+        x = i + 0.05 + np.linspace(0, 0.22, len(acc)) if len(acc) > 1 else [i + 0.12]
+        ax.scatter(x, 100 * np.sort(acc), s=16, color='white', edgecolor='black', lw=0.8, zorder=4)
+    c = chance or 1 / len(judged_classes(table))
+    ax.axhline(100 * c, color='black', ls='--', lw=0.8, zorder=2)
+    ax.text(
+        len(bars) - 0.45,
+        100 * c + 1,
+        f'chance {c:.0%}',
+        fontsize=7,
+        ha='right',
+        bbox=dict(facecolor='white', alpha=0.8, lw=0, pad=1),
+        zorder=5,
+    )
+    ax.set_xticks(
+        range(len(bars)),
+        [f'{k}\n{s}\n{int(r["deciders"])} × {n / max(r["deciders"], 1):.0f}' for (k, s), r, _, n in bars],
+        fontsize=8,
+    )
     name = dict(ci='95 % t interval of the mean', sd='sd over deciders', sem='sem over deciders')[error]
-    ax.set(ylabel='right answers (%)', ylim=(0, 102), xlim=(-.6, len(bars)-.4))
+    ax.set(ylabel='right answers (%)', ylim=(0, 102), xlim=(-0.6, len(bars) - 0.4))
     ax.set_title(f'whiskers: {name}; below: deciders × answers', fontsize=8)
     return ax
 
@@ -63,42 +84,56 @@ def plot_deciders(
 def _session_order(t, session):
     "Tiles of a session (None: all that people judged), hardest for people first, and the judges to show."
     people = t[(t.kind != 'network') & ((t.session == session) | (session is None))]
-    if not len(people): people = t
+    if not len(people):
+        people = t
     W = wide_table(t[t.tile.isin(people.tile) & (t.judge.isin(people.judge) | (t.kind == 'network'))], 'correct')
     W = W.dropna(axis=1, how='all')
     miss = W[[c for c in W if c in set(people.judge)]].mean(axis=1, skipna=True)
     return W.loc[miss.sort_values(kind='stable').index]
 
+
 def plot_tiles(
-    table, # of `judgements`, or a `Comparison`
-    session:str=None, # of the people: 'pre' or 'post'; None: all sessions
-    ax:plt.Axes=None, # where to draw; a new figure if not given
-) -> plt.Axes: # the axes drawn on
+    table,  # of `judgements`, or a `Comparison`
+    session: str = None,  # of the people: 'pre' or 'post'; None: all sessions
+    ax: plt.Axes = None,  # where to draw; a new figure if not given
+) -> plt.Axes:  # the axes drawn on
     "Tile by decider: right, wrong, not answered, and the truth of each tile."
     table = table.table if isinstance(table, Comparison) else table
     t = with_judges(with_correct(table))
-    W, kinds = _session_order(t, session), t.drop_duplicates('judge').set_index('judge').kind
-    classes, truth = judged_classes(table), t.drop_duplicates('tile').set_index('tile').truth
-    if ax is None: ax = plt.subplots(figsize=(2.2+.32*W.shape[1], min(1.6+.09*len(W), 7)), layout='constrained')[1]
+    W = _session_order(t, session)
+    kinds = t.drop_duplicates('judge').set_index('judge').kind
+    classes = judged_classes(table)
+    truth = t.drop_duplicates('tile').set_index('tile').truth
+    if ax is None:
+        ax = plt.subplots(figsize=(2.2 + 0.32 * W.shape[1], min(1.6 + 0.09 * len(W), 7)), layout='constrained')[1]
     X = np.where(np.isnan(W.to_numpy(float)), 2, W.to_numpy(float)).astype(int)
     shades = plt.matplotlib.colors.ListedColormap(['#222222', '#F3F3F3', '#BFD7EA'])
     ax.imshow(X, cmap=shades, vmin=0, vmax=2, aspect='auto', interpolation='nearest', extent=(0, X.shape[1], len(X), 0))
     for c, col in class_colors(classes).items():
         y = np.flatnonzero(truth[W.index].to_numpy() == c)
-        ax.barh(y+.5, .7, left=-.9, height=1, color=col, label=f'truth {c}')
+        ax.barh(y + 0.5, 0.7, left=-0.9, height=1, color=col, label=f'truth {c}')
     for i in range(1, X.shape[1]):
-        ax.axvline(i, color='black' if kinds[W.columns[i]] != kinds[W.columns[i-1]] else 'white', lw=1.5 if kinds[W.columns[i]] != kinds[W.columns[i-1]] else .8)
+        ax.axvline(
+            i,
+            color='black' if kinds[W.columns[i]] != kinds[W.columns[i - 1]] else 'white',
+            lw=1.5 if kinds[W.columns[i]] != kinds[W.columns[i - 1]] else 0.8,
+        )
     return _dress_tiles(ax, W, shades, kinds)
 
 # %% ../../nbs/api/64_people.figures.ipynb #2ccb8977
 def _dress_tiles(ax, W, shades, kinds):
     "Names, legend and limits of the matrix of tiles."
     star = ' (sim.)'
-    ax.set_xticks(np.arange(W.shape[1])+.5, [c+(star if kinds[c] == 'simulated' else '') for c in W], rotation=90, fontsize=7)
-    for c, s in zip(shades.colors, ('wrong', 'right', 'no answer')): ax.barh(0, 0, color=c, edgecolor='gray', lw=.5, label=s)
+    ax.set_xticks(
+        np.arange(W.shape[1]) + 0.5, [c + (star if kinds[c] == 'simulated' else '') for c in W], rotation=90, fontsize=7
+    )
+    for c, s in zip(shades.colors, ('wrong', 'right', 'no answer')):
+        ax.barh(0, 0, color=c, edgecolor='gray', lw=0.5, label=s)
     ax.set(xlim=(-1, W.shape[1]), ylim=(len(W), 0), yticks=[], ylabel=f'{len(W)} tiles, hardest for people on top')
-    if len(ax.containers) <= 12: ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1.01, 1), frameon=False)
-    for s in ax.spines.values(): s.set_visible(False)
+    if len(ax.containers) <= 12:
+        ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1.01, 1), frameon=False)
+    for s in ax.spines.values():
+        s.set_visible(False)
     return ax
 
 # %% ../../nbs/api/64_people.figures.ipynb #50db3636
@@ -107,23 +142,35 @@ def _simulated(c):
     side = c.kinds.str.split('-', expand=True)
     return {*c.a[side[0] == 'simulated'], *c.b[side[1] == 'simulated']}
 
+
 def plot_consistency(
-    table, # of `judgements`, a `Comparison`, or what `consistency_table` gives
-    ax:plt.Axes=None, # where to draw; a new figure if not given
-    cmap:str='PuOr_r', # color map, centered on 0
-) -> plt.Axes: # the axes drawn on
+    table,  # of `judgements`, a `Comparison`, or what `consistency_table` gives
+    ax: plt.Axes = None,  # where to draw; a new figure if not given
+    cmap: str = 'PuOr_r',  # color map, centered on 0
+) -> plt.Axes:  # the axes drawn on
     "The matrix of error consistency."
     c = table.consistency if isinstance(table, Comparison) else table if 'kappa' in table else consistency_table(table)
     names = list(dict.fromkeys([*c.a, *c.b]))
     k = len(names)
     M = np.full((k, k), np.nan)
-    for r in c.itertuples(): M[names.index(r.a), names.index(r.b)] = M[names.index(r.b), names.index(r.a)] = r.kappa
-    if ax is None: ax = plt.subplots(figsize=(2.2+.36*k, 1.6+.36*k), layout='constrained')[1]
+    for r in c.itertuples():
+        M[names.index(r.a), names.index(r.b)] = M[names.index(r.b), names.index(r.a)] = r.kappa
+    if ax is None:
+        ax = plt.subplots(figsize=(2.2 + 0.36 * k, 1.6 + 0.36 * k), layout='constrained')[1]
     im = ax.imshow(M, cmap=cmap, vmin=-1, vmax=1)
     if k <= 20:
-        for i, j in zip(*np.nonzero(np.isfinite(M))): ax.text(j, i, f'{M[i,j]+0:.2f}'.replace('-0.00', '0').replace('0.', '.'), ha='center', va='center', fontsize=6, color='white' if abs(M[i,j]) > .6 else 'black')
-    shown = [n+(' (sim.)' if n in _simulated(c) else '') for n in names]
+        for i, j in zip(*np.nonzero(np.isfinite(M))):
+            ax.text(
+                j,
+                i,
+                f'{M[i, j] + 0:.2f}'.replace('-0.00', '0').replace('0.', '.'),
+                ha='center',
+                va='center',
+                fontsize=6,
+                color='white' if abs(M[i, j]) > 0.6 else 'black',
+            )
+    shown = [n + (' (sim.)' if n in _simulated(c) else '') for n in names]
     ax.set_xticks(range(k), shown, rotation=90, fontsize=7)
     ax.set_yticks(range(k), shown, fontsize=7)
-    ax.figure.colorbar(im, ax=ax, shrink=.7, label='error consistency (kappa)')
+    ax.figure.colorbar(im, ax=ax, shrink=0.7, label='error consistency (kappa)')
     return ax

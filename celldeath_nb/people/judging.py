@@ -25,24 +25,46 @@ CANNOT_TELL = 'cannot tell'
 # %% ../../nbs/api/60_people.judging.ipynb #70605780
 def _refuse_rows(df, bad, what, why, fix):
     "Name the first row of `df` where `bad` is true, and how many more there are."
-    r, more = df[bad].iloc[0], int(np.sum(bad))-1
-    raise ValueError(f'{what}, decider {r.decider!r}, session {r.session!r}, trial {r.trial}, tile {r.tile!r}{f" (and {more} more)" if more else ""}: {why}. {fix}')
+    r = df[bad].iloc[0]
+    more = int(np.sum(bad)) - 1
+    raise ValueError(
+        f'{what}, decider {r.decider!r}, session {r.session!r}, trial {r.trial}, tile {r.tile!r}{f" (and {more} more)" if more else ""}: {why}. {fix}'
+    )
+
 
 def check_judgements(df, what, classes=None, tiles=None):
     "`df` with the columns of a table of judgements, or `ValueError` naming the row that cannot be used."
     lack = [c for c in JUDGEMENT_COLUMNS if c not in df]
-    if lack: raise ValueError(f'{what} lacks the columns {lack}; it has {list(df.columns)[:12]}. A table of judgements has {JUDGEMENT_COLUMNS}.')
-    if not len(df): return df
+    if lack:
+        raise ValueError(
+            f'{what} lacks the columns {lack}; it has {list(df.columns)[:12]}. A table of judgements has {JUDGEMENT_COLUMNS}.'
+        )
+    if not len(df):
+        return df
     bad = ~df.kind.isin(KINDS)
-    if bad.any(): _refuse_rows(df, bad, what, f'kind {df.kind[bad].iloc[0]!r} is none of {KINDS}', 'Say who answered.')
+    if bad.any():
+        _refuse_rows(df, bad, what, f'kind {df.kind[bad].iloc[0]!r} is none of {KINDS}', 'Say who answered.')
     bad = df.duplicated(['decider', 'session', 'trial'], keep='first')
-    if bad.any(): _refuse_rows(df, bad, what, 'this trial is there twice', 'Keep the one that was answered first, in a copy of the file.')
+    if bad.any():
+        _refuse_rows(
+            df, bad, what, 'this trial is there twice', 'Keep the one that was answered first, in a copy of the file.'
+        )
     bad = df.duplicated(['decider', 'session', 'tile'], keep='first')
-    if bad.any(): _refuse_rows(df, bad, what, 'this tile was answered twice by the same decider', 'Keep the first answer: the second is no independent one.')
+    if bad.any():
+        _refuse_rows(
+            df,
+            bad,
+            what,
+            'this tile was answered twice by the same decider',
+            'Keep the first answer: the second is no independent one.',
+        )
     bad = df.truth.isna()
-    if bad.any(): _refuse_rows(df, bad, what, 'the truth is missing', 'Without it no answer is right or wrong.')
-    if tiles is not None: _check_tiles(df, what, tiles)
-    if classes is not None: _check_classes(df, what, classes)
+    if bad.any():
+        _refuse_rows(df, bad, what, 'the truth is missing', 'Without it no answer is right or wrong.')
+    if tiles is not None:
+        _check_tiles(df, what, tiles)
+    if classes is not None:
+        _check_classes(df, what, classes)
     return df
 
 # %% ../../nbs/api/60_people.judging.ipynb #5f0f3f2a
@@ -51,98 +73,170 @@ def _check_tiles(df, what, tiles):
     t = getattr(tiles, 'table', tiles)
     label = pd.Series(t['label'].astype(str).to_numpy(), t['tile'])
     bad = ~df.tile.isin(label.index)
-    if bad.any(): _refuse_rows(df, bad, what, f'the store of {len(t):,} tiles has no such tile', 'Give the store that the trial was drawn from.')
+    if bad.any():
+        _refuse_rows(
+            df,
+            bad,
+            what,
+            f'the store of {len(t):,} tiles has no such tile',
+            'Give the store that the trial was drawn from.',
+        )
     bad = df.tile.map(label).astype(str) != df.truth
-    if bad.any(): _refuse_rows(df, bad, what, f'its truth is {df.truth[bad].iloc[0]!r} in the file and {label[df.tile[bad].iloc[0]]!r} in the store', 'The labels changed since; find out which is right.')
+    if bad.any():
+        _refuse_rows(
+            df,
+            bad,
+            what,
+            f'its truth is {df.truth[bad].iloc[0]!r} in the file and {label[df.tile[bad].iloc[0]]!r} in the store',
+            'The labels changed since; find out which is right.',
+        )
+
 
 def _check_classes(df, what, classes):
     "`ValueError` if a truth or an answer is none of the classes."
     for col in ('truth', 'answer'):
         bad = ~df[col].isin([*classes, *([CANNOT_TELL] if col == 'answer' else [])]) & df[col].notna()
-        if bad.any(): _refuse_rows(df, bad, what, f'{col} {df[col][bad].iloc[0]!r} is none of the classes {list(classes)}', 'Deciders can only be compared over the same classes; map the names first.')
+        if bad.any():
+            _refuse_rows(
+                df,
+                bad,
+                what,
+                f'{col} {df[col][bad].iloc[0]!r} is none of the classes {list(classes)}',
+                'Deciders can only be compared over the same classes; map the names first.',
+            )
 
 # %% ../../nbs/api/60_people.judging.ipynb #5a20d1b8
 def _shares(guess, classes):
     "The probability of each class when an observer guesses."
-    p = np.array([1.]*len(classes) if guess is None else [guess.get(c, 0.) for c in classes], float)
-    if guess is not None and (set(guess)-set(classes) or (p < 0).any() or not p.sum()): raise ValueError(f'guess={guess} must give probabilities of the classes {list(classes)}.')
-    return p/p.sum()
+    p = np.array([1.0] * len(classes) if guess is None else [guess.get(c, 0.0) for c in classes], float)
+    if guess is not None and (set(guess) - set(classes) or (p < 0).any() or not p.sum()):
+        raise ValueError(f'guess={guess} must give probabilities of the classes {list(classes)}.')
+    return p / p.sum()
+
 
 def _see(y, k, accuracy, d_prime, bias, difficulty, rng):
     "The class numbers that an observer sees; 1 is the positive one of two."
-    if k > 2: return np.where(rng.random(len(y)) < accuracy, y, (y+rng.integers(1, k, len(y))) % k)
-    d = 2*stats.norm.ppf(accuracy) if d_prime is None else d_prime
+    if k > 2:
+        return np.where(rng.random(len(y)) < accuracy, y, (y + rng.integers(1, k, len(y))) % k)
+    d = 2 * stats.norm.ppf(accuracy) if d_prime is None else d_prime
     sign = np.where(y == 1, 1, -1)
-    return (sign*(d/2-difficulty)+rng.normal(size=len(y)) > bias).astype(int)
+    return (sign * (d / 2 - difficulty) + rng.normal(size=len(y)) > bias).astype(int)
 
 # %% ../../nbs/api/60_people.judging.ipynb #b52b1557
 def labels_of(tiles, classes=None):
     "Names and labels of tiles as text, and the classes; `ValueError` where a label is missing."
     t = getattr(tiles, 'table', tiles)
     lack = [c for c in ('tile', 'label') if c not in t]
-    if lack: raise ValueError(f'The tiles have no column {lack[0]!r}; a trial needs to know what is right. Read the photographs with read_fields(folder, labels=...).')
-    if t.label.isna().any(): raise ValueError(f'{int(t.label.isna().sum())} tiles have no label, the first is {t.tile[t.label.isna()].iloc[0]!r}. Leave them out: tiles.subset(tiles.table.label.notna()).')
+    if lack:
+        raise ValueError(
+            f'The tiles have no column {lack[0]!r}; a trial needs to know what is right. Read the photographs with read_fields(folder, labels=...).'
+        )
+    if t.label.isna().any():
+        raise ValueError(
+            f'{int(t.label.isna().sum())} tiles have no label, the first is {t.tile[t.label.isna()].iloc[0]!r}. Leave them out: tiles.subset(tiles.table.label.notna()).'
+        )
     label = t.label.astype(str).to_numpy()
     classes = sorted(set(label)) if classes is None else [str(c) for c in classes]
-    other = sorted(set(label)-set(classes))
-    if other: raise ValueError(f'Tiles are labeled {other}, and the classes are {classes}. Name all classes, or leave such tiles out: tiles.subset(...).')
+    other = sorted(set(label) - set(classes))
+    if other:
+        raise ValueError(
+            f'Tiles are labeled {other}, and the classes are {classes}. Name all classes, or leave such tiles out: tiles.subset(...).'
+        )
     return t.tile.to_numpy(), label, classes
 
 # %% ../../nbs/api/60_people.judging.ipynb #8a7834dc
 def _check_observer(classes, accuracy, d_prime, two_only, shares):
     "`ValueError` if an observer cannot be made of these settings."
-    if (accuracy is None) == (d_prime is None): raise ValueError('Give either accuracy= or d_prime=, and not both.')
-    if len(classes) > 2 and two_only: raise ValueError(f'd_prime, bias and difficulty are defined for two classes; these are {len(classes)}: {classes}. Give accuracy=.')
+    if (accuracy is None) == (d_prime is None):
+        raise ValueError('Give either accuracy= or d_prime=, and not both.')
+    if len(classes) > 2 and two_only:
+        raise ValueError(
+            f'd_prime, bias and difficulty are defined for two classes; these are {len(classes)}: {classes}. Give accuracy=.'
+        )
     for name, v in shares.items():
-        if not 0 <= v <= 1: raise ValueError(f'{name}={v} must lie between 0 and 1.')
+        if not 0 <= v <= 1:
+            raise ValueError(f'{name}={v} must lie between 0 and 1.')
 
 # %% ../../nbs/api/60_people.judging.ipynb #5e1267a9
 def simulate_observer(
-    tiles, # Tiles, or a table with the columns `tile` and `label`
-    accuracy:float=None, # share of right answers without bias and lapses, 0 to 1
-    d_prime:float=None, # two classes: distance between the classes in standard deviations, instead of `accuracy`
-    bias:float=0., # two classes: the criterion in standard deviations; above 0 the positive class is called less often
-    lapse:float=0., # share of tiles answered without looking, 0 to 1
-    guess:dict=None, # what is said then: class -> probability; None: all classes alike
-    difficulty:dict=None, # two classes: tile -> standard deviations by which it is harder, for all observers who are given it
-    cannot_tell:float=0., # share of tiles answered "cannot tell", 0 to 1
-    classes:list=None, # class names; sorted labels if not given
-    positive:str=None, # two classes: the positive one; None: the one that is not a known control
-    decider:str='sim01', # the observer's name
-    session:str='pre', # the session's name
-    seconds:float=3., # median time for an answer
-    seed:int=0, # of the observer's noise
-) -> pd.DataFrame: # judgements of kind 'simulated', in the order of the tiles
+    tiles,  # Tiles, or a table with the columns `tile` and `label`
+    accuracy: float = None,  # share of right answers without bias and lapses, 0 to 1
+    d_prime: float = None,  # two classes: distance between the classes in standard deviations, instead of `accuracy`
+    bias: float = 0.0,  # two classes: the criterion in standard deviations; above 0 the positive class is called less often
+    lapse: float = 0.0,  # share of tiles answered without looking, 0 to 1
+    guess: dict = None,  # what is said then: class -> probability; None: all classes alike
+    difficulty: dict = None,  # two classes: tile -> standard deviations by which it is harder, for all observers who are given it
+    cannot_tell: float = 0.0,  # share of tiles answered "cannot tell", 0 to 1
+    classes: list = None,  # class names; sorted labels if not given
+    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    decider: str = 'sim01',  # the observer's name
+    session: str = 'pre',  # the session's name
+    seconds: float = 3.0,  # median time for an answer
+    seed: int = 0,  # of the observer's noise
+) -> pd.DataFrame:  # judgements of kind 'simulated', in the order of the tiles
     "Answers of an observer whose skill, bias and lapses are known."
     tile, label, classes = labels_of(tiles, classes)
-    _check_observer(classes, accuracy, d_prime, d_prime is not None or bias or difficulty, dict(accuracy=accuracy or 0, lapse=lapse, cannot_tell=cannot_tell))
-    rng, pos = np.random.default_rng(seed), positive_class(classes, positive)
-    order = classes if len(classes) != 2 else [c for c in classes if c != pos]+[pos]
+    _check_observer(
+        classes,
+        accuracy,
+        d_prime,
+        d_prime is not None or bias or difficulty,
+        dict(accuracy=accuracy or 0, lapse=lapse, cannot_tell=cannot_tell),
+    )
+    rng = np.random.default_rng(seed)
+    pos = positive_class(classes, positive)
+    order = classes if len(classes) != 2 else [c for c in classes if c != pos] + [pos]
     y = np.array([order.index(l) for l in label])
-    hard = np.array([(difficulty or {}).get(t, 0.) for t in tile])
+    hard = np.array([(difficulty or {}).get(t, 0.0) for t in tile])
     v = _see(y, len(order), accuracy, d_prime, bias, hard, rng)
     v = np.where(rng.random(len(y)) < lapse, rng.choice(len(order), len(y), p=_shares(guess, order)), v)
     answer = np.where(rng.random(len(y)) < cannot_tell, CANNOT_TELL, np.array(order, object)[v])
-    return pd.DataFrame(dict(decider=decider, kind='simulated', session=session, trial=np.arange(1, len(y)+1), tile=tile, truth=label, answer=answer, seconds=seconds*np.exp(rng.normal(0, .5, len(y)))))
+    return pd.DataFrame(
+        dict(
+            decider=decider,
+            kind='simulated',
+            session=session,
+            trial=np.arange(1, len(y) + 1),
+            tile=tile,
+            truth=label,
+            answer=answer,
+            seconds=seconds * np.exp(rng.normal(0, 0.5, len(y))),
+        )
+    )
 
 # %% ../../nbs/api/60_people.judging.ipynb #f9371de9
 def read_text_table(path):
     "A CSV with every cell as text, and empty cells as missing."
-    try: df = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise ValueError(f'{path} cannot be read as a table: {e}. Take a copy that is whole.') from None
+    try:
+        df = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
+        raise ValueError(f'{path} cannot be read as a table: {e}. Take a copy that is whole.') from None
     df = df.map(plain_text)
     return df.where(df != '', None)
+
 
 def _from_model_vs_human(df, path):
     "The columns of a table of judgements from those of model-vs-human."
     df = df.rename(columns=lambda c: c.strip().lower())
     need = ['subj', 'session', 'trial', 'rt', 'object_response', 'category', 'imagename']
     lack = [c for c in need if c not in df]
-    if lack: raise ValueError(f'{path} lacks the columns {lack} of the format model-vs-human; it has {list(df.columns)}.')
+    if lack:
+        raise ValueError(f'{path} lacks the columns {lack} of the format model-vs-human; it has {list(df.columns)}.')
     net = df.imagename.str.contains(r'^\d+_[^_]+_dnn_') | ~df.subj.str.contains('subject')
-    out = pd.DataFrame(dict(decider=df.subj, kind=np.where(net, 'network', 'human'), session=df.session, trial=df.trial,
-        tile=df.imagename.str.replace(r'^\d+_[^_]+_(?:s\d+|dnn)_', '', regex=True), truth=df.category, answer=df.object_response.where(df.object_response.str.lower() != 'na', None), seconds=df.rt.where(df.rt.str.lower() != 'nan', None)))
+    out = pd.DataFrame(
+        dict(
+            decider=df.subj,
+            kind=np.where(net, 'network', 'human'),
+            session=df.session,
+            trial=df.trial,
+            tile=df.imagename.str.replace(r'^\d+_[^_]+_(?:s\d+|dnn)_', '', regex=True),
+            truth=df.category,
+            answer=df.object_response.where(df.object_response.str.lower() != 'na', None),
+            seconds=df.rt.where(df.rt.str.lower() != 'nan', None),
+        )
+    )
     return out.assign(condition=df.condition) if 'condition' in df else out
+
 
 _formats = {'celldeath': lambda df, path: df, 'model-vs-human': _from_model_vs_human}
 
@@ -153,40 +247,64 @@ def _numbers(df, path):
     for col in ('trial', 'seconds'):
         v = pd.to_numeric(df[col].astype(object).where(df[col].notna(), np.nan), errors='coerce')
         bad = v.isna() & (df[col].notna() | (col == 'trial'))
-        if bad.any(): raise ValueError(f'{path}, row {int(np.flatnonzero(bad)[0])+2}: {col} {df[col][bad].iloc[0]!r} is no number. The line is damaged; mend it in a copy.')
+        if bad.any():
+            raise ValueError(
+                f'{path}, row {int(np.flatnonzero(bad)[0]) + 2}: {col} {df[col][bad].iloc[0]!r} is no number. The line is damaged; mend it in a copy.'
+            )
         out[col] = v.astype(int) if col == 'trial' else v.astype(float)
     return out
 
+
 def read_judgements(
-    path:str|Path, # a CSV of one or more deciders
-    format:str='celldeath', # 'celldeath': the columns of a trial; 'model-vs-human': subj, session, trial, rt, object_response, category, condition, imagename
-    tiles=None, # Tiles or their table: refuse a tile that is not among them, or whose label there is another
-    classes:list=None, # class names: refuse any other; None: those of the trial's design, if its JSON lies beside the file
-) -> pd.DataFrame: # judgements, one row an answer
+    path: str | Path,  # a CSV of one or more deciders
+    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': subj, session, trial, rt, object_response, category, condition, imagename
+    tiles=None,  # Tiles or their table: refuse a tile that is not among them, or whose label there is another
+    classes: list = None,  # class names: refuse any other; None: those of the trial's design, if its JSON lies beside the file
+) -> pd.DataFrame:  # judgements, one row an answer
     "Read a file of judgements, or say which line cannot be used."
     path = Path(path)
-    if format not in _formats: raise ValueError(f'format={format!r} is unknown; it is one of {list(_formats)}.')
-    if not path.exists(): raise FileNotFoundError(f'{path} does not exist. Give the CSV that a trial wrote.')
+    if format not in _formats:
+        raise ValueError(f'format={format!r} is unknown; it is one of {list(_formats)}.')
+    if not path.exists():
+        raise FileNotFoundError(f'{path} does not exist. Give the CSV that a trial wrote.')
     df = _formats[format](read_text_table(path), path)
     lack = [c for c in JUDGEMENT_COLUMNS if c not in df]
-    if lack: raise ValueError(f'{path} lacks the columns {lack}; it has {list(df.columns)[:12]}. A file of judgements has {JUDGEMENT_COLUMNS}; for {list(_formats)[1]!r} say so with format=.')
+    if lack:
+        raise ValueError(
+            f'{path} lacks the columns {lack}; it has {list(df.columns)[:12]}. A file of judgements has {JUDGEMENT_COLUMNS}; for {list(_formats)[1]!r} say so with format=.'
+        )
     design = path.with_suffix('.json')
-    if classes is None and format == 'celldeath' and design.exists(): classes = read_json(design).get('classes')
+    if classes is None and format == 'celldeath' and design.exists():
+        classes = read_json(design).get('classes')
     return check_judgements(_numbers(df, path), str(path), classes, tiles)
 
 # %% ../../nbs/api/60_people.judging.ipynb #584bd087
 def from_predictions(
-    preds:pd.DataFrame, # predictions: `tile`, `label`, `p_<class>` or `pred`, perhaps `split`
-    decider:str='network', # the network's name
-    splits:tuple=('valid', 'test'), # rows of these splits, where the table has splits; None: all
-) -> pd.DataFrame: # judgements of kind 'network', a session for each split
+    preds: pd.DataFrame,  # predictions: `tile`, `label`, `p_<class>` or `pred`, perhaps `split`
+    decider: str = 'network',  # the network's name
+    splits: tuple = ('valid', 'test'),  # rows of these splits, where the table has splits; None: all
+) -> pd.DataFrame:  # judgements of kind 'network', a session for each split
     "A network's predictions as judgements."
-    if 'tile' not in preds: raise ValueError(f"The predictions of {decider!r} have no column 'tile', so nobody knows what was judged. They have {list(preds.columns)[:12]}.")
+    if 'tile' not in preds:
+        raise ValueError(
+            f"The predictions of {decider!r} have no column 'tile', so nobody knows what was judged. They have {list(preds.columns)[:12]}."
+        )
     p = check_preds(preds)
     session = p.split.fillna('').astype(str) if 'split' in p else pd.Series('', p.index)
     keep = session.isin([*splits, '']) if splits is not None else session == session
-    out = pd.DataFrame(dict(decider=str(decider), kind='network', session=session, trial=0, tile=p.tile, truth=p.label, answer=p.pred, seconds=np.nan))[keep]
-    out['trial'] = out.groupby('session').cumcount()+1
+    out = pd.DataFrame(
+        dict(
+            decider=str(decider),
+            kind='network',
+            session=session,
+            trial=0,
+            tile=p.tile,
+            truth=p.label,
+            answer=p.pred,
+            seconds=np.nan,
+        )
+    )[keep]
+    out['trial'] = out.groupby('session').cumcount() + 1
     out = out.reset_index(drop=True)
     out.attrs['left_out'] = int((~keep).sum())
     return out
@@ -194,49 +312,76 @@ def from_predictions(
 # %% ../../nbs/api/60_people.judging.ipynb #dcafe340
 def _judgement_files(paths):
     "Every file or table in `paths`; of a folder, the CSVs that have the design of a trial beside them."
-    for p in ([paths] if isinstance(paths, (str, Path, pd.DataFrame)) else paths):
-        if isinstance(p, pd.DataFrame): yield p; continue
+    for p in [paths] if isinstance(paths, (str, Path, pd.DataFrame)) else paths:
+        if isinstance(p, pd.DataFrame):
+            yield p
+            continue
         p = Path(p)
-        if not p.is_dir(): yield p; continue
+        if not p.is_dir():
+            yield p
+            continue
         found = [f.with_suffix('.csv') for f in sorted(p.glob('*.json')) if read_json(f).get('what') == 'trial']
-        if not found: raise FileNotFoundError(f'{p} has no trial in it (a CSV with the JSON of its design). Give the folder that was given to Trial(out=...), or the files.')
+        if not found:
+            raise FileNotFoundError(
+                f'{p} has no trial in it (a CSV with the JSON of its design). Give the folder that was given to Trial(out=...), or the files.'
+            )
         yield from (f for f in found if f.exists())
+
 
 def _predictions(predictions):
     "(name, predictions) of one table, a dictionary, or a list of tables."
-    if predictions is None: return []
-    if isinstance(predictions, pd.DataFrame): return [('network', predictions)]
-    return list(predictions.items()) if hasattr(predictions, 'items') else [(f'network{i+1}', p) for i, p in enumerate(predictions)]
+    if predictions is None:
+        return []
+    if isinstance(predictions, pd.DataFrame):
+        return [('network', predictions)]
+    return (
+        list(predictions.items())
+        if hasattr(predictions, 'items')
+        else [(f'network{i + 1}', p) for i, p in enumerate(predictions)]
+    )
+
 
 def _known(what, df):
     "The classes that a source speaks of."
     design = Path(what).with_suffix('.json') if isinstance(what, Path) else None
-    if design is not None and design.exists(): return set(read_json(design).get('classes', []))
-    return (set(df.truth) | set(df.answer.dropna()))-{CANNOT_TELL}
+    if design is not None and design.exists():
+        return set(read_json(design).get('classes', []))
+    return (set(df.truth) | set(df.answer.dropna())) - {CANNOT_TELL}
 
 # %% ../../nbs/api/60_people.judging.ipynb #e72a4958
 def judgements(
-    paths=(), # a folder of trials, a CSV, a table of judgements, or a list of these
-    predictions=None, # a table of predictions, {name: table}, or a list of tables
-    tiles=None, # Tiles or their table: every judged tile must be among them, with the same label
-    classes:list=None, # class names; None: the largest set that a source speaks of
-    format:str='celldeath', # of the CSVs: 'celldeath' or 'model-vs-human'
-    splits:tuple=('valid', 'test'), # splits of the predictions to keep; None: all
-) -> pd.DataFrame: # judgements of all deciders, `attrs['left_out']`: answers of networks to tiles of other splits
+    paths=(),  # a folder of trials, a CSV, a table of judgements, or a list of these
+    predictions=None,  # a table of predictions, {name: table}, or a list of tables
+    tiles=None,  # Tiles or their table: every judged tile must be among them, with the same label
+    classes: list = None,  # class names; None: the largest set that a source speaks of
+    format: str = 'celldeath',  # of the CSVs: 'celldeath' or 'model-vs-human'
+    splits: tuple = ('valid', 'test'),  # splits of the predictions to keep; None: all
+) -> pd.DataFrame:  # judgements of all deciders, `attrs['left_out']`: answers of networks to tiles of other splits
     "One table of the answers of people and networks."
-    got = [(p, p if isinstance(p, pd.DataFrame) else read_judgements(p, format, tiles)) for p in _judgement_files(paths)]
+    got = [
+        (p, p if isinstance(p, pd.DataFrame) else read_judgements(p, format, tiles)) for p in _judgement_files(paths)
+    ]
     got += [(f'predictions of {k!r}', from_predictions(v, k, splits)) for k, v in _predictions(predictions)]
-    if not got: raise ValueError('There is nothing to put together. Give files of judgements, predictions, or both.')
-    names = [str(w) if not isinstance(w, pd.DataFrame) else f'table {i+1}' for i, (w, _) in enumerate(got)]
+    if not got:
+        raise ValueError('There is nothing to put together. Give files of judgements, predictions, or both.')
+    names = [str(w) if not isinstance(w, pd.DataFrame) else f'table {i + 1}' for i, (w, _) in enumerate(got)]
     ref = set(map(str, classes)) if classes is not None else max((_known(w, d) for w, d in got), key=len)
     seen = {}
     for name, (what, df) in zip(names, got):
-        if not _known(what, df) <= ref: raise ValueError(f'{name} speaks of the classes {sorted(_known(what, df))}, and the others of {sorted(ref)}. Deciders can only be compared over the same classes; map the names first.')
+        if not _known(what, df) <= ref:
+            raise ValueError(
+                f'{name} speaks of the classes {sorted(_known(what, df))}, and the others of {sorted(ref)}. Deciders can only be compared over the same classes; map the names first.'
+            )
         check_judgements(df, name, None, tiles)
         for key in set(zip(df.decider, df.session)):
-            if key in seen: raise ValueError(f'Decider {key[0]!r}, session {key[1]!r} stands in {seen[key]} and in {name}. Leave one of them out, or give one another name.')
+            if key in seen:
+                raise ValueError(
+                    f'Decider {key[0]!r}, session {key[1]!r} stands in {seen[key]} and in {name}. Leave one of them out, or give one another name.'
+                )
             seen[key] = name
-    out = pd.concat([d[[c for c in d if c in (*JUDGEMENT_COLUMNS, 'condition')]] for _, d in got if len(d)], ignore_index=True)
+    out = pd.concat(
+        [d[[c for c in d if c in (*JUDGEMENT_COLUMNS, 'condition')]] for _, d in got if len(d)], ignore_index=True
+    )
     _check_together(out)
     out.attrs['left_out'] = sum(d.attrs.get('left_out', 0) for _, d in got)
     out.attrs['classes'] = sorted(ref) if classes is None else list(map(str, classes))
@@ -247,20 +392,30 @@ def _check_together(df):
     "`ValueError` if a name stands for a person and a network, or if two deciders were told another truth of the same tile."
     k = df.groupby('decider').kind.unique()
     both = k[k.str.len() > 1]
-    if len(both): raise ValueError(f'{both.index[0]!r} is the name of deciders of the kinds {sorted(both.iloc[0])}. Give one of them another name.')
+    if len(both):
+        raise ValueError(
+            f'{both.index[0]!r} is the name of deciders of the kinds {sorted(both.iloc[0])}. Give one of them another name.'
+        )
     n = df.groupby('tile').truth.nunique()
     if (n > 1).any():
         d = df[df.tile == n.index[n > 1][0]].drop_duplicates('truth')
-        raise ValueError(f'Tile {d.tile.iloc[0]!r} is {d.truth.iloc[0]} for {d.decider.iloc[0]!r} and {d.truth.iloc[1]} for {d.decider.iloc[1]!r} ({int((n > 1).sum())} such tiles). One of the labelings is wrong.')
+        raise ValueError(
+            f'Tile {d.tile.iloc[0]!r} is {d.truth.iloc[0]} for {d.decider.iloc[0]!r} and {d.truth.iloc[1]} for {d.decider.iloc[1]!r} ({int((n > 1).sum())} such tiles). One of the labelings is wrong.'
+        )
 
 # %% ../../nbs/api/60_people.judging.ipynb #6d2dc36f
 def with_correct(df):
     "`df` with `answered` and `correct` (missing where nothing was answered)."
     answered = (df.answer.notna() & (df.answer != CANNOT_TELL)).to_numpy()
-    return df.assign(answered=answered, correct=np.where(answered, (df.answer == df.truth).to_numpy().astype(float), np.nan))
+    return df.assign(
+        answered=answered, correct=np.where(answered, (df.answer == df.truth).to_numpy().astype(float), np.nan)
+    )
 
 # %% ../../nbs/api/60_people.judging.ipynb #cf26b684
-def judged_classes(table, classes=None): return list(classes or table.attrs.get('classes') or sorted((set(table.truth) | set(table.answer.dropna()))-{CANNOT_TELL}))
+def judged_classes(table, classes=None):
+    return list(
+        classes or table.attrs.get('classes') or sorted((set(table.truth) | set(table.answer.dropna())) - {CANNOT_TELL})
+    )
 
 # %% ../../nbs/api/60_people.judging.ipynb #31695a24
 def with_judges(table):
@@ -268,5 +423,6 @@ def with_judges(table):
     people = table.kind != 'network'
     many = table[people].groupby('kind').session.nunique().max() if people.any() else 0
     name = table.decider.astype(str)
-    if many > 1: name = name.where(~people, name+' '+table.session.fillna('').astype(str))
+    if many > 1:
+        name = name.where(~people, name + ' ' + table.session.fillna('').astype(str))
     return table.assign(judge=name)

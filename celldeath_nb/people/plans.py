@@ -15,114 +15,158 @@ from scipy import stats
 # %% ../../nbs/api/61_people.plans.ipynb #e464a18e
 def _rejected(n, chance, alpha):
     "bool [n+1]: which numbers of right answers the two-sided exact binomial test rejects (that of scipy's `binomtest`)."
-    pmf = stats.binom.pmf(np.arange(n+1), n, chance)
+    pmf = stats.binom.pmf(np.arange(n + 1), n, chance)
     up = np.sort(pmf)
-    p = np.concatenate([[0], np.cumsum(up)])[np.searchsorted(up, pmf*(1+1e-7), side='right')]
+    p = np.concatenate([[0], np.cumsum(up)])[np.searchsorted(up, pmf * (1 + 1e-7), side='right')]
     return p <= alpha
 
+
 def binomial_power(
-    n:int, # answers in all
-    accuracy:float, # the true share of right answers
-    chance:float=.5, # the share under the null hypothesis
-    alpha:float=.05, # of the two-sided test
-) -> float: # probability that the exact binomial test rejects
+    n: int,  # answers in all
+    accuracy: float,  # the true share of right answers
+    chance: float = 0.5,  # the share under the null hypothesis
+    alpha: float = 0.05,  # of the two-sided test
+) -> float:  # probability that the exact binomial test rejects
     "Power of the two-sided exact binomial test."
-    k = np.arange(n+1)
+    k = np.arange(n + 1)
     return float(stats.binom.pmf(k, n, accuracy)[_rejected(n, chance, alpha)].sum())
 
 # %% ../../nbs/api/61_people.plans.ipynb #6a58dfb9
 def _group_power(n, accuracy, subjects, chance, alpha, subject_sd):
     "Power of the two-sided t test over subjects with `n` tiles each, by the noncentral t distribution."
-    se, df = np.sqrt((subject_sd**2+(accuracy*(1-accuracy)-subject_sd**2)/n)/subjects), subjects-1
-    t, nc = stats.t.ppf(1-alpha/2, df), (accuracy-chance)/se
-    return float(stats.nct.sf(t, df, nc)+stats.nct.cdf(-t, df, nc))
+    se = np.sqrt((subject_sd**2 + (accuracy * (1 - accuracy) - subject_sd**2) / n) / subjects)
+    df = subjects - 1
+    t = stats.t.ppf(1 - alpha / 2, df)
+    nc = (accuracy - chance) / se
+    return float(stats.nct.sf(t, df, nc) + stats.nct.cdf(-t, df, nc))
+
 
 def _powers(ns, accuracy, subjects, chance, alpha, subject_sd):
     "Power for each number of tiles a person."
-    if subject_sd: return np.array([_group_power(n, accuracy, subjects, chance, alpha, subject_sd) for n in ns])
-    return np.array([binomial_power(int(n)*subjects, accuracy, chance, alpha) for n in ns])
+    if subject_sd:
+        return np.array([_group_power(n, accuracy, subjects, chance, alpha, subject_sd) for n in ns])
+    return np.array([binomial_power(int(n) * subjects, accuracy, chance, alpha) for n in ns])
+
 
 @dataclass
 class TrialPlan:
     "How large a trial must be; made by `plan_trial`."
-    tiles:int        # tiles a person
-    answers:int      # answers in all
-    power:float      # power with that many
-    curve:pd.DataFrame # `tiles`, `power`
-    settings:dict    # what was asked
-    method:str       # the test that was planned for
-    sentence:str     # the plan in words
+
+    tiles: int  # tiles a person
+    answers: int  # answers in all
+    power: float  # power with that many
+    curve: pd.DataFrame  # `tiles`, `power`
+    settings: dict  # what was asked
+    method: str  # the test that was planned for
+    sentence: str  # the plan in words
 
 # %% ../../nbs/api/61_people.plans.ipynb #35d6f889
 def _rough_answers(accuracy, power, chance, alpha):
     "About how many answers, by the normal approximation; the exact search begins there."
-    z = stats.norm.ppf([1-alpha/2, power])
-    return float((z[0]*np.sqrt(chance*(1-chance))+z[1]*np.sqrt(accuracy*(1-accuracy)))/(accuracy-chance))**2
+    z = stats.norm.ppf([1 - alpha / 2, power])
+    return (
+        float((z[0] * np.sqrt(chance * (1 - chance)) + z[1] * np.sqrt(accuracy * (1 - accuracy))) / (accuracy - chance))
+        ** 2
+    )
+
 
 def _check_plan(accuracy, power, subjects, chance, alpha, subject_sd):
     for k, v in dict(accuracy=accuracy, power=power, chance=chance, alpha=alpha).items():
-        if not 0 < v < 1: raise ValueError(f'{k}={v} must lie between 0 and 1.')
-    if accuracy == chance: raise ValueError(f'accuracy={accuracy} is chance: no number of tiles can tell it from chance.')
-    if subjects < (2 if subject_sd else 1): raise ValueError(f'subjects={subjects} is too few; a test over subjects needs at least two.')
+        if not 0 < v < 1:
+            raise ValueError(f'{k}={v} must lie between 0 and 1.')
+    if accuracy == chance:
+        raise ValueError(f'accuracy={accuracy} is chance: no number of tiles can tell it from chance.')
+    if subjects < (2 if subject_sd else 1):
+        raise ValueError(f'subjects={subjects} is too few; a test over subjects needs at least two.')
 
 # %% ../../nbs/api/61_people.plans.ipynb #d0000df2
 def plan_trial(
-    accuracy:float=.6, # share of right answers that people would have to have to be noticed
-    power:float=.8, # wanted probability of noticing it
-    subjects:int=5, # people
-    chance:float=.5, # share of right answers by guessing
-    alpha:float=.05, # of the two-sided test
-    subject_sd:float=0., # standard deviation of the true accuracies of people; 0: all alike, exact binomial test of all answers
-    max_answers:int=20_000, # give up beyond
-) -> TrialPlan: # tiles a person, and the whole curve
+    accuracy: float = 0.6,  # share of right answers that people would have to have to be noticed
+    power: float = 0.8,  # wanted probability of noticing it
+    subjects: int = 5,  # people
+    chance: float = 0.5,  # share of right answers by guessing
+    alpha: float = 0.05,  # of the two-sided test
+    subject_sd: float = 0.0,  # standard deviation of the true accuracies of people; 0: all alike, exact binomial test of all answers
+    max_answers: int = 20_000,  # give up beyond
+) -> TrialPlan:  # tiles a person, and the whole curve
     "How many tiles each person must judge for a better-than-chance accuracy to be noticed."
     _check_plan(accuracy, power, subjects, chance, alpha, subject_sd)
-    args, most = (accuracy, subjects, chance, alpha, subject_sd), max_answers//subjects
-    rough = _rough_answers(accuracy, power, chance, alpha)/subjects
-    top = min(int((10 if subject_sd else 1.4)*rough)+40, most)
-    ns = np.unique(np.concatenate([np.linspace(2, top, 40).astype(int), np.arange(max(2, int(.6*rough)), top+1)]))
-    p = _powers(ns if rough <= 1.3*most else ns[:1], *args)
+    args = (accuracy, subjects, chance, alpha, subject_sd)
+    most = max_answers // subjects
+    rough = _rough_answers(accuracy, power, chance, alpha) / subjects
+    top = min(int((10 if subject_sd else 1.4) * rough) + 40, most)
+    ns = np.unique(np.concatenate([np.linspace(2, top, 40).astype(int), np.arange(max(2, int(0.6 * rough)), top + 1)]))
+    p = _powers(ns if rough <= 1.3 * most else ns[:1], *args)
     low = np.flatnonzero(p < power)
-    first = 0 if not len(low) else low[-1]+1
-    if rough > 1.3*most or first >= len(ns): raise ValueError(f'More than {ns[-1]:,} tiles a person would be needed to notice {accuracy:.1%} against {chance:.1%} with {subjects} people. More people, or a larger difference.')
-    n, method = int(ns[first]), f't test over subjects whose accuracies have sd {subject_sd:g}' if subject_sd else 'exact binomial test of all answers'
-    s = f'{subjects} people with {n} tiles each ({n*subjects} answers) notice an accuracy of {accuracy:.1%} against {chance:.1%} with power {p[first]:.2f} (two-sided {method}, alpha {alpha:g}).'
-    return TrialPlan(n, n*subjects, float(p[first]), pd.DataFrame(dict(tiles=ns, power=p)), dict(zip(('accuracy', 'subjects', 'chance', 'alpha', 'subject_sd'), args), wanted=power), method, s)
+    first = 0 if not len(low) else low[-1] + 1
+    if rough > 1.3 * most or first >= len(ns):
+        raise ValueError(
+            f'More than {ns[-1]:,} tiles a person would be needed to notice {accuracy:.1%} against {chance:.1%} with {subjects} people. More people, or a larger difference.'
+        )
+    n = int(ns[first])
+    method = (
+        f't test over subjects whose accuracies have sd {subject_sd:g}'
+        if subject_sd
+        else 'exact binomial test of all answers'
+    )
+    s = f'{subjects} people with {n} tiles each ({n * subjects} answers) notice an accuracy of {accuracy:.1%} against {chance:.1%} with power {p[first]:.2f} (two-sided {method}, alpha {alpha:g}).'
+    return TrialPlan(
+        n,
+        n * subjects,
+        float(p[first]),
+        pd.DataFrame(dict(tiles=ns, power=p)),
+        dict(zip(('accuracy', 'subjects', 'chance', 'alpha', 'subject_sd'), args), wanted=power),
+        method,
+        s,
+    )
 
 # %% ../../nbs/api/61_people.plans.ipynb #26f8174a
 def detectable(
-    tiles:int=50, # tiles a person and session
-    subjects:int=5, # people
-    power:float=.8, # wanted probability of noticing
-    chance:float=.5, # share of right answers by guessing
-    alpha:float=.05, # of the two-sided tests
-) -> dict: # `accuracy`: noticed against chance (exact binomial); `change`: noticed between two sessions, from `chance` on (arcsine approximation)
+    tiles: int = 50,  # tiles a person and session
+    subjects: int = 5,  # people
+    power: float = 0.8,  # wanted probability of noticing
+    chance: float = 0.5,  # share of right answers by guessing
+    alpha: float = 0.05,  # of the two-sided tests
+) -> dict:  # `accuracy`: noticed against chance (exact binomial); `change`: noticed between two sessions, from `chance` on (arcsine approximation)
     "What a trial of this size could have seen."
-    n = tiles*subjects
-    grid, k = np.arange(chance+.0005, 1, .0005), np.flatnonzero(_rejected(n, chance, alpha))
+    n = tiles * subjects
+    grid = np.arange(chance + 0.0005, 1, 0.0005)
+    k = np.flatnonzero(_rejected(n, chance, alpha))
     ok = stats.binom.pmf(k, n, grid[:, None]).sum(1) >= power
-    z = stats.norm.ppf(1-alpha/2)+stats.norm.ppf(power)
-    top = np.sin(np.arcsin(np.sqrt(chance))+z/np.sqrt(2*n))**2
-    return dict(answers=n, accuracy=float(grid[ok].min()) if ok.any() else np.nan, change=float(top-chance), chance=chance, power=power)
+    z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
+    top = np.sin(np.arcsin(np.sqrt(chance)) + z / np.sqrt(2 * n)) ** 2
+    return dict(
+        answers=n,
+        accuracy=float(grid[ok].min()) if ok.any() else np.nan,
+        change=float(top - chance),
+        chance=chance,
+        power=power,
+    )
 
 # %% ../../nbs/api/61_people.plans.ipynb #8561ad27
 def plot_power(
-    accuracies:tuple=(.55, .6, .65, .7), # a curve for each
-    subjects:int=5, # people
-    tiles:int=100, # right end of the axis: tiles a person
-    chance:float=.5, # share of right answers by guessing
-    power:float=.8, # dashed line
-    alpha:float=.05, # of the two-sided exact binomial test
-    marks:tuple=(50,), # tiles a person to mark
-    ax:plt.Axes=None, # where to draw; a new figure if not given
-) -> plt.Axes: # the axes drawn on
+    accuracies: tuple = (0.55, 0.6, 0.65, 0.7),  # a curve for each
+    subjects: int = 5,  # people
+    tiles: int = 100,  # right end of the axis: tiles a person
+    chance: float = 0.5,  # share of right answers by guessing
+    power: float = 0.8,  # dashed line
+    alpha: float = 0.05,  # of the two-sided exact binomial test
+    marks: tuple = (50,),  # tiles a person to mark
+    ax: plt.Axes = None,  # where to draw; a new figure if not given
+) -> plt.Axes:  # the axes drawn on
     "Power against tiles a person."
     ax = plt.subplots(figsize=(6, 3.6), layout='constrained')[1] if ax is None else ax
-    ns = np.arange(2, tiles+1)
-    for a, c in zip(accuracies, plt.get_cmap('viridis')(np.linspace(.85, 0, len(accuracies)))):
+    ns = np.arange(2, tiles + 1)
+    for a, c in zip(accuracies, plt.get_cmap('viridis')(np.linspace(0.85, 0, len(accuracies)))):
         ax.plot(ns, _powers(ns, a, subjects, chance, alpha, 0), color=c, label=f'{a:.0%} right')
-    ax.axhline(power, color='black', ls='--', lw=.8)
-    for m in marks: ax.axvline(m, color='gray', ls=':', lw=1)
-    ax.set(xlabel=f'tiles each of {subjects} people judges', ylabel=f'power against {chance:.0%}', ylim=(0, 1.02), xlim=(0, tiles))
+    ax.axhline(power, color='black', ls='--', lw=0.8)
+    for m in marks:
+        ax.axvline(m, color='gray', ls=':', lw=1)
+    ax.set(
+        xlabel=f'tiles each of {subjects} people judges',
+        ylabel=f'power against {chance:.0%}',
+        ylim=(0, 1.02),
+        xlim=(0, tiles),
+    )
     ax.legend(fontsize=8, loc='center right', title='true accuracy', title_fontsize=8)
     return ax

@@ -23,14 +23,18 @@ from .judging import CANNOT_TELL, JUDGEMENT_COLUMNS, labels_of, read_judgements,
 # %% ../../nbs/api/63_people.trials.ipynb #dfd4dfe5
 def _deal(t, seed, sessions):
     "The use of each photograph: a session or 'gallery'."
-    rng, use = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    use = {}
     cards = [*sessions, 'gallery', 'gallery']
     first = t.drop_duplicates('field')
-    strata = first.groupby([first.label.astype(str), first.split.astype(str) if 'split' in first else first.label.astype(str)])
+    strata = first.groupby(
+        [first.label.astype(str), first.split.astype(str) if 'split' in first else first.label.astype(str)]
+    )
     for _, d in sorted(strata, key=lambda o: o[0]):
         f = sorted(d.field)
         use |= {f[j]: cards[i % len(cards)] for i, j in enumerate(rng.permutation(len(f)))}
     return use
+
 
 def _one_each(d, rng):
     "Rows of `d` in an order that takes one tile of every photograph before a second of any."
@@ -38,43 +42,57 @@ def _one_each(d, rng):
     turn = d.groupby('field').cumcount().to_numpy()
     return d.index[np.argsort(turn, kind='stable')]
 
+
 def _counts(n, classes, rng):
     "How many tiles of each class, as even as can be."
-    extra = set(rng.permutation(len(classes))[:n % len(classes)])
-    return {c: n//len(classes)+(i in extra) for i, c in enumerate(classes)}
+    extra = set(rng.permutation(len(classes))[: n % len(classes)])
+    return {c: n // len(classes) + (i in extra) for i, c in enumerate(classes)}
 
 # %% ../../nbs/api/63_people.trials.ipynb #38ed70da
 def _eligible(tiles, classes, split, shown):
     "The table of tiles, which of them may be shown, the classes, and what was left out."
     tile, label, classes = labels_of(tiles, classes)
     t = tiles.table.assign(label=label).reset_index(drop=True)
-    if 'field' not in t: t['field'] = t.tile.str.rpartition('#')[0].where(t.tile.str.contains('#'), t.tile)
+    if 'field' not in t:
+        t['field'] = t.tile.str.rpartition('#')[0].where(t.tile.str.contains('#'), t.tile)
     used = set(t.field[t.split == 'train']) if 'split' in t else set()
-    if split is not None and 'split' not in t: raise ValueError(f'split={split!r} was asked for, and the tiles have no column `split`. Make it with split_by.')
+    if split is not None and 'split' not in t:
+        raise ValueError(f'split={split!r} was asked for, and the tiles have no column `split`. Make it with split_by.')
     seen = set(t.field[t.tile.isin(shown)])
     keep = ~t.field.isin(used | seen) & (t.split == split if split is not None else True)
-    return t, keep, classes, dict(tiles=len(t), in_training=int(t.field.isin(used).sum()), seen_before=int(t.field.isin(seen-used).sum()))
+    return (
+        t,
+        keep,
+        classes,
+        dict(tiles=len(t), in_training=int(t.field.isin(used).sum()), seen_before=int(t.field.isin(seen - used).sum())),
+    )
 
 # %% ../../nbs/api/63_people.trials.ipynb #031dacf0
 def draw_tiles(
-    tiles, # Tiles: `table` with `tile`, `field`, `label`, perhaps `split`
-    n:int=50, # tiles to draw, in all
-    session:str='pre', # which session, or 'gallery'
-    classes:list=None, # class names; sorted labels if not given
-    seed:int=0, # of the deal and the draw
-    sessions:tuple=('pre', 'post'), # all sessions that photographs are dealt to
-    split:str=None, # only tiles of this split; None: all but those of photographs used for training
-    shown:set=frozenset(), # names of tiles whose photographs this subject has seen
-) -> np.ndarray: # int [n] positions in `tiles`, class by class
+    tiles,  # Tiles: `table` with `tile`, `field`, `label`, perhaps `split`
+    n: int = 50,  # tiles to draw, in all
+    session: str = 'pre',  # which session, or 'gallery'
+    classes: list = None,  # class names; sorted labels if not given
+    seed: int = 0,  # of the deal and the draw
+    sessions: tuple = ('pre', 'post'),  # all sessions that photographs are dealt to
+    split: str = None,  # only tiles of this split; None: all but those of photographs used for training
+    shown: set = frozenset(),  # names of tiles whose photographs this subject has seen
+) -> np.ndarray:  # int [n] positions in `tiles`, class by class
     "A balanced draw from the photographs of one session."
-    if session not in (*sessions, 'gallery'): raise ValueError(f'session={session!r} is none of {list(sessions)}. Name all sessions of the study from the start: sessions=(...).')
+    if session not in (*sessions, 'gallery'):
+        raise ValueError(
+            f'session={session!r} is none of {list(sessions)}. Name all sessions of the study from the start: sessions=(...).'
+        )
     t, keep, classes, out = _eligible(tiles, classes, split, shown)
     mine = t[keep & (t.field.map(_deal(t, seed, sessions)) == session)]
     rng = np.random.default_rng([seed, crc32(session.encode())])
     picks = []
     for c, k in _counts(n, classes, rng).items():
         order = _one_each(mine[mine.label == c], rng)
-        if len(order) < k: raise ValueError(f'{k} tiles of {c} were asked for and {len(order)} may be shown in session {session!r}: of {out["tiles"]} tiles of all classes, {out["in_training"]} belong to photographs used for training, {out["seen_before"]} to photographs seen before, and the rest is dealt to {list(sessions)} and the gallery. Ask for fewer (n=), or add photographs.')
+        if len(order) < k:
+            raise ValueError(
+                f'{k} tiles of {c} were asked for and {len(order)} may be shown in session {session!r}: of {out["tiles"]} tiles of all classes, {out["in_training"]} belong to photographs used for training, {out["seen_before"]} to photographs seen before, and the rest is dealt to {list(sessions)} and the gallery. Ask for fewer (n=), or add photographs.'
+            )
         picks.append(order[:k])
     return np.concatenate(picks)
 
@@ -85,22 +103,28 @@ def _line(row):
     csv.writer(s, lineterminator='\n').writerow([guard_text('' if o is None else o) for o in row])
     return s.getvalue().encode('utf-8')
 
+
 def _append(path, row, size):
     "Add a line to a file of `size` bytes, whole or not at all; its new size."
     data = memoryview(_line(row))
     fd = os.open(path, os.O_RDWR | getattr(os, 'O_BINARY', 0))
     try:
-        if os.fstat(fd).st_size != size: raise ValueError(f'{path} has changed since the last answer; the trial goes on somewhere else. Nothing was written. Close the other one and run the cell again.')
+        if os.fstat(fd).st_size != size:
+            raise ValueError(
+                f'{path} has changed since the last answer; the trial goes on somewhere else. Nothing was written. Close the other one and run the cell again.'
+            )
         os.lseek(fd, 0, os.SEEK_END)
         try:
             left = data
-            while len(left): left = left[os.write(fd, left):]
+            while len(left):
+                left = left[os.write(fd, left) :]
             os.fsync(fd)
         except OSError:
             os.ftruncate(fd, size)
             raise
-    finally: os.close(fd)
-    return size+len(data)
+    finally:
+        os.close(fd)
+    return size + len(data)
 
 # %% ../../nbs/api/63_people.trials.ipynb #8c7c8571
 def _new_file(path, columns):
@@ -112,31 +136,49 @@ def _new_file(path, columns):
         os.fsync(f.fileno())
     return len(data)
 
+
 def _mend_tail(path):
     "Cut off a last line that was never finished, as a crash leaves it; whether there was one."
     data = Path(path).read_bytes()
-    whole = data.rfind(b'\n')+1
-    if whole == len(data): return False
-    with open(path, 'r+b') as f: f.truncate(whole)
+    whole = data.rfind(b'\n') + 1
+    if whole == len(data):
+        return False
+    with open(path, 'r+b') as f:
+        f.truncate(whole)
     return True
 
 # %% ../../nbs/api/63_people.trials.ipynb #079ddb1e
 _name = re.compile(r'[A-Za-z0-9][A-Za-z0-9-]{0,39}')
 
+
 def _check_name(what, s):
-    if not _name.fullmatch(str(s)): raise ValueError(f'{what}={s!r} becomes part of a file name: use letters, digits and hyphens, at most 40.')
+    if not _name.fullmatch(str(s)):
+        raise ValueError(f'{what}={s!r} becomes part of a file name: use letters, digits and hyphens, at most 40.')
+
 
 def _store_id(tiles):
     "A short name of what is in the store."
     own = getattr(tiles, 'fingerprint', None)
     return str(own) if own else f"{crc32(chr(10).join(map(str, tiles.table.tile)).encode()):08x}"
 
+
 def _same_design(path, old, new):
     "`ValueError` or `FileExistsError` if a trial of this name has another design."
-    if old.get('what') != new['what']: raise FileExistsError(f'{path} belongs to something else ({old.get("what")!r}). Choose another folder, subject or session.')
-    if old.get('store') != new['store']: raise ValueError(f'{path}: the trial was drawn from a store of tiles with fingerprint {old.get("store")}, and this one has {new["store"]}. The tiles changed since; open the old store, or begin a new subject or session.')
+    if old.get('what') != new['what']:
+        raise FileExistsError(
+            f'{path} belongs to something else ({old.get("what")!r}). Choose another folder, subject or session.'
+        )
+    if old.get('store') != new['store']:
+        raise ValueError(
+            f'{path}: the trial was drawn from a store of tiles with fingerprint {old.get("store")}, and this one has {new["store"]}. The tiles changed since; open the old store, or begin a new subject or session.'
+        )
     diff = [k for k in new if k not in ('tiles', 'created', 'store') and old.get(k) != new[k]]
-    if diff: raise FileExistsError(f'{path} exists with other settings: '+', '.join(f'{k} {old.get(k)!r} there, {new[k]!r} now' for k in diff)+'. Give the old settings to go on, or another subject or session. Nothing was changed.')
+    if diff:
+        raise FileExistsError(
+            f'{path} exists with other settings: '
+            + ', '.join(f'{k} {old.get(k)!r} there, {new[k]!r} now' for k in diff)
+            + '. Give the old settings to go on, or another subject or session. Nothing was changed.'
+        )
 
 # %% ../../nbs/api/63_people.trials.ipynb #4547993f
 def _shown_before(out, subject, session):
@@ -144,8 +186,10 @@ def _shown_before(out, subject, session):
     seen = set()
     for p in sorted(Path(out).glob(f'{subject}_*.json')):
         d = read_json(p)
-        if d.get('subject') == subject and d.get('session') != session: seen |= set(d.get('tiles', ()))
+        if d.get('subject') == subject and d.get('session') != session:
+            seen |= set(d.get('tiles', ()))
     return seen
+
 
 def _open_design(path, design, draw):
     "The design on disk if there is one and it is the same, or a new one written down with the tiles that `draw` gives."
@@ -153,7 +197,10 @@ def _open_design(path, design, draw):
         old = read_json(path)
         _same_design(path, old, design)
         return old
-    if path.with_suffix('.csv').exists(): raise FileExistsError(f'{path.with_suffix(".csv")} has answers whose design, {path.name}, is missing. Put it back, or choose another subject or session. Nothing was changed.')
+    if path.with_suffix('.csv').exists():
+        raise FileExistsError(
+            f'{path.with_suffix(".csv")} has answers whose design, {path.name}, is missing. Put it back, or choose another subject or session. Nothing was changed.'
+        )
     design = dict(design, tiles=draw(), created=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
     write_json(design, path, overwrite=False)
     return design
@@ -161,29 +208,36 @@ def _open_design(path, design, draw):
 # %% ../../nbs/api/63_people.trials.ipynb #a6bcbb88
 def _bar_um(um_per_px, w):
     "A round length in micrometers, at most a third of the width."
-    fits = [m*10.**k for k in range(-2, 5) for m in (1, 2, 5) if m*10.**k/um_per_px <= w/3]
+    fits = [m * 10.0**k for k in range(-2, 5) for m in (1, 2, 5) if m * 10.0**k / um_per_px <= w / 3]
     return max(fits, default=None)
+
 
 def _strip(w, um_per_px, height=26):
     "uint8 [height, w]: a white strip with a scale bar and its length."
     from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
+
     im = Image.new('L', (w, height), 255)
     um = _bar_um(um_per_px, w) if um_per_px and um_per_px > 0 else None
-    if um is None: return np.asarray(im)
-    d, n = ImageDraw.Draw(im), round(um/um_per_px)
-    d.rectangle([w-n, 6, w-1, 10], fill=0)
-    d.text((w-n-8, 8), f'{um:g} µm', fill=0, anchor='rm', font=ImageFont.truetype(findfont('DejaVu Sans'), 13))
+    if um is None:
+        return np.asarray(im)
+    d = ImageDraw.Draw(im)
+    n = round(um / um_per_px)
+    d.rectangle([w - n, 6, w - 1, 10], fill=0)
+    d.text((w - n - 8, 8), f'{um:g} µm', fill=0, anchor='rm', font=ImageFont.truetype(findfont('DejaVu Sans'), 13))
     return np.asarray(im)
 
+
 def tile_png(
-    pixels:np.ndarray, # uint8 [h, w]
-    um_per_px:float=None, # micrometers per pixel; None or nan: no scale bar
-) -> bytes: # a gray PNG of [h+26, w] without any text
+    pixels: np.ndarray,  # uint8 [h, w]
+    um_per_px: float = None,  # micrometers per pixel; None or nan: no scale bar
+) -> bytes:  # a gray PNG of [h+26, w] without any text
     "A tile with a scale bar on a strip below it."
     from PIL import Image
+
     pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 2: raise ValueError(f'A tile must be uint8 [h, w], not {pixels.dtype} {list(pixels.shape)}.')
+    if pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise ValueError(f'A tile must be uint8 [h, w], not {pixels.dtype} {list(pixels.shape)}.')
     s = io.BytesIO()
     Image.fromarray(np.concatenate([pixels, _strip(pixels.shape[1], um_per_px)])).save(s, 'PNG')
     return s.getvalue()
@@ -191,27 +245,45 @@ def tile_png(
 # %% ../../nbs/api/63_people.trials.ipynb #7cddd651
 class Trial:
     "A blind trial: tiles one at a time, a button for each class, every answer on disk at once."
-    def __init__(self,
-        tiles, # Tiles with labels: of `open_tiles`, or their subset
-        n:int=50, # tiles to show
-        classes:list=None, # class names, in the order of the buttons; sorted labels if not given
-        session:str='pre', # name of the session, one of `sessions`
-        subject:str='s01', # who answers: letters, digits, hyphens
-        seed:int=0, # of the draw; the same for all subjects of a study
-        out:str|Path='trials', # folder for the answers
-        cannot_tell:bool=True, # offer "cannot tell"
-        sessions:tuple=('pre', 'post'), # all sessions of the study
-        split:str=None, # show only tiles of this split; None: all but photographs used for training
-        kind:str='human', # 'human', or 'simulated' for a trial run by a program
-        min_seconds:float=.3, # a click that comes sooner after the picture is the second half of a double click, and is ignored
+
+    def __init__(
+        self,
+        tiles,  # Tiles with labels: of `open_tiles`, or their subset
+        n: int = 50,  # tiles to show
+        classes: list = None,  # class names, in the order of the buttons; sorted labels if not given
+        session: str = 'pre',  # name of the session, one of `sessions`
+        subject: str = 's01',  # who answers: letters, digits, hyphens
+        seed: int = 0,  # of the draw; the same for all subjects of a study
+        out: str | Path = 'trials',  # folder for the answers
+        cannot_tell: bool = True,  # offer "cannot tell"
+        sessions: tuple = ('pre', 'post'),  # all sessions of the study
+        split: str = None,  # show only tiles of this split; None: all but photographs used for training
+        kind: str = 'human',  # 'human', or 'simulated' for a trial run by a program
+        min_seconds: float = 0.3,  # a click that comes sooner after the picture is the second half of a double click, and is ignored
     ):
         _check_name('subject', subject)
         _check_name('session', session)
-        if kind not in ('human', 'simulated'): raise ValueError(f"kind={kind!r} is unknown; it is 'human' or 'simulated'.")
+        if kind not in ('human', 'simulated'):
+            raise ValueError(f"kind={kind!r} is unknown; it is 'human' or 'simulated'.")
         classes = labels_of(tiles, classes)[2]
-        self.path, self.min_seconds, self._tiles = Path(out)/f'{subject}_{session}.csv', min_seconds, tiles
-        design = dict(what='trial', version=1, subject=subject, session=session, kind=kind, n=n, classes=classes, seed=seed, cannot_tell=cannot_tell,
-            sessions=list(sessions), split=split, store=_store_id(tiles), tile_px=list(tiles.tile_px))
+        self.path = Path(out) / f'{subject}_{session}.csv'
+        self.min_seconds = min_seconds
+        self._tiles = tiles
+        design = dict(
+            what='trial',
+            version=1,
+            subject=subject,
+            session=session,
+            kind=kind,
+            n=n,
+            classes=classes,
+            seed=seed,
+            cannot_tell=cannot_tell,
+            sessions=list(sessions),
+            split=split,
+            store=_store_id(tiles),
+            tile_px=list(tiles.tile_px),
+        )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.design = _open_design(self.path.with_suffix('.json'), design, lambda: self._draw(design))
         self._open_answers()
@@ -219,224 +291,341 @@ class Trial:
 
 # %% ../../nbs/api/63_people.trials.ipynb #9a9a753d
 @patch
-def _draw(self:Trial, d):
+def _draw(self: Trial, d):
     "The tiles of a new trial, in the order of this subject."
     shown = _shown_before(self.path.parent, d['subject'], d['session'])
     i = draw_tiles(self._tiles, d['n'], d['session'], d['classes'], d['seed'], d['sessions'], d['split'], shown)
     um = self._tiles.table.um_per_px.iloc[i].dropna().unique() if 'um_per_px' in self._tiles.table else []
-    if len(um) > 1: raise ValueError(f'The tiles have {len(um)} different pixel sizes ({um.min():g} to {um.max():g} um), and their scale bars would give them away. Cut them with rescale_to=, or take a subset.')
+    if len(um) > 1:
+        raise ValueError(
+            f'The tiles have {len(um)} different pixel sizes ({um.min():g} to {um.max():g} um), and their scale bars would give them away. Cut them with rescale_to=, or take a subset.'
+        )
     order = np.random.default_rng([d['seed'], crc32(f"{d['session']}|{d['subject']}".encode())]).permutation(len(i))
     return self._tiles.table.tile.iloc[i[order]].tolist()
 
 # %% ../../nbs/api/63_people.trials.ipynb #c3343674
 @patch
-def _open_answers(self:Trial):
+def _open_answers(self: Trial):
     "Find the drawn tiles in the store, and the answers that were given before."
     at = pd.Series(np.arange(len(self._tiles.table)), self._tiles.table.tile)
     lost = [t for t in self.design['tiles'] if t not in at.index]
-    if lost: raise ValueError(f'{self.path}: {len(lost)} tiles of this trial are not in the store, the first is {lost[0]!r}. Open the store it was drawn from.')
+    if lost:
+        raise ValueError(
+            f'{self.path}: {len(lost)} tiles of this trial are not in the store, the first is {lost[0]!r}. Open the store it was drawn from.'
+        )
     self._at = at[self.design['tiles']].to_numpy()
     self._truth = self._tiles.table.label.iloc[self._at].astype(str).tolist()
-    if not self.path.exists(): self._size, self._k = _new_file(self.path, JUDGEMENT_COLUMNS), 0; return
+    if not self.path.exists():
+        self._size = _new_file(self.path, JUDGEMENT_COLUMNS)
+        self._k = 0
+        return
     self.mended = _mend_tail(self.path)
     done = read_judgements(self.path, tiles=self._tiles)
-    if done.tile.tolist() != self.design['tiles'][:len(done)]:
-        raise ValueError(f'{self.path}: the answers do not follow the order of the tiles in {self.path.with_suffix(".json").name}. One of the files was changed; nothing was written. Choose another subject or session.')
-    self._size, self._k = self.path.stat().st_size, len(done)
+    if done.tile.tolist() != self.design['tiles'][: len(done)]:
+        raise ValueError(
+            f'{self.path}: the answers do not follow the order of the tiles in {self.path.with_suffix(".json").name}. One of the files was changed; nothing was written. Choose another subject or session.'
+        )
+    self._size = self.path.stat().st_size
+    self._k = len(done)
+
 
 @patch
-def __repr__(self:Trial): return f"Trial of {self.design['subject']}, session {self.design['session']!r}: {self._k} of {self.design['n']} tiles answered, in {self.path.name}"
+def __repr__(self: Trial):
+    return f"Trial of {self.design['subject']}, session {self.design['session']!r}: {self._k} of {self.design['n']} tiles answered, in {self.path.name}"
 
 # %% ../../nbs/api/63_people.trials.ipynb #7929da97
 @patch
-def answer(self:Trial,
-    choice:str, # a class, or 'cannot tell'
-    seconds:float=None, # time taken; None: since the picture was shown, without pauses
+def answer(
+    self: Trial,
+    choice: str,  # a class, or 'cannot tell'
+    seconds: float = None,  # time taken; None: since the picture was shown, without pauses
 ):
     "Write down an answer to the tile in view, and go on to the next."
-    if self.done: raise ValueError(f'All {self.design["n"]} tiles are answered; {self.path.name} is complete.')
+    if self.done:
+        raise ValueError(f'All {self.design["n"]} tiles are answered; {self.path.name} is complete.')
     allowed = [*self.design['classes'], *([CANNOT_TELL] if self.design['cannot_tell'] else [])]
-    if choice not in allowed: raise ValueError(f'{choice!r} is no answer of this trial; the answers are {allowed}.')
-    k, d = self._k, self.design
+    if choice not in allowed:
+        raise ValueError(f'{choice!r} is no answer of this trial; the answers are {allowed}.')
+    k = self._k
+    d = self.design
     seconds = self._clock() if seconds is None else seconds
-    self._size = _append(self.path, [d['subject'], d['kind'], d['session'], k+1, d['tiles'][k], self._truth[k], choice, f'{seconds:.3f}'], self._size)
+    self._size = _append(
+        self.path,
+        [d['subject'], d['kind'], d['session'], k + 1, d['tiles'][k], self._truth[k], choice, f'{seconds:.3f}'],
+        self._size,
+    )
     self._k += 1
     self._show()
 
+
 @patch
-def answer_as(self:Trial,
-    observer:pd.DataFrame, # judgements of kind 'simulated' with an answer to every tile of the trial
-    n:int=None, # how many tiles to answer; None: all that are left
+def answer_as(
+    self: Trial,
+    observer: pd.DataFrame,  # judgements of kind 'simulated' with an answer to every tile of the trial
+    n: int = None,  # how many tiles to answer; None: all that are left
 ):
     "Let a simulated observer answer; only in a trial of kind 'simulated'."
-    if self.design['kind'] != 'simulated': raise ValueError(f'{self.path.name} is a trial of a person; a program must not answer it. Make it with kind="simulated".')
+    if self.design['kind'] != 'simulated':
+        raise ValueError(
+            f'{self.path.name} is a trial of a person; a program must not answer it. Make it with kind="simulated".'
+        )
     said = observer.set_index('tile')
-    todo = self.design['tiles'][self._k:][:n]
+    todo = self.design['tiles'][self._k :][:n]
     lost = [t for t in todo if t not in said.index]
-    if lost: raise ValueError(f'The observer has no answer to {len(lost)} tiles, the first is {lost[0]!r}.')
-    for t in todo: self.answer(said.answer[t], float(said.seconds[t]))
+    if lost:
+        raise ValueError(f'The observer has no answer to {len(lost)} tiles, the first is {lost[0]!r}.')
+    for t in todo:
+        self.answer(said.answer[t], float(said.seconds[t]))
     return self
 
 # %% ../../nbs/api/63_people.trials.ipynb #8f66348e
 @patch
-def _build(self:Trial):
+def _build(self: Trial):
     "The widgets; none of them knows a tile's name or truth."
     import ipywidgets as w
-    d, (h, wd) = self.design, self.design['tile_px']
-    self.state, self._since, self._spent = 'ready', None, 0.
+
+    d = self.design
+    (h, wd) = self.design['tile_px']
+    self.state = 'ready'
+    self._since = None
+    self._spent = 0.0
     wide = w.Layout(width='auto', min_width='110px', height='36px')
-    self._text, self._note = w.HTML(layout=w.Layout(margin='0 0 0 12px')), w.HTML()
+    self._text = w.HTML(layout=w.Layout(margin='0 0 0 12px'))
+    self._note = w.HTML()
     self._bar = w.IntProgress(value=self._k, max=d['n'], layout=w.Layout(width='150px', margin='0 0 0 12px'))
-    self._picture = w.Image(format='png', layout=w.Layout(width=f'{wd}px', min_width=f'{wd}px', max_width='none', height='auto', object_fit='contain'))
+    self._picture = w.Image(
+        format='png',
+        layout=w.Layout(width=f'{wd}px', min_width=f'{wd}px', max_width='none', height='auto', object_fit='contain'),
+    )
     names = [*d['classes'], *([CANNOT_TELL] if d['cannot_tell'] else [])]
     self.buttons = {c: w.Button(description=c, layout=wide) for c in names}
-    for c, b in self.buttons.items(): b.on_click(lambda _, c=c: self._clicked(c))
-    self.begin_button, self.pause_button = w.Button(description='Begin', layout=wide), w.Button(description='Pause', layout=wide)
+    for c, b in self.buttons.items():
+        b.on_click(lambda _, c=c: self._clicked(c))
+    self.begin_button = w.Button(description='Begin', layout=wide)
+    self.pause_button = w.Button(description='Pause', layout=wide)
     self.begin_button.on_click(lambda _: self.begin())
     self.pause_button.on_click(lambda _: self.pause())
     row = lambda *o: w.HBox(o, layout=w.Layout(align_items='center', flex_flow='row wrap'))
-    head, choices = row(self._text, self._bar), row(*self.buttons.values(), self.pause_button, self._text, self._bar)
-    self._parts = dict(ready=[head, self.begin_button], paused=[head, self.begin_button], showing=[choices, self._picture], done=[head])
+    head = row(self._text, self._bar)
+    choices = row(*self.buttons.values(), self.pause_button, self._text, self._bar)
+    self._parts = dict(
+        ready=[head, self.begin_button], paused=[head, self.begin_button], showing=[choices, self._picture], done=[head]
+    )
     self.widget = w.VBox(self._parts['ready'])
     self._refresh()
 
+
 @patch
-def _ipython_display_(self:Trial):
+def _ipython_display_(self: Trial):
     from IPython.display import display
+
     display(self.widget)
 
 # %% ../../nbs/api/63_people.trials.ipynb #5a22240c
 @patch
-def _refresh(self:Trial, note=''):
+def _refresh(self: Trial, note=''):
     "Show what belongs to the state: ready, showing, paused or done."
-    k, n = self._k, self.design['n']
-    say = dict(ready=f'{n} tiles, one at a time. There is no feedback, and no way back.' if not k else f'{k} of {n} tiles are answered. Go on when you are ready.', showing=f'Tile {k+1} of {n}',
-        paused=f'Pause before tile {k+1} of {n}. The clock stands still.', done=f'Finished: {n} of {n} tiles. Thank you. The answers are in {escape(self.path.name)}.')[self.state]
-    self._text.value, self._note.value = f'<b>{say}</b>', f'<span style="color:#B00020">{escape(note)}</span>' if note else ''
+    k = self._k
+    n = self.design['n']
+    say = dict(
+        ready=f'{n} tiles, one at a time. There is no feedback, and no way back.'
+        if not k
+        else f'{k} of {n} tiles are answered. Go on when you are ready.',
+        showing=f'Tile {k + 1} of {n}',
+        paused=f'Pause before tile {k + 1} of {n}. The clock stands still.',
+        done=f'Finished: {n} of {n} tiles. Thank you. The answers are in {escape(self.path.name)}.',
+    )[self.state]
+    self._text.value, self._note.value = (
+        f'<b>{say}</b>',
+        f'<span style="color:#B00020">{escape(note)}</span>' if note else '',
+    )
     self._bar.value = k
-    if self.state != 'showing': self._picture.value = b''
-    parts = self._parts[self.state]+([self._note] if note else [])
-    if list(self.widget.children) != parts: self.widget.children = parts
+    if self.state != 'showing':
+        self._picture.value = b''
+    parts = self._parts[self.state] + ([self._note] if note else [])
+    if list(self.widget.children) != parts:
+        self.widget.children = parts
     self.begin_button.description = 'Begin' if self.state == 'ready' and not k else 'Continue'
 
+
 @patch
-def _show(self:Trial, note=''):
+def _show(self: Trial, note=''):
     "The next tile, or the end."
     self.state = 'done' if self.done else 'showing'
-    if self.state == 'showing': self._picture.value = tile_png(self._tiles[int(self._at[self._k])], getattr(self._tiles, 'um_per_px', None))
+    if self.state == 'showing':
+        self._picture.value = tile_png(self._tiles[int(self._at[self._k])], getattr(self._tiles, 'um_per_px', None))
     self._refresh(note)
-    self._since, self._spent = time.monotonic(), 0.
+    self._since = time.monotonic()
+    self._spent = 0.0
+
 
 Trial.done = property(lambda self: self._k >= self.design['n'])
 
 # %% ../../nbs/api/63_people.trials.ipynb #c5cb496c
 @patch
-def begin(self:Trial):
+def begin(self: Trial):
     "Show the next tile, or show the paused one again."
-    if self.state == 'done' or self.done: self.state = 'done'; return self._refresh()
-    if self.state == 'showing': return
+    if self.state == 'done' or self.done:
+        self.state = 'done'
+        return self._refresh()
+    if self.state == 'showing':
+        return
     spent = self._spent
     self._show()
     self._spent = spent
 
+
 @patch
-def pause(self:Trial):
+def pause(self: Trial):
     "Hide the picture and stop the clock."
-    if self.state != 'showing': return
-    self._spent, self._since, self.state = self._clock(), None, 'paused'
+    if self.state != 'showing':
+        return
+    self._spent = self._clock()
+    self._since = None
+    self.state = 'paused'
     self._refresh()
 
-@patch
-def _clock(self:Trial):
-    "Seconds in view, without pauses; missing if nothing was shown."
-    return self._spent+(time.monotonic()-self._since if self._since is not None else 0.)
 
 @patch
-def _clicked(self:Trial, choice):
+def _clock(self: Trial):
+    "Seconds in view, without pauses; missing if nothing was shown."
+    return self._spent + (time.monotonic() - self._since if self._since is not None else 0.0)
+
+
+@patch
+def _clicked(self: Trial, choice):
     "A click on a class: ignored if it comes too soon, said if it cannot be written."
-    if self.state != 'showing' or time.monotonic()-self._since < self.min_seconds: return
-    try: self.answer(choice)
-    except (OSError, ValueError) as e: self._refresh(f'This answer was not written: {e}')
+    if self.state != 'showing' or time.monotonic() - self._since < self.min_seconds:
+        return
+    try:
+        self.answer(choice)
+    except (OSError, ValueError) as e:
+        self._refresh(f'This answer was not written: {e}')
 
 # %% ../../nbs/api/63_people.trials.ipynb #51e20fb7
 _log_columns = ['subject', 'page', 'tile', 'label', 'opened', 'seconds']
 
+
 class TrainingGallery:
     "Labeled tiles to study, in pages, with a timer and a log of what was viewed for how long."
-    def __init__(self,
-        tiles, # Tiles with labels
-        n:int=500, # tiles in the gallery
-        classes:list=None, # class names; sorted labels if not given
-        subject:str='s01', # who studies
-        seed:int=0, # that of the trials
-        out:str|Path='trials', # folder of the trials
-        sessions:tuple=('pre', 'post'), # all sessions of the study, as in `Trial`
-        split:str=None, # only tiles of this split; None: all but photographs used for training
-        per_page:int=4, # tiles on a page
-        width:int=None, # of a tile on the screen in pixels, at most half the page; None: real size, at most 470
-        minutes:float=None, # the gallery closes after so many minutes of study; None: no limit
+
+    def __init__(
+        self,
+        tiles,  # Tiles with labels
+        n: int = 500,  # tiles in the gallery
+        classes: list = None,  # class names; sorted labels if not given
+        subject: str = 's01',  # who studies
+        seed: int = 0,  # that of the trials
+        out: str | Path = 'trials',  # folder of the trials
+        sessions: tuple = ('pre', 'post'),  # all sessions of the study, as in `Trial`
+        split: str = None,  # only tiles of this split; None: all but photographs used for training
+        per_page: int = 4,  # tiles on a page
+        width: int = None,  # of a tile on the screen in pixels, at most half the page; None: real size, at most 470
+        minutes: float = None,  # the gallery closes after so many minutes of study; None: no limit
     ):
         _check_name('subject', subject)
         classes = labels_of(tiles, classes)[2]
-        self.path, self.per_page, self.minutes, self._tiles = Path(out)/f'{subject}_gallery.csv', per_page, minutes, tiles
+        self.path = Path(out) / f'{subject}_gallery.csv'
+        self.per_page = per_page
+        self.minutes = minutes
+        self._tiles = tiles
         self.width = width or min(tiles.tile_px[1], 470)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        design = dict(what='gallery', version=1, subject=subject, session='gallery', n=n, classes=classes, seed=seed, sessions=list(sessions), split=split, store=_store_id(tiles))
+        design = dict(
+            what='gallery',
+            version=1,
+            subject=subject,
+            session='gallery',
+            n=n,
+            classes=classes,
+            seed=seed,
+            sessions=list(sessions),
+            split=split,
+            store=_store_id(tiles),
+        )
         self.design = _open_design(self.path.with_suffix('.json'), design, lambda: self._draw(design))
         at = pd.Series(np.arange(len(tiles.table)), tiles.table.tile)
-        self._at, self.page, self._since, self.closed = at[self.design['tiles']].to_numpy(), 0, None, False
+        self._at = at[self.design['tiles']].to_numpy()
+        self.page = 0
+        self._since = None
+        self.closed = False
         self._size = self.path.stat().st_size if self.path.exists() and not _mend_tail(self.path) else None
-        if self._size is None: self._size = self.path.stat().st_size if self.path.exists() else _new_file(self.path, _log_columns)
+        if self._size is None:
+            self._size = self.path.stat().st_size if self.path.exists() else _new_file(self.path, _log_columns)
         self._build()
 
 # %% ../../nbs/api/63_people.trials.ipynb #e7a5937d
 @patch
-def _draw(self:TrainingGallery, d):
+def _draw(self: TrainingGallery, d):
     "The tiles of a new gallery, classes mixed."
     shown = _shown_before(self.path.parent, d['subject'], d['session'])
     i = draw_tiles(self._tiles, d['n'], 'gallery', d['classes'], d['seed'], d['sessions'], d['split'], shown)
     return self._tiles.table.tile.iloc[np.random.default_rng([d['seed'], 7]).permutation(i)].tolist()
 
+
 @patch
-def _build(self:TrainingGallery):
+def _build(self: TrainingGallery):
     "The widgets of a page and its buttons."
     import ipywidgets as w
-    self._text, self._time = w.HTML(), w.HTML()
+
+    self._text = w.HTML()
+    self._time = w.HTML()
     px = w.Layout(width='calc(100% - 4px)', height='auto', margin='2px')
     self._cells = [(w.Image(format='png', layout=px), w.HTML()) for _ in range(self.per_page)]
-    self.back_button, self.next_button, self.close_button = [w.Button(description=s) for s in ('Back', 'Begin', 'Close')]
-    for b, f in ((self.back_button, self.back), (self.next_button, self.next), (self.close_button, self.close)): b.on_click(lambda _, f=f: f())
-    half = w.Layout(margin='4px', overflow='hidden', width=f'min({self.width}px, calc(50% - 12px))') # two beside each other in any window
+    self.back_button, self.next_button, self.close_button = [
+        w.Button(description=s) for s in ('Back', 'Begin', 'Close')
+    ]
+    for b, f in ((self.back_button, self.back), (self.next_button, self.next), (self.close_button, self.close)):
+        b.on_click(lambda _, f=f: f())
+    half = w.Layout(
+        margin='4px', overflow='hidden', width=f'min({self.width}px, calc(50% - 12px))'
+    )  # two beside each other in any window
     self._boxes = [w.VBox([p, t], layout=half) for p, t in self._cells]
     self._grid = w.HBox([], layout=w.Layout(flex_flow='row wrap', width='100%'))
-    self.widget = w.VBox([w.HBox([self.back_button, self.next_button, self.close_button, self._time]), self._text, self._grid])
+    self.widget = w.VBox(
+        [w.HBox([self.back_button, self.next_button, self.close_button, self._time]), self._text, self._grid]
+    )
     self._text.value = f"<b>{self.design['n']} labeled tiles on {self.pages} pages</b>"
 
+
 @patch
-def _ipython_display_(self:TrainingGallery):
+def _ipython_display_(self: TrainingGallery):
     from IPython.display import display
+
     display(self.widget)
 
-TrainingGallery.pages = property(lambda self: -(-self.design['n']//self.per_page))
+
+TrainingGallery.pages = property(lambda self: -(-self.design['n'] // self.per_page))
 
 # %% ../../nbs/api/63_people.trials.ipynb #f5f4cdd3
 @patch
-def _here(self:TrainingGallery): return range(self.page*self.per_page, min((self.page+1)*self.per_page, self.design['n']))
+def _here(self: TrainingGallery):
+    return range(self.page * self.per_page, min((self.page + 1) * self.per_page, self.design['n']))
+
 
 @patch
-def _log(self:TrainingGallery):
+def _log(self: TrainingGallery):
     "Write down how long the tiles of this page were in view."
-    if self._since is None: return
-    s, self._since = time.monotonic()-self._since, None
+    if self._since is None:
+        return
+    s = time.monotonic() - self._since
+    self._since = None
     self.studied += s
     for j in self._here():
         i = self._at[j]
-        row = [self.design['subject'], self.page+1, self.design['tiles'][j], str(self._tiles.table.label.iloc[i]), self._opened, f'{s:.3f}']
+        row = [
+            self.design['subject'],
+            self.page + 1,
+            self.design['tiles'][j],
+            str(self._tiles.table.label.iloc[i]),
+            self._opened,
+            f'{s:.3f}',
+        ]
         self._size = _append(self.path, row, self._size)
 
 # %% ../../nbs/api/63_people.trials.ipynb #dc9813f5
 @patch
-def _show(self:TrainingGallery):
+def _show(self: TrainingGallery):
     "Put the tiles of this page in place and start its clock."
     here = list(self._here())
     for k, (pic, text) in enumerate(self._cells):
@@ -444,68 +633,102 @@ def _show(self:TrainingGallery):
         i = int(self._at[here[k]]) if on else 0
         pic.value = tile_png(self._tiles[i], getattr(self._tiles, 'um_per_px', None)) if on else b''
         text.value = f'<b>{escape(str(self._tiles.table.label.iloc[i]))}</b>' if on else ''
-    self._grid.children = self._boxes[:len(here)]
-    self._text.value = f'<b>Page {self.page+1} of {self.pages}</b>'
-    self.next_button.description, self.back_button.disabled, self.next_button.disabled = 'Next', self.page == 0, self.page+1 >= self.pages
-    self._since, self._opened = time.monotonic(), time.strftime('%Y-%m-%dT%H:%M:%S%z')
+    self._grid.children = self._boxes[: len(here)]
+    self._text.value = f'<b>Page {self.page + 1} of {self.pages}</b>'
+    self.next_button.description, self.back_button.disabled, self.next_button.disabled = (
+        'Next',
+        self.page == 0,
+        self.page + 1 >= self.pages,
+    )
+    self._since = time.monotonic()
+    self._opened = time.strftime('%Y-%m-%dT%H:%M:%S%z')
     self._tick()
 
-TrainingGallery.studied = 0.
+
+TrainingGallery.studied = 0.0
 
 # %% ../../nbs/api/63_people.trials.ipynb #bd0f9c7e
 @patch
-def _go(self:TrainingGallery, page):
+def _go(self: TrainingGallery, page):
     "Leave this page for another, or close when the time is over."
-    if self.closed or not 0 <= page < self.pages: return
-    try: self._log()
-    except (OSError, ValueError) as e: self._text.value = f'<span style="color:#B00020">The log was not written: {escape(str(e))}</span>'; return
-    if self.minutes is not None and self.studied >= 60*self.minutes: return self.close()
+    if self.closed or not 0 <= page < self.pages:
+        return
+    try:
+        self._log()
+    except (OSError, ValueError) as e:
+        self._text.value = f'<span style="color:#B00020">The log was not written: {escape(str(e))}</span>'
+        return
+    if self.minutes is not None and self.studied >= 60 * self.minutes:
+        return self.close()
     self.page = page
     self._show()
 
-@patch
-def next(self:TrainingGallery):
-    "The next page; the first one at the beginning."
-    self._go(self.page if self._since is None else self.page+1)
-    if self._timer is None: self._timer = _every_second(self._tick)
 
 @patch
-def back(self:TrainingGallery):
+def next(self: TrainingGallery):
+    "The next page; the first one at the beginning."
+    self._go(self.page if self._since is None else self.page + 1)
+    if self._timer is None:
+        self._timer = _every_second(self._tick)
+
+
+@patch
+def back(self: TrainingGallery):
     "The page before."
-    self._go(self.page-1)
+    self._go(self.page - 1)
 
 # %% ../../nbs/api/63_people.trials.ipynb #7b669f66
 @patch
-def close(self:TrainingGallery):
+def close(self: TrainingGallery):
     "Write the log of this page, and hide the pictures."
     self._log()
-    self.closed, self._grid.children = True, ()
-    self._text.value = f'<b>Closed after {self.studied/60:.1f} minutes of study.</b>'
-    for b in (self.back_button, self.next_button, self.close_button): b.disabled = True
+    self.closed = True
+    self._grid.children = ()
+    self._text.value = f'<b>Closed after {self.studied / 60:.1f} minutes of study.</b>'
+    for b in (self.back_button, self.next_button, self.close_button):
+        b.disabled = True
+
 
 TrainingGallery._timer = None
 
 # %% ../../nbs/api/63_people.trials.ipynb #81250957
 @patch
-def _tick(self:TrainingGallery):
+def _tick(self: TrainingGallery):
     "Show the study time; close when it is over. False when there is nothing more to do."
-    if self.closed: return False
-    s = self.studied+(time.monotonic()-self._since if self._since is not None else 0)
-    self._time.value = f'{int(s)//60}:{int(s)%60:02}'+(f' of {self.minutes:g} minutes' if self.minutes is not None else '')
-    if self.minutes is not None and s >= 60*self.minutes and self._since is not None: self.close()
+    if self.closed:
+        return False
+    s = self.studied + (time.monotonic() - self._since if self._since is not None else 0)
+    self._time.value = f'{int(s) // 60}:{int(s) % 60:02}' + (
+        f' of {self.minutes:g} minutes' if self.minutes is not None else ''
+    )
+    if self.minutes is not None and s >= 60 * self.minutes and self._since is not None:
+        self.close()
     return not self.closed
+
 
 def _every_second(f):
     "Call `f` every second while it gives True, where an event loop is running; else nothing."
     import asyncio
-    try: loop = asyncio.get_running_loop()
-    except RuntimeError: return False
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+
     async def run():
-        while f(): await asyncio.sleep(1)
+        while f():
+            await asyncio.sleep(1)
+
     return loop.create_task(run())
 
+
 @patch
-def viewed(self:TrainingGallery) -> pd.DataFrame: # `tile`, `label`, `times`, `seconds`
+def viewed(self: TrainingGallery) -> pd.DataFrame:  # `tile`, `label`, `times`, `seconds`
     "How often and how long each tile was in view."
     t = read_text_table(self.path)
-    return t.assign(seconds=t.seconds.astype(float)).groupby(['tile', 'label'], sort=False).seconds.agg(times='size', seconds='sum').reset_index()
+    return (
+        t.assign(seconds=t.seconds.astype(float))
+        .groupby(['tile', 'label'], sort=False)
+        .seconds.agg(times='size', seconds='sum')
+        .reset_index()
+    )

@@ -14,154 +14,227 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..files import bar
-from .pixels import BadFile, StopWork, image_exts, is_inside, is_zarr, safe_text, source_checksum, vendor_exts, zarr_ext
+from celldeath_nb.photos.pixels import (
+    BadFile,
+    StopWork,
+    image_exts,
+    is_inside,
+    is_zarr,
+    safe_text,
+    source_checksum,
+    vendor_exts,
+    zarr_ext,
+)
 from .reading import full_range, read_header, read_photo, to_uint8
 from .names import NUMBER_PARTS, find_labels, name_stem, parse_parts, parts_of_name
 from .quality import field_quality
 
 # %% ../../nbs/api/26_photos.fields.ipynb #872cd2bf
-_not_ours = {'truth','__MACOSX','__pycache__','$RECYCLE.BIN','System Volume Information'}
+_not_ours = {'truth', '__MACOSX', '__pycache__', '$RECYCLE.BIN', 'System Volume Information'}
 
-def _is_wanted(name): return os.path.splitext(name)[1].lower() in image_exts+vendor_exts
+
+def _is_wanted(name):
+    return os.path.splitext(name)[1].lower() in image_exts + vendor_exts
 
 # %% ../../nbs/api/26_photos.fields.ipynb #50f8067d
 def _entries(folder):
     "The entries of one folder in the order of their names."
     try:
-        with os.scandir(folder) as it: return sorted((o for o in it if not o.name.startswith('.')), key=lambda o: o.name)
-    except OSError as e: raise BadFile(folder, f'the folder cannot be read ({e.strerror}); look at its permissions') from None
+        with os.scandir(folder) as it:
+            return sorted((o for o in it if not o.name.startswith('.')), key=lambda o: o.name)
+    except OSError as e:
+        raise BadFile(folder, f'the folder cannot be read ({e.strerror}); look at its permissions') from None
+
 
 def _link_problem(e, root, follow_links):
     "Why the link `e` is left out, or None."
     real = os.path.realpath(e.path)
-    if not os.path.exists(real): return 'a link that leads nowhere'
+    if not os.path.exists(real):
+        return 'a link that leads nowhere'
     outside = os.path.commonpath([real, root]) != root
-    if outside and not follow_links: return f'a link that leads out of the folder; follow_links=True reads it'
+    if outside and not follow_links:
+        return f'a link that leads out of the folder; follow_links=True reads it'
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b2226195
 def _walk(folder, recurse, follow_links, root, seen):
     "Yield (path, None) for files with the extension of an image, and (path, reason) for what is left out."
     real = os.path.realpath(folder)
-    if real in seen: return
+    if real in seen:
+        return
     seen.add(real)
-    try: es = _entries(folder)
-    except BadFile as e: yield folder,e.reason; return
+    try:
+        es = _entries(folder)
+    except BadFile as e:
+        yield folder, e.reason
+        return
     for e in es:
         why = _link_problem(e, root, follow_links) if e.is_symlink() else None
         if e.is_dir():
-            if is_zarr(e.name): yield e.path,why; continue
-            if e.name in _not_ours or not recurse: continue
-            if why: yield e.path,why
-            elif _is_wanted(e.name): yield e.path,'a folder that is named like a picture'
-            else: yield from _walk(e.path, recurse, follow_links, root, seen)
-        elif _is_wanted(e.name): yield e.path,why
+            if is_zarr(e.name):
+                yield e.path, why
+                continue
+            if e.name in _not_ours or not recurse:
+                continue
+            if why:
+                yield e.path, why
+            elif _is_wanted(e.name):
+                yield e.path, 'a folder that is named like a picture'
+            else:
+                yield from _walk(e.path, recurse, follow_links, root, seen)
+        elif _is_wanted(e.name):
+            yield e.path, why
 
 # %% ../../nbs/api/26_photos.fields.ipynb #91a68451
 def _scan(folder, recurse=True, follow_links=False):
     "Every path of `_walk` in `folder`, which must be a folder."
     folder = Path(folder)
-    if not folder.exists(): raise FileNotFoundError(f'{folder} does not exist. Give the folder that holds the photographs.')
-    if not folder.is_dir(): raise ValueError(f'{folder} is not a folder. Give the folder that holds the photographs.')
+    if not folder.exists():
+        raise FileNotFoundError(f'{folder} does not exist. Give the folder that holds the photographs.')
+    if not folder.is_dir():
+        raise ValueError(f'{folder} is not a folder. Give the folder that holds the photographs.')
     root = os.path.realpath(folder)
     return _walk(os.fspath(folder), recurse, follow_links, root, set())
 
+
 def list_images(
-    folder:str|Path, # where the photographs are
-    recurse:bool=True, # look into sub-folders too
-    follow_links:bool=False, # follow links that lead out of `folder`
-) -> list[Path]: # paths of the photographs, in the order of their names
+    folder: str | Path,  # where the photographs are
+    recurse: bool = True,  # look into sub-folders too
+    follow_links: bool = False,  # follow links that lead out of `folder`
+) -> list[Path]:  # paths of the photographs, in the order of their names
     "The photographs in `folder`, by extension, without hidden files and `truth` folders."
-    return [Path(p) for p,why in _scan(folder, recurse, follow_links) if why is None]
+    return [Path(p) for p, why in _scan(folder, recurse, follow_links) if why is None]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #9e1952c1
 def explain_names(
-    folder:str|Path, # where the photographs are
-    pattern=None, # as for `parse_name`
-    lines:list=(), # names of further cell lines
-    treatments:list=(), # names of further treatments
-) -> pd.DataFrame: # one row a photograph: its name, each part, and what was not understood
+    folder: str | Path,  # where the photographs are
+    pattern=None,  # as for `parse_name`
+    lines: list = (),  # names of further cell lines
+    treatments: list = (),  # names of further treatments
+) -> pd.DataFrame:  # one row a photograph: its name, each part, and what was not understood
     "What the names of a folder's photographs say, and where they say nothing."
     rows = []
     for p in list_images(folder):
-        parts,wrong = parse_parts(p.name, pattern, lines, treatments)
+        parts, wrong = parse_parts(p.name, pattern, lines, treatments)
         rows.append(dict(file=is_inside(p, folder), **parts, not_understood='; '.join(wrong)))
-    if not rows: raise ValueError(f"0 photographs in {folder} ({', '.join(image_exts)}).")
+    if not rows:
+        raise ValueError(f"0 photographs in {folder} ({', '.join(image_exts)}).")
     df = pd.DataFrame(rows)
-    return df[[c for c in df if c!='not_understood']+['not_understood']]
+    return df[[c for c in df if c != 'not_understood'] + ['not_understood']]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #0698463a
 def _labels_by_name(df, labels):
     "A label for each row from its own name; None where there is none."
-    if labels is None: return df.treatment.astype(object).where(df.treatment.notna(), None).tolist()
+    if labels is None:
+        return df.treatment.astype(object).where(df.treatment.notna(), None).tolist()
     hits = [find_labels(o, labels) for o in df.field]
     _no_second_reading(df, hits, labels)
-    both = [(f,h) for f,h in zip(df.field,hits) if len(h)>1]
-    if both: raise ValueError(f"{len(both)} names hold more than one label, for example {safe_text(both[0][0])} ({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=).")
+    both = [(f, h) for f, h in zip(df.field, hits) if len(h) > 1]
+    if both:
+        raise ValueError(
+            f"{len(both)} names hold more than one label, for example {safe_text(both[0][0])} ({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=)."
+        )
     return [h[0] if h else None for h in hits]
+
 
 def _no_second_reading(df, hits, labels):
     "`StopWork` if a label is another one with a number behind it, and a name holds it."
-    for f,h in zip(df.field,hits):
+    for f, h in zip(df.field, hits):
         for o in h:
-            short = next((k for k in labels if k!=o and re.fullmatch(re.escape(k)+r'\d+', o, re.IGNORECASE) and not k[-1:].isdigit()), None)
-            if short: raise StopWork(f'{safe_text(f)} can be read as {o}, or as {short} with the number {o[len(short):]} behind it. Choose labels of which none is the beginning of another, or give a CSV (label_from=).')
+            short = next(
+                (
+                    k
+                    for k in labels
+                    if k != o and re.fullmatch(re.escape(k) + r'\d+', o, re.IGNORECASE) and not k[-1:].isdigit()
+                ),
+                None,
+            )
+            if short:
+                raise StopWork(
+                    f'{safe_text(f)} can be read as {o}, or as {short} with the number {o[len(short) :]} behind it. Choose labels of which none is the beginning of another, or give a CSV (label_from=).'
+                )
+
 
 def _labels_by_folder(df, labels):
     "A label for each row from the folders above it: the one that is a label, or the first."
+
     def one(f):
         above = f.split('/')[:-1]
-        if labels is None: return above[0] if above else None
+        if labels is None:
+            return above[0] if above else None
         hits = [o for o in above if o in labels]
-        if len(set(hits))>1: raise ValueError(f'{safe_text(f)} lies in folders of two labels: {hits}. Move it, or choose other labels.')
+        if len(set(hits)) > 1:
+            raise ValueError(f'{safe_text(f)} lies in folders of two labels: {hits}. Move it, or choose other labels.')
         return hits[0] if hits else None
+
     return [one(f) for f in df.field]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #982f759f
 def _csv_key(t, df, csv):
     "The columns by which the table of a CSV meets the photographs."
-    for k in ('field','path'):
+    for k in ('field', 'path'):
         if k in t:
             t['field'] = [_csv_field(o, df, csv) for o in t[k]]
             return ['field']
-    keys = [k for k in ('plate','experiment','well') if k in t and k in df and df[k].notna().any()]
-    if 'well' in keys: return keys
-    raise ValueError(f'{csv} has the columns {list(t.columns)}. It needs `field` or `path` (a file), or `well` where the names of the photographs tell their well.')
+    keys = [k for k in ('plate', 'experiment', 'well') if k in t and k in df and df[k].notna().any()]
+    if 'well' in keys:
+        return keys
+    raise ValueError(
+        f'{csv} has the columns {list(t.columns)}. It needs `field` or `path` (a file), or `well` where the names of the photographs tell their well.'
+    )
+
 
 def _csv_field(o, df, csv):
-    o = unicodedata.normalize('NFC', str(o)).replace('\\','/')
-    if '..' in o.split('/'): raise ValueError(f'{csv} names {safe_text(o)}, a path that leads out of the folder. Give paths inside it.')
-    known = {unicodedata.normalize('NFC',f):f for f in df.field}
-    return known.get(o) or {os.path.basename(k):f for k,f in known.items()}.get(os.path.basename(o), o)
+    o = unicodedata.normalize('NFC', str(o)).replace('\\', '/')
+    if '..' in o.split('/'):
+        raise ValueError(f'{csv} names {safe_text(o)}, a path that leads out of the folder. Give paths inside it.')
+    known = {unicodedata.normalize('NFC', f): f for f in df.field}
+    return known.get(o) or {os.path.basename(k): f for k, f in known.items()}.get(os.path.basename(o), o)
+
 
 def _join_csv(df, csv):
     "The table with the columns of a CSV."
     t = pd.read_csv(csv, dtype=str, keep_default_na=False, na_values=['']).rename(columns=str.strip)
     t.columns = t.columns.str.strip()
     keys = _csv_key(t, df, csv)
-    if t.duplicated(keys).any(): raise ValueError(f'{csv} says {dict(t[t.duplicated(keys)].iloc[0][keys])} more than once. Keep one row of each.')
-    lost = set(t[keys[0]])-set(df[keys[0]])
-    if keys==['field'] and len(lost): raise ValueError(f'{csv} names {len(lost)} files that are not in the folder, for example {safe_text(sorted(lost)[0])}.')
-    for k in ('dose_um','hour','um_per_px'):
-        if k in t: t[k] = pd.to_numeric(t[k])
-    new = [c for c in t.columns if c not in keys and c not in ('path','field')]
-    return df.drop(columns=[c for c in new if c in df]).merge(t[keys+new], how='left', on=keys)
+    if t.duplicated(keys).any():
+        raise ValueError(
+            f'{csv} says {dict(t[t.duplicated(keys)].iloc[0][keys])} more than once. Keep one row of each.'
+        )
+    lost = set(t[keys[0]]) - set(df[keys[0]])
+    if keys == ['field'] and len(lost):
+        raise ValueError(
+            f'{csv} names {len(lost)} files that are not in the folder, for example {safe_text(sorted(lost)[0])}.'
+        )
+    for k in ('dose_um', 'hour', 'um_per_px'):
+        if k in t:
+            t[k] = pd.to_numeric(t[k])
+    new = [c for c in t.columns if c not in keys and c not in ('path', 'field')]
+    return df.drop(columns=[c for c in new if c in df]).merge(t[keys + new], how='left', on=keys)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #a3106148
 def _heads(paths, page, max_mpx):
     "Headers of the files, and problems."
+
     def one(p):
-        try: return read_header(p, page, max_mpx)
-        except BadFile as e: return e
-    with ThreadPoolExecutor(8) as ex: return list(bar(ex.map(one, paths), total=len(paths), what='reading headers'))
+        try:
+            return read_header(p, page, max_mpx)
+        except BadFile as e:
+            return e
+
+    with ThreadPoolExecutor(8) as ex:
+        return list(bar(ex.map(one, paths), total=len(paths), what='reading headers'))
+
 
 def _name_rows(fields, pattern, lines, treatments):
     "What the names say, as rows, and (field, what went wrong)."
-    rows,odd = [],[]
+    rows = []
+    odd = []
     for f in fields:
-        r,wrong = parse_parts(f, pattern, lines, treatments)
+        r, wrong = parse_parts(f, pattern, lines, treatments)
         rows.append(r)
-        if wrong: odd.append(dict(file=f, reason='; '.join(wrong)))
-    return rows,odd
+        if wrong:
+            odd.append(dict(file=f, reason='; '.join(wrong)))
+    return rows, odd
 
 # %% ../../nbs/api/26_photos.fields.ipynb #298f3093
 def _fields_table(folder, paths, heads, rows):
@@ -169,16 +242,25 @@ def _fields_table(folder, paths, heads, rows):
     fields = [is_inside(p, folder) for p in paths]
     df = pd.DataFrame(dict(field=fields, path=[os.fspath(p) for p in paths]))
     t = pd.DataFrame(rows, index=df.index)
-    for k in parts_of_name: df[k] = t[k] if k in t else (np.nan if k in NUMBER_PARTS else None)
-    for k in t.columns.difference(parts_of_name, sort=False): df[_safe_col(k)] = t[k]
-    for k in ('width','height','um_per_px','format','bits','acquired','bytes','mtime_ns','lossy','color'): df[k] = [getattr(h,k) for h in heads]
+    for k in parts_of_name:
+        df[k] = t[k] if k in t else (np.nan if k in NUMBER_PARTS else None)
+    for k in t.columns.difference(parts_of_name, sort=False):
+        df[_safe_col(k)] = t[k]
+    for k in ('width', 'height', 'um_per_px', 'format', 'bits', 'acquired', 'bytes', 'mtime_ns', 'lossy', 'color'):
+        df[k] = [getattr(h, k) for h in heads]
     return df
 
-def _safe_col(k): return {'row':'photo_row','col':'photo_col','field':'photo_field','path':'photo_path'}.get(k,k)
+
+def _safe_col(k):
+    return {'row': 'photo_row', 'col': 'photo_col', 'field': 'photo_field', 'path': 'photo_path'}.get(k, k)
+
 
 def _textable(s):
-    try: str(s).encode('utf-8'); return True
-    except UnicodeEncodeError: return False
+    try:
+        str(s).encode('utf-8')
+        return True
+    except UnicodeEncodeError:
+        return False
 
 # %% ../../nbs/api/26_photos.fields.ipynb #4310e4fd
 def _choose_labels(df, labels, label_from):
@@ -187,159 +269,233 @@ def _choose_labels(df, labels, label_from):
     named = sum(o is not None for o in _labels_by_name(df, labels))
     if labels is not None:
         tops = {p for f in df.field for p in f.split('/')[:-1]} & set(labels)
-        if not named and tops: return 'folder'
+        if not named and tops:
+            return 'folder'
         return 'name'
-    if named>=.99*len(df): return 'name'
-    if len(tops)>1: return 'folder'
-    if named: return 'name' # the names without a label are named below
-    raise ValueError(f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a treatment, and there are not two sub-folders. "
-        "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none.")
+    if named >= 0.99 * len(df):
+        return 'name'
+    if len(tops) > 1:
+        return 'folder'
+    if named:
+        return 'name'  # the names without a label are named below
+    raise ValueError(
+        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a treatment, and there are not two sub-folders. "
+        "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
+    )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #921ca360
 def _labels(df, labels, label_from):
     "The table with its column `label`."
-    if label_from is None: return df
-    if label_from=='auto': label_from = _choose_labels(df, labels, label_from)
-    if label_from=='name':
+    if label_from is None:
+        return df
+    if label_from == 'auto':
+        label_from = _choose_labels(df, labels, label_from)
+    if label_from == 'name':
         df['label'] = _labels_by_name(df, labels)
         _no_conflict(df)
-    elif label_from=='folder': df['label'] = _labels_by_folder(df, labels)
-    elif 'label' not in df: df['label'] = df.treatment
+    elif label_from == 'folder':
+        df['label'] = _labels_by_folder(df, labels)
+    elif 'label' not in df:
+        df['label'] = df.treatment
     df.attrs['label_from'] = os.path.basename(label_from)
     return df
 
+
 def _no_conflict(df):
     "`ValueError` if a photograph lies in a folder that is named like another label."
-    known = {str(o).lower():o for o in df.label.dropna().unique()}
-    for f,l in zip(df.field,df.label):
+    known = {str(o).lower(): o for o in df.label.dropna().unique()}
+    for f, l in zip(df.field, df.label):
         other = [known[o.lower()] for o in f.split('/')[:-1] if o.lower() in known]
-        if l is not None and other and l not in other: raise ValueError(f"{safe_text(f)} is {l} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'.")
+        if l is not None and other and l not in other:
+            raise ValueError(
+                f"{safe_text(f)} is {l} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'."
+            )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #bbf5ea5a
 def _check_labels(df, labels, problems):
     "Drop and list photographs without a label; stop if there are many, or a label without photographs."
-    if 'label' not in df: return df
+    if 'label' not in df:
+        return df
     missing = [o for o in labels or [] if o not in set(df.label.dropna())]
-    if missing and {p for f in df.field for p in f.split('/')[:-1]}.issuperset(missing): raise ValueError(f"The labels {', '.join(map(repr,missing))} stand in the names of folders, not of files. Use label_from='folder'.")
-    if missing: raise ValueError(f"The label{'s' if len(missing)>1 else ''} {', '.join(map(repr,missing))} fit{'' if len(missing)>1 else 's'} no file (the first is {safe_text(df.field[0])}). Look at the spelling, or leave out what is not there.")
+    if missing and {p for f in df.field for p in f.split('/')[:-1]}.issuperset(missing):
+        raise ValueError(
+            f"The labels {', '.join(map(repr, missing))} stand in the names of folders, not of files. Use label_from='folder'."
+        )
+    if missing:
+        raise ValueError(
+            f"The label{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} fit{'' if len(missing) > 1 else 's'} no file (the first is {safe_text(df.field[0])}). Look at the spelling, or leave out what is not there."
+        )
     none = df.label.isna()
-    if none.sum()>max(.01*len(df), 0): 
-        raise ValueError(f"{none.sum()} of {len(df)} photographs have no label, for example {safe_text(df.field[none].iloc[0])}. Rename them, take them out of the folder, or choose labels= or label_from= so that all have one.")
+    if none.sum() > max(0.01 * len(df), 0):
+        raise ValueError(
+            f"{none.sum()} of {len(df)} photographs have no label, for example {safe_text(df.field[none].iloc[0])}. Rename them, take them out of the folder, or choose labels= or label_from= so that all have one."
+        )
     problems += [dict(file=f, reason='no label in its name, folder or CSV') for f in df.field[none]]
     return df[~none].reset_index(drop=True)
+
 
 def _check_tile_names(df):
     "`ValueError` if tiles of an older slicing lie among photographs."
     tiles = [name_stem(f)[1] is not None for f in df.field]
-    if any(tiles) and not all(tiles): raise ValueError(f"{sum(tiles)} of {len(df)} files are tiles of an older slicing, for example {safe_text(df.field[tiles.index(True)])}; mixed with whole photographs they would be cut twice. Take them out of the folder.")
-    if all(tiles): df['photograph'] = [name_stem(f)[0] for f in df.field]
+    if any(tiles) and not all(tiles):
+        raise ValueError(
+            f"{sum(tiles)} of {len(df)} files are tiles of an older slicing, for example {safe_text(df.field[tiles.index(True)])}; mixed with whole photographs they would be cut twice. Take them out of the folder."
+        )
+    if all(tiles):
+        df['photograph'] = [name_stem(f)[0] for f in df.field]
     return df
 
 # %% ../../nbs/api/26_photos.fields.ipynb #23ca79f0
 def _twins(df):
     "Groups of photographs that are the same byte for byte (same size first, then same bytes)."
     out = {}
-    for n,g in df[df.duplicated('bytes', keep=False)].groupby('bytes'):
-        for p,f in zip(g.path,g.field):
-            try: out.setdefault((n,source_checksum(p)),[]).append(f)
-            except OSError: pass # it is reported when it is cut
-    return [o for o in out.values() if len(o)>1]
+    for n, g in df[df.duplicated('bytes', keep=False)].groupby('bytes'):
+        for p, f in zip(g.path, g.field):
+            try:
+                out.setdefault((n, source_checksum(p)), []).append(f)
+            except OSError:
+                pass  # it is reported when it is cut
+    return [o for o in out.values() if len(o) > 1]
+
 
 def _check_twins(df, notes, allow):
     "`ValueError` for a photograph that is there twice under two labels; a note otherwise."
     lab = dict(zip(df.field, df.label)) if 'label' in df else {}
     for g in _twins(df):
         ls = {lab.get(o) for o in g}
-        if len(ls)>1 and 'duplicates' not in allow: raise ValueError(f"{safe_text(g[0])} and {safe_text(g[1])} are the same photograph byte for byte, under the labels {' and '.join(map(str,sorted(ls,key=str)))}. One of them is wrong; take it out.")
+        if len(ls) > 1 and 'duplicates' not in allow:
+            raise ValueError(
+                f"{safe_text(g[0])} and {safe_text(g[1])} are the same photograph byte for byte, under the labels {' and '.join(map(str, sorted(ls, key=str)))}. One of them is wrong; take it out."
+            )
         notes.append(dict(file=g[1], reason=f'the same photograph as {g[0]}, byte for byte'))
+
 
 def _check_formats(df, allow):
     "`ValueError` if one class is stored with loss (JPEG) and another without."
-    if 'label' not in df or 'formats' in allow: return
+    if 'label' not in df or 'formats' in allow:
+        return
     share = df.groupby('label').lossy.mean()
-    if len(share)>1 and share.min()==0 and share.max()==1:
-        raise ValueError(f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] reads them all the same).")
+    if len(share) > 1 and share.min() == 0 and share.max() == 1:
+        raise ValueError(
+            f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] reads them all the same)."
+        )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #1df0eec2
 def _check_color(df, page, channel):
     "`ValueError` if the first photograph with color channels is really in color and no channel was chosen."
     if channel is None and df.color.any():
         p = df.path[df.color].iloc[0]
-        try: read_photo(p, page)
-        except BadFile: pass # it is reported when it is cut
+        try:
+            read_photo(p, page)
+        except BadFile:
+            pass  # it is reported when it is cut
+
 
 def _name_notes(df):
     "Names that differ only in case or in the form of their accents."
-    key = df.field.map(lambda o: unicodedata.normalize('NFC',o).casefold())
-    return [dict(file=f, reason='its name differs from another one only in case or accents; they are kept apart') for f in df.field[key.duplicated()]]
+    key = df.field.map(lambda o: unicodedata.normalize('NFC', o).casefold())
+    return [
+        dict(file=f, reason='its name differs from another one only in case or accents; they are kept apart')
+        for f in df.field[key.duplicated()]
+    ]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #171b1e53
 def read_fields(
-    folder:str|Path, # where the photographs are, sub-folders included
-    labels:list=None, # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
-    label_from:str='auto', # 'name', 'folder', the path of a CSV, None for no labels, or 'auto': names if they tell treatments, else folders
-    pattern=None, # other names than the paper's: '{line}_{treatment}{well}_{hour:h}', a regular expression or a function; its parts become columns
-    um_per_px:float=None, # micrometers per pixel for files that do not tell
-    on_error:str='skip', # 'skip': leave bad files out and list them; 'raise': stop at the first
-    lines:list=(), # names of further cell lines
-    treatments:list=(), # names of further treatments
-    allow:list=(), # refusals to waive: 'formats', 'duplicates'
-    recurse:bool=True, # look into sub-folders too
-    follow_links:bool=False, # follow links that lead out of `folder`
-    page:int=None, # which page of files with several; 0 is the first
-    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx:float=80, # larger pictures are left out, in million pixels
-    quality:bool=False, # decode each photograph now, and add the columns of `field_quality`
-) -> pd.DataFrame: # one row a photograph; `.attrs` has `folder`, `problems` and `notes`
+    folder: str | Path,  # where the photographs are, sub-folders included
+    labels: list = None,  # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
+    label_from: str = 'auto',  # 'name', 'folder', the path of a CSV, None for no labels, or 'auto': names if they tell treatments, else folders
+    pattern=None,  # other names than the paper's: '{line}_{treatment}{well}_{hour:h}', a regular expression or a function; its parts become columns
+    um_per_px: float = None,  # micrometers per pixel for files that do not tell
+    on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
+    lines: list = (),  # names of further cell lines
+    treatments: list = (),  # names of further treatments
+    allow: list = (),  # refusals to waive: 'formats', 'duplicates'
+    recurse: bool = True,  # look into sub-folders too
+    follow_links: bool = False,  # follow links that lead out of `folder`
+    page: int = None,  # which page of files with several; 0 is the first
+    channel: str
+    | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
+    max_mpx: float = 80,  # larger pictures are left out, in million pixels
+    quality: bool = False,  # decode each photograph now, and add the columns of `field_quality`
+) -> pd.DataFrame:  # one row a photograph; `.attrs` has `folder`, `problems` and `notes`
     "The photographs of a folder as a table."
-    if on_error not in ('skip','raise'): raise ValueError(f"on_error={on_error!r} is neither 'skip' nor 'raise'")
-    if isinstance(labels,str): raise ValueError(f"labels={labels!r} is one word; give a list, such as labels=['CPT','DMSO']")
+    if on_error not in ('skip', 'raise'):
+        raise ValueError(f"on_error={on_error!r} is neither 'skip' nor 'raise'")
+    if isinstance(labels, str):
+        raise ValueError(f"labels={labels!r} is one word; give a list, such as labels=['CPT','DMSO']")
     folder = Path(folder)
-    df,problems = _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments)
-    if um_per_px is not None: df['um_per_px'] = df.um_per_px.fillna(um_per_px)
+    df, problems = _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments)
+    if um_per_px is not None:
+        df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
-    if quality: df = _add_quality(df, page, channel, max_mpx, on_error, problems)
-    if label_from not in ('auto','name','folder',None): df = _join_csv(df, _csv_path(label_from))
+    if quality:
+        df = _add_quality(df, page, channel, max_mpx, on_error, problems)
+    if label_from not in ('auto', 'name', 'folder', None):
+        df = _join_csv(df, _csv_path(label_from))
     df = _check_labels(_labels(df, labels, label_from), labels, problems)
     return _finish(df, folder, problems, allow, page, channel)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #d0af8a2d
 def _csv_path(o):
-    if not Path(o).is_file(): raise FileNotFoundError(f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists")
+    if not Path(o).is_file():
+        raise FileNotFoundError(
+            f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists"
+        )
     return Path(o)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #49f85465
 def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments):
     "Headers and names of all photographs of a folder, and problems."
     found = list(_scan(folder, recurse, follow_links))
-    found = [(p, why or (None if _textable(p) else 'a name that is not proper text (UTF-8); rename it')) for p,why in found]
-    good = [p for p,why in found if why is None]
+    found = [
+        (p, why or (None if _textable(p) else 'a name that is not proper text (UTF-8); rename it')) for p, why in found
+    ]
+    good = [p for p, why in found if why is None]
     heads = _heads(good, page, max_mpx)
-    problems = [dict(file=is_inside(p,folder), reason=why) for p,why in found if why]
-    problems += [dict(file=is_inside(p,folder), reason=h.reason) for p,h in zip(good,heads) if isinstance(h,BadFile)]
-    if problems and on_error=='raise': raise BadFile(problems[0]['file'], problems[0]['reason'])
-    ok = [(p,h) for p,h in zip(good,heads) if not isinstance(h,BadFile)]
-    if not ok: raise ValueError(f"0 photographs in {folder} that can be read ({', '.join(image_exts+vendor_exts[:3]+(zarr_ext,))})." + ''.join(f" {safe_text(o['file'])}: {o['reason']}." for o in problems[:3]))
-    paths = [p for p,_ in ok]
-    rows,odd = _name_rows([is_inside(p,folder) for p in paths], pattern, lines, treatments)
-    if pattern and len(odd)>.01*len(ok): raise ValueError(f"{len(odd)} of {len(ok)} names do not fit the pattern {pattern!r}; the first is {safe_text(odd[0]['file'])}: {odd[0]['reason']}.")
-    df = _fields_table(folder, paths, [h for _,h in ok], rows)
+    problems = [dict(file=is_inside(p, folder), reason=why) for p, why in found if why]
+    problems += [
+        dict(file=is_inside(p, folder), reason=h.reason) for p, h in zip(good, heads) if isinstance(h, BadFile)
+    ]
+    if problems and on_error == 'raise':
+        raise BadFile(problems[0]['file'], problems[0]['reason'])
+    ok = [(p, h) for p, h in zip(good, heads) if not isinstance(h, BadFile)]
+    if not ok:
+        raise ValueError(
+            f"0 photographs in {folder} that can be read ({', '.join(image_exts + vendor_exts[:3] + (zarr_ext,))})."
+            + ''.join(f" {safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
+        )
+    paths = [p for p, _ in ok]
+    rows, odd = _name_rows([is_inside(p, folder) for p in paths], pattern, lines, treatments)
+    if pattern and len(odd) > 0.01 * len(ok):
+        raise ValueError(
+            f"{len(odd)} of {len(ok)} names do not fit the pattern {pattern!r}; the first is {safe_text(odd[0]['file'])}: {odd[0]['reason']}."
+        )
+    df = _fields_table(folder, paths, [h for _, h in ok], rows)
     df.attrs['name_problems'] = odd
-    return df,problems
+    return df, problems
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b908f030
 def _add_quality(df, page, channel, max_mpx, on_error, problems):
     "The columns of `field_quality`; photographs that cannot be decoded are listed."
+
     def one(p):
-        try: return field_quality(to_uint8(*full_range(read_photo(p, page, channel, max_mpx).pixels)))
-        except BadFile as e: return e
-    with ThreadPoolExecutor(os.cpu_count() or 1) as ex: qs = list(bar(ex.map(one, df.path), total=len(df), what='looking at quality'))
-    bad = [isinstance(q,BadFile) for q in qs]
-    problems += [dict(file=f, reason=q.reason) for f,q,o in zip(df.field,qs,bad) if o]
-    if any(bad) and on_error=='raise': raise BadFile(problems[-1]['file'], problems[-1]['reason'])
-    if all(bad): raise ValueError(f"No photograph can be decoded; the first: {safe_text(problems[-1]['file'])}: {problems[-1]['reason']}.")
-    q = pd.DataFrame([{} if o else q for q,o in zip(qs,bad)], index=df.index)
-    return pd.concat([df,q], axis=1)[~np.array(bad)].reset_index(drop=True)
+        try:
+            return field_quality(to_uint8(*full_range(read_photo(p, page, channel, max_mpx).pixels)))
+        except BadFile as e:
+            return e
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as ex:
+        qs = list(bar(ex.map(one, df.path), total=len(df), what='looking at quality'))
+    bad = [isinstance(q, BadFile) for q in qs]
+    problems += [dict(file=f, reason=q.reason) for f, q, o in zip(df.field, qs, bad) if o]
+    if any(bad) and on_error == 'raise':
+        raise BadFile(problems[-1]['file'], problems[-1]['reason'])
+    if all(bad):
+        raise ValueError(
+            f"No photograph can be decoded; the first: {safe_text(problems[-1]['file'])}: {problems[-1]['reason']}."
+        )
+    q = pd.DataFrame([{} if o else q for q, o in zip(qs, bad)], index=df.index)
+    return pd.concat([df, q], axis=1)[~np.array(bad)].reset_index(drop=True)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #0c912c4b
 def _finish(df, folder, problems, allow, page, channel):
@@ -349,7 +505,7 @@ def _finish(df, folder, problems, allow, page, channel):
     _check_formats(df, allow)
     _check_color(df, page, channel)
     attrs = dict(df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, page=page, channel=channel)
-    first = ['field','path','label'] if 'label' in df else ['field','path']
-    df = df[first+[c for c in df.columns if c not in first+['color']]]
+    first = ['field', 'path', 'label'] if 'label' in df else ['field', 'path']
+    df = df[first + [c for c in df.columns if c not in first + ['color']]]
     df.attrs.update(attrs)
     return df

@@ -11,96 +11,193 @@ import os
 import stat
 from pathlib import Path
 import numpy as np
-from .pixels import BadFile, EXPORT_ADVICE, Photo, StopWork, UM_PER_UNIT, as_gray, as_number, check_regular, check_size, files_in, is_zarr, listen_to, plausible_scale, safe_text, source_checksum, source_state, zarr_ext
+from celldeath_nb.photos.pixels import (
+    BadFile,
+    EXPORT_ADVICE,
+    Photo,
+    StopWork,
+    UM_PER_UNIT,
+    as_gray,
+    as_number,
+    check_regular,
+    check_size,
+    files_in,
+    is_zarr,
+    listen_to,
+    plausible_scale,
+    safe_text,
+    source_checksum,
+    source_state,
+    zarr_ext,
+)
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #7527a121
-_plugins = {'.nd2':('bioio_nd2','ND2'), '.lif':('bioio_lif','LIF'), '.czi':('bioio_czi','CZI'), zarr_ext:('bioio_ome_zarr','OME-Zarr')}
+_plugins = {
+    '.nd2': ('bioio_nd2', 'ND2'),
+    '.lif': ('bioio_lif', 'LIF'),
+    '.czi': ('bioio_czi', 'CZI'),
+    zarr_ext: ('bioio_ome_zarr', 'OME-Zarr'),
+}
+
 
 def _plugin(path):
     "The open picture of bioio, or `BadFile` with what to install."
-    module,kind = _plugins[Path(path).suffix.lower()]
-    how = 'pip install bioio bioio-czi reads it (bioio-czi is under the GPL, so it is not part of this package)' if kind=='CZI' else 'pip install "celldeath_nb[microscopes]" reads it'
-    try: image,reader = importlib.import_module('bioio').BioImage,importlib.import_module(module).Reader
-    except ImportError: raise BadFile(path, f"{kind}, a microscope's own format: {how}; or {EXPORT_ADVICE}") from None
-    listen_to('bioio','bioio_base',module,'nd2','liffile')
+    module, kind = _plugins[Path(path).suffix.lower()]
+    how = (
+        'pip install bioio bioio-czi reads it (bioio-czi is under the GPL, so it is not part of this package)'
+        if kind == 'CZI'
+        else 'pip install "celldeath_nb[microscopes]" reads it'
+    )
+    try:
+        image = importlib.import_module('bioio').BioImage
+        reader = importlib.import_module(module).Reader
+    except ImportError:
+        raise BadFile(path, f"{kind}, a microscope's own format: {how}; or {EXPORT_ADVICE}") from None
+    listen_to('bioio', 'bioio_base', module, 'nd2', 'liffile')
     return image(path, reader=reader)
+
 
 def is_plugin_file(path):
     "True for a file or folder that bioio reads; `BadFile` if it is neither."
-    if Path(path).suffix.lower() not in _plugins: return False
-    try: st = os.stat(path)
-    except OSError as e: raise BadFile(path, f'cannot be opened: {e.strerror}') from None
-    if not (is_zarr(path) and stat.S_ISDIR(st.st_mode)): check_regular(path, st)
+    if Path(path).suffix.lower() not in _plugins:
+        return False
+    try:
+        st = os.stat(path)
+    except OSError as e:
+        raise BadFile(path, f'cannot be opened: {e.strerror}') from None
+    if not (is_zarr(path) and stat.S_ISDIR(st.st_mode)):
+        check_regular(path, st)
     return True
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #180862f6
 def _plane(im, page, path):
     "Go to the scene of `page`; gives back its time and depth."
     sizes = []
-    for o in im.scenes: im.set_scene(o); sizes.append((im.dims.T,im.dims.Z))
-    n = sum(t*z for t,z in sizes)
-    if page is None and n>1: raise StopWork(f'{safe_text(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t,_ in sizes)} times and {max(z for _,z in sizes)} depths). Say which one is meant: page=0 is the first.')
-    if (page or 0)>=n: raise BadFile(path, f'it has {n} planes, and page={page} was asked for; the first is page=0')
+    for o in im.scenes:
+        im.set_scene(o)
+        sizes.append((im.dims.T, im.dims.Z))
+    n = sum(t * z for t, z in sizes)
+    if page is None and n > 1:
+        raise StopWork(
+            f'{safe_text(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t, _ in sizes)} times and {max(z for _, z in sizes)} depths). Say which one is meant: page=0 is the first.'
+        )
+    if (page or 0) >= n:
+        raise BadFile(path, f'it has {n} planes, and page={page} was asked for; the first is page=0')
     k = page or 0
-    for i,(t,z) in enumerate(sizes):
-        if k<t*z: im.set_scene(i); return divmod(k, z)
-        k -= t*z
+    for i, (t, z) in enumerate(sizes):
+        if k < t * z:
+            im.set_scene(i)
+            return divmod(k, z)
+        k -= t * z
+
 
 def _channel_of(names, n, channel, path):
     "The number of the channel that is meant, of `n`."
-    if n==1: return 0
-    if channel is None: raise StopWork(f"{safe_text(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}.")
-    if str(channel) in names: return names.index(str(channel))
-    if str(channel).isdigit() and int(channel)<n: return int(channel)
-    raise ValueError(f"{safe_text(path)} has no channel {channel!r}; it has {', '.join(names)}, or numbers from 0 to {n-1}")
+    if n == 1:
+        return 0
+    if channel is None:
+        raise StopWork(
+            f"{safe_text(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}."
+        )
+    if str(channel) in names:
+        return names.index(str(channel))
+    if str(channel).isdigit() and int(channel) < n:
+        return int(channel)
+    raise ValueError(
+        f"{safe_text(path)} has no channel {channel!r}; it has {', '.join(names)}, or numbers from 0 to {n - 1}"
+    )
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #b1c9d988
 def _zarr_is_whole(path):
     "`BadFile` if pieces of an OME-Zarr folder are missing or cut off."
     import zarr
-    arrays = [(n,a) for n,a in zarr.open_group(os.fspath(path), mode='r').members(max_depth=None) if isinstance(a, zarr.Array)]
-    lost = sum(a.nchunks-a.nchunks_initialized for _,a in arrays)
-    if lost: raise BadFile(path, f'{lost} of {sum(a.nchunks for _,a in arrays)} pieces of pixels are missing and would be black; copy the folder again')
-    for n,a in arrays:
-        if a.shards is None and any('Blosc' in type(o).__name__ for o in a.compressors): _check_blosc(os.path.join(path, n), path)
+
+    arrays = [
+        (n, a)
+        for n, a in zarr.open_group(os.fspath(path), mode='r').members(max_depth=None)
+        if isinstance(a, zarr.Array)
+    ]
+    lost = sum(a.nchunks - a.nchunks_initialized for _, a in arrays)
+    if lost:
+        raise BadFile(
+            path,
+            f'{lost} of {sum(a.nchunks for _, a in arrays)} pieces of pixels are missing and would be black; copy the folder again',
+        )
+    for n, a in arrays:
+        if a.shards is None and any('Blosc' in type(o).__name__ for o in a.compressors):
+            _check_blosc(os.path.join(path, n), path)
+
 
 def _check_blosc(folder, path):
     "`BadFile` if a piece has not the length that its own head says."
-    for name,p in files_in(folder):
-        if os.path.basename(p).endswith('zarr.json') or os.path.basename(p).startswith('.z'): continue
-        with open(p,'rb') as f: head = f.read(16)
-        if len(head)<16 or int.from_bytes(head[12:],'little')!=os.path.getsize(p): raise BadFile(path, f'truncated: its piece {name} is cut off; copy the folder again')
+    for name, p in files_in(folder):
+        if os.path.basename(p).endswith('zarr.json') or os.path.basename(p).startswith('.z'):
+            continue
+        with open(p, 'rb') as f:
+            head = f.read(16)
+        if len(head) < 16 or int.from_bytes(head[12:], 'little') != os.path.getsize(p):
+            raise BadFile(path, f'truncated: its piece {name} is cut off; copy the folder again')
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #b4364f49
 def _plugin_scale(im):
     "Micrometers per pixel, by the unit that the file tells; without one they are micrometers."
-    try: unit = str(im.dimension_properties.X.unit)
-    except Exception: unit = 'None' # a plugin that does not tell units
-    return plausible_scale(as_number(im.physical_pixel_sizes.X)*UM_PER_UNIT.get(unit, 1. if unit in ('None','dimensionless') else np.nan))
+    try:
+        unit = str(im.dimension_properties.X.unit)
+    except Exception:
+        unit = 'None'  # a plugin that does not tell units
+    return plausible_scale(
+        as_number(im.physical_pixel_sizes.X)
+        * UM_PER_UNIT.get(unit, 1.0 if unit in ('None', 'dimensionless') else np.nan)
+    )
+
 
 def plugin_head(path, page):
     "The open picture at its plane, how to ask for it, and what it says of itself."
     try:
         im = _plugin(path)
-        if is_zarr(path): _zarr_is_whole(path)
-        (time,depth),d,(n,t) = _plane(im, page, path),im.dims,source_state(path)
+        if is_zarr(path):
+            _zarr_is_whole(path)
+        (time, depth) = _plane(im, page, path)
+        d = im.dims
+        (n, t) = source_state(path)
         rgb = 'S' in d.order
         ask = dict(rgb=rgb, time=time, depth=depth, names=[str(o) for o in im.channel_names or ()], channels=d.C)
-        ph = Photo(width=d.X, height=d.Y, format=_plugins[Path(path).suffix.lower()][1], bits=im.dtype.itemsize*8, um_per_px=_plugin_scale(im), bytes=n, mtime_ns=t, color=rgb or d.C>1)
-        return im,ask,ph
-    except (BadFile,StopWork,MemoryError): raise
-    except Exception as e: raise BadFile(path, f'cannot be read by bioio ({safe_text(e) or type(e).__name__}); {EXPORT_ADVICE}') from None
+        ph = Photo(
+            width=d.X,
+            height=d.Y,
+            format=_plugins[Path(path).suffix.lower()][1],
+            bits=im.dtype.itemsize * 8,
+            um_per_px=_plugin_scale(im),
+            bytes=n,
+            mtime_ns=t,
+            color=rgb or d.C > 1,
+        )
+        return im, ask, ph
+    except (BadFile, StopWork, MemoryError):
+        raise
+    except Exception as e:
+        raise BadFile(path, f'cannot be read by bioio ({safe_text(e) or type(e).__name__}); {EXPORT_ADVICE}') from None
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #9d6a801b
 def plugin_photo(path, page, channel, max_mpx):
     "A plane of a microscope's own format."
-    im,ask,ph = plugin_head(path, page)
+    im, ask, ph = plugin_head(path, page)
     check_size(ph.width, ph.height, max_mpx, path)
     c = _channel_of(ask['names'], ask['channels'], channel, path)
-    try: a = np.asarray(im.get_image_dask_data('YXS' if ask['rgb'] else 'YX', T=ask['time'], Z=ask['depth'], C=c).compute(scheduler='synchronous'))
-    except MemoryError: raise
-    except Exception as e: raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__}); copy it again') from None
-    ph.pixels,ph.crc = np.ascontiguousarray(as_gray(a, path, channel, ph.notes)),source_checksum(path)
-    if not a.any(): raise BadFile(path, 'a plane of zeros: it is black, or its pixels are missing from the file')
-    if source_state(path)!=(ph.bytes,ph.mtime_ns): raise BadFile(path, 'changed while it was read')
+    try:
+        a = np.asarray(
+            im.get_image_dask_data('YXS' if ask['rgb'] else 'YX', T=ask['time'], Z=ask['depth'], C=c).compute(
+                scheduler='synchronous'
+            )
+        )
+    except MemoryError:
+        raise
+    except Exception as e:
+        raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__}); copy it again') from None
+    ph.pixels = np.ascontiguousarray(as_gray(a, path, channel, ph.notes))
+    ph.crc = source_checksum(path)
+    if not a.any():
+        raise BadFile(path, 'a plane of zeros: it is black, or its pixels are missing from the file')
+    if source_state(path) != (ph.bytes, ph.mtime_ns):
+        raise BadFile(path, 'changed while it was read')
     return ph

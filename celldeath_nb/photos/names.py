@@ -13,9 +13,20 @@ from pathlib import Path
 from .pixels import safe_text
 
 # %% ../../nbs/api/23_photos.names.ipynb #b273ba6f
-line_names = {'U2':'U2OS','U2OS':'U2OS','PC3':'PC3','MCF7':'MCF7','T47D':'T47D','H9':'H9','FN':'iPS1','DCMWT':'iPS2','IPS1':'iPS1','IPS2':'iPS2'}
-treatment_names = {'CPT':'CPT','DMSO':'DMSO'}
-parts_of_name = ('line','treatment','dose_um','hour','experiment','well','site')
+line_names = {
+    'U2': 'U2OS',
+    'U2OS': 'U2OS',
+    'PC3': 'PC3',
+    'MCF7': 'MCF7',
+    'T47D': 'T47D',
+    'H9': 'H9',
+    'FN': 'iPS1',
+    'DCMWT': 'iPS2',
+    'IPS1': 'iPS1',
+    'IPS2': 'iPS2',
+}
+treatment_names = {'CPT': 'CPT', 'DMSO': 'DMSO'}
+parts_of_name = ('line', 'treatment', 'dose_um', 'hour', 'experiment', 'well', 'site')
 _tile_end = re.compile(r'(?P<photo>.+\.[A-Za-z]{3,4})_(?P<row>\d+)_(?P<col>\d+)$')
 
 # %% ../../nbs/api/23_photos.names.ipynb #f701c41a
@@ -23,109 +34,149 @@ def name_stem(name):
     "A file's name without extension and without the tile suffix of the original tool, and (row, col) from that."
     stem = re.sub(r'\.ome$', '', os.path.splitext(os.path.basename(str(name)))[0], flags=re.IGNORECASE)
     m = _tile_end.match(stem)
-    return (os.path.splitext(m['photo'])[0],(int(m['row']),int(m['col']))) if m else (stem,None)
+    return (os.path.splitext(m['photo'])[0], (int(m['row']), int(m['col']))) if m else (stem, None)
 
 # %% ../../nbs/api/23_photos.names.ipynb #fe0d6b5e
 def _part(s, lines, treatments):
     "What the part `s` of a name says, as a dict; None if it says nothing that is known."
     S = s.upper()
-    if S in lines: return dict(line=lines[S])
-    if m:=re.fullmatch(r'(\d+(?:\.\d+)?)H[A-Z]?', S): return dict(hour=float(m[1]))
-    if m:=re.fullmatch(r'(\d+(?:\.\d+)?)[UµΜ]M', S): return dict(dose_um=float(m[1]))
-    if re.fullmatch(r'N\d+', S): return dict(experiment=S)
-    if re.fullmatch(r'\d{1,6}', S): return dict(site=s)
-    if S in ('RGB','GRAY','GREY'): return {}
+    if S in lines:
+        return dict(line=lines[S])
+    if m := re.fullmatch(r'(\d+(?:\.\d+)?)H[A-Z]?', S):
+        return dict(hour=float(m[1]))
+    if m := re.fullmatch(r'(\d+(?:\.\d+)?)[UµΜ]M', S):
+        return dict(dose_um=float(m[1]))
+    if re.fullmatch(r'N\d+', S):
+        return dict(experiment=S)
+    if re.fullmatch(r'\d{1,6}', S):
+        return dict(site=s)
+    if S in ('RGB', 'GRAY', 'GREY'):
+        return {}
     for k in sorted(treatments, key=len, reverse=True):
-        if S.startswith(k) and (m:=re.fullmatch(r'(\d*)|(\d+(?:\.\d+)?)UM', S[len(k):])):
-            return dict(treatment=treatments[k], **(dict(well=m[1]) if m[1] else {}), **(dict(dose_um=float(m[2])) if m[2] else {}))
+        if S.startswith(k) and (m := re.fullmatch(r'(\d*)|(\d+(?:\.\d+)?)UM', S[len(k) :])):
+            return dict(
+                treatment=treatments[k],
+                **(dict(well=m[1]) if m[1] else {}),
+                **(dict(dose_um=float(m[2])) if m[2] else {}),
+            )
 
 # %% ../../nbs/api/23_photos.names.ipynb #1936d321
 def _part_or_parts(s, *known):
     "The part `s`, also with hyphens in it (MCF-7) or as parts between hyphens."
-    p = _part(s.replace('-',''), *known) if s else {}
-    if p is not None or '-' not in s: return p
+    p = _part(s.replace('-', ''), *known) if s else {}
+    if p is not None or '-' not in s:
+        return p
     ps = [_part(o, *known) for o in s.split('-')]
     keys = [k for o in ps for k in o or ()]
-    return None if None in ps or len(keys)>len(set(keys)) else {k:v for o in ps for k,v in o.items()}
+    return None if None in ps or len(keys) > len(set(keys)) else {k: v for o in ps for k, v in o.items()}
+
 
 def _by_form(stem, lines=(), treatments=()):
     "Parts of a name by their form, and a list of what went wrong."
-    lines = {**line_names,**{o.upper():o for o in lines}}
-    treatments = {**treatment_names,**{o.upper():o for o in treatments}}
-    out,wrong = {},[]
+    lines = {**line_names, **{o.upper(): o for o in lines}}
+    treatments = {**treatment_names, **{o.upper(): o for o in treatments}}
+    out = {}
+    wrong = []
     for s in re.split(r'[_\s]+', stem.strip('_ ')):
         p = _part_or_parts(re.sub(r'^\W+|\W+$', '', s), lines, treatments)
-        if p is None: wrong.append(f'the part {s!r} is no line, treatment, hour, dose, site or experiment that is known'); continue
-        for k,v in p.items():
-            if k in out and out[k]!=v: wrong.append(f'two parts say the {k}: {out[k]} and {v}')
-            out.setdefault(k,v)
-    return out,wrong
+        if p is None:
+            wrong.append(f'the part {s!r} is no line, treatment, hour, dose, site or experiment that is known')
+            continue
+        for k, v in p.items():
+            if k in out and out[k] != v:
+                wrong.append(f'two parts say the {k}: {out[k]} and {v}')
+            out.setdefault(k, v)
+    return out, wrong
 
 # %% ../../nbs/api/23_photos.names.ipynb #44c34a59
-NUMBER_PARTS = {'hour':r'\d+(?:\.\d+)?','dose_um':r'\d+(?:\.\d+)?'}
+NUMBER_PARTS = {'hour': r'\d+(?:\.\d+)?', 'dose_um': r'\d+(?:\.\d+)?'}
+
 
 def _tokens(pattern):
     "The pieces of a pattern: (text, optional) for letters and (name, unit) for parts."
     toks = re.findall(r'\{(\w+)(?::(\w+))?\}|\[([^\]]*)\]|([^\{\[]+)', pattern)
-    return [('part',n,u) if n else ('maybe',o,'') if o else ('text',t,'') for n,u,o,t in toks]
+    return [('part', n, u) if n else ('maybe', o, '') if o else ('text', t, '') for n, u, o, t in toks]
+
 
 def _pattern_regex(toks):
     "A regular expression for the pieces of a pattern; no part holds a letter that separates parts."
-    seps = re.escape(''.join(sorted({c for k,t,_ in toks if k!='part' for c in t if not c.isalnum()})))
+    seps = re.escape(''.join(sorted({c for k, t, _ in toks if k != 'part' for c in t if not c.isalnum()})))
     any_ = f'[^{seps}]+' if seps else '.+'
-    def one(i,k,t,u):
-        if k!='part': return f'(?:{re.escape(t)})'+('?' if k=='maybe' else '')
-        glued = i+1<len(toks) and toks[i+1][0]=='part'
-        body = NUMBER_PARTS.get(t) or (r'\d+(?:\.\d+)?' if u else r'[A-Za-z]?\d*' if t=='well' else r'[^\W\d_]+' if glued else any_)
-        return f'(?P<{t}>{body})'+(f'{re.escape(u)}[A-Za-z]?' if u else '')
-    return ''.join(one(i,*o) for i,o in enumerate(toks))
+
+    def one(i, k, t, u):
+        if k != 'part':
+            return f'(?:{re.escape(t)})' + ('?' if k == 'maybe' else '')
+        glued = i + 1 < len(toks) and toks[i + 1][0] == 'part'
+        body = NUMBER_PARTS.get(t) or (
+            r'\d+(?:\.\d+)?' if u else r'[A-Za-z]?\d*' if t == 'well' else r'[^\W\d_]+' if glued else any_
+        )
+        return f'(?P<{t}>{body})' + (f'{re.escape(u)}[A-Za-z]?' if u else '')
+
+    return ''.join(one(i, *o) for i, o in enumerate(toks))
 
 # %% ../../nbs/api/23_photos.names.ipynb #2a03ddb9
 def _by_pattern(stem, pattern):
     "Parts of a name by a pattern, and what went wrong."
     if callable(pattern):
         o = pattern(stem)
-        return (dict(o),[]) if o else ({},['the function gave nothing for it'])
+        return (dict(o), []) if o else ({}, ['the function gave nothing for it'])
     toks = None if '(?P<' in pattern else _tokens(pattern)
-    try: rx = re.compile(pattern if toks is None else _pattern_regex(toks), re.IGNORECASE)
-    except re.error as e: raise ValueError(f'pattern={pattern!r} is no proper pattern ({e}). Example: "{{line}}_{{treatment}}{{well}}_{{hour:h}}_{{site}}"') from None
-    if not rx.groupindex: raise ValueError(f'pattern={pattern!r} names no part. Example: "{{line}}_{{treatment}}{{well}}_{{hour:h}}_{{site}}"')
-    if m:=rx.fullmatch(stem): return {k:_typed(k,v) for k,v in m.groupdict().items() if v},[]
-    return {},[_misfit(stem, toks) if toks else 'the regular expression does not fit']
+    try:
+        rx = re.compile(pattern if toks is None else _pattern_regex(toks), re.IGNORECASE)
+    except re.error as e:
+        raise ValueError(
+            f'pattern={pattern!r} is no proper pattern ({e}). Example: "{{line}}_{{treatment}}{{well}}_{{hour:h}}_{{site}}"'
+        ) from None
+    if not rx.groupindex:
+        raise ValueError(
+            f'pattern={pattern!r} names no part. Example: "{{line}}_{{treatment}}{{well}}_{{hour:h}}_{{site}}"'
+        )
+    if m := rx.fullmatch(stem):
+        return {k: _typed(k, v) for k, v in m.groupdict().items() if v}, []
+    return {}, [_misfit(stem, toks) if toks else 'the regular expression does not fit']
+
 
 def _typed(k, v):
-    if k in NUMBER_PARTS: return float(v)
-    if k=='line': return line_names.get(v.upper(), v)
-    return treatment_names.get(v.upper(), v) if k=='treatment' else v
+    if k in NUMBER_PARTS:
+        return float(v)
+    if k == 'line':
+        return line_names.get(v.upper(), v)
+    return treatment_names.get(v.upper(), v) if k == 'treatment' else v
+
 
 def _misfit(stem, toks):
     "Which piece of a pattern fails in `stem`."
     end = 0
     for i in range(len(toks)):
-        m = re.match(_pattern_regex(toks[:i+1]), stem, re.IGNORECASE)
-        if not m: return f'{"the part" if toks[i][0]=="part" else "the text"} {toks[i][1]!r} of the pattern does not fit {stem[end:]!r}'
+        m = re.match(_pattern_regex(toks[: i + 1]), stem, re.IGNORECASE)
+        if not m:
+            return f'{"the part" if toks[i][0] == "part" else "the text"} {toks[i][1]!r} of the pattern does not fit {stem[end:]!r}'
         end = m.end()
     return f'{stem[end:]!r} is left over behind the pattern'
 
 # %% ../../nbs/api/23_photos.names.ipynb #89148507
 def parse_parts(name, pattern=None, lines=(), treatments=()):
     "(parts, what went wrong) of a file's name."
-    stem,tile = name_stem(name)
+    stem, tile = name_stem(name)
     stem = unicodedata.normalize('NFC', stem)
-    out,wrong = _by_pattern(stem, pattern) if pattern else _by_form(stem, lines, treatments)
-    if tile: out.update(row=tile[0]-1, col=tile[1]-1)
-    return out,wrong
+    out, wrong = _by_pattern(stem, pattern) if pattern else _by_form(stem, lines, treatments)
+    if tile:
+        out.update(row=tile[0] - 1, col=tile[1] - 1)
+    return out, wrong
 
 # %% ../../nbs/api/23_photos.names.ipynb #08391de7
 def parse_name(
-    name:str|Path, # a file's name; folders before it are not looked at
-    pattern=None, # other conventions: a pattern such as '{line}_{treatment}{well}_{hour:h}', a regular expression with named groups, or a function
-    lines:list=(), # names of further cell lines
-    treatments:list=(), # names of further treatments
-) -> dict: # line, treatment, dose_um, hour, experiment, well, site, as far as the name has them
+    name: str | Path,  # a file's name; folders before it are not looked at
+    pattern=None,  # other conventions: a pattern such as '{line}_{treatment}{well}_{hour:h}', a regular expression with named groups, or a function
+    lines: list = (),  # names of further cell lines
+    treatments: list = (),  # names of further treatments
+) -> dict:  # line, treatment, dose_um, hour, experiment, well, site, as far as the name has them
     "What a file's name says, or `ValueError` with the part that fits nothing."
-    out,wrong = parse_parts(name, pattern, lines, treatments)
-    if wrong: raise ValueError(f"{safe_text(name)}: {'; '.join(wrong)}. Name it (lines=[...], treatments=[...]) or give a pattern.")
+    out, wrong = parse_parts(name, pattern, lines, treatments)
+    if wrong:
+        raise ValueError(
+            f"{safe_text(name)}: {'; '.join(wrong)}. Name it (lines=[...], treatments=[...]) or give a pattern."
+        )
     return out
 
 # %% ../../nbs/api/23_photos.names.ipynb #9988470c
@@ -134,11 +185,16 @@ def _label_regex(label):
     tail = '' if label[-1:].isdigit() else r'\d*'
     return rf'(?<![^\W_]){re.escape(label)}{tail}(?![^\W_])'
 
+
 def find_labels(name, labels):
     "The labels that occur in a file's name, longest first; a place in the name belongs to one label only."
-    stem,hits,taken = unicodedata.normalize('NFC', name_stem(name)[0]),[],set()
-    flags = 0 if len({o.lower() for o in labels})<len(labels) else re.IGNORECASE
+    stem = unicodedata.normalize('NFC', name_stem(name)[0])
+    hits = []
+    taken = set()
+    flags = 0 if len({o.lower() for o in labels}) < len(labels) else re.IGNORECASE
     for o in sorted(labels, key=len, reverse=True):
         for m in re.finditer(_label_regex(unicodedata.normalize('NFC', o)), stem, flags):
-            if taken.isdisjoint(range(*m.span())): hits.append(o); taken.update(range(*m.span()))
+            if taken.isdisjoint(range(*m.span())):
+                hits.append(o)
+                taken.update(range(*m.span()))
     return list(dict.fromkeys(hits))

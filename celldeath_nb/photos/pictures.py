@@ -14,49 +14,64 @@ from .reading import read_image
 
 # %% ../../nbs/api/24_photos.pictures.ipynb #1b09e261
 def scale_bar(
-    ax, # matplotlib axes that show a photograph
-    um_per_px:float, # micrometers per pixel
-    um:float=None, # length of the bar in micrometers; None: a round number near a fifth of the width
+    ax,  # matplotlib axes that show a photograph
+    um_per_px: float,  # micrometers per pixel
+    um: float = None,  # length of the bar in micrometers; None: a round number near a fifth of the width
 ):
     "Draw a scale bar with its length into the lower right corner, and give back `ax`."
-    if not um_per_px>0: return ax
-    (x0,x1),(y0,y1) = sorted(ax.get_xlim()),sorted(ax.get_ylim())
-    w,h = x1-x0,y1-y0
-    if um is None: um = _round_number(w*um_per_px/5)
-    x,y,n = x1-.04*w,y1-.05*h,um/um_per_px
-    ax.plot([x-n,x],[y,y], color='black', lw=4, solid_capstyle='butt')
-    ax.plot([x-n,x],[y,y], color='white', lw=2.5, solid_capstyle='butt')
-    t = ax.text(x-n/2, y-.02*h, f'{um:g} µm', color='white', ha='center', va='bottom', fontsize=7)
-    t.set_bbox(dict(facecolor='black', alpha=.5, pad=1, lw=0))
+    if not um_per_px > 0:
+        return ax
+    (x0, x1) = sorted(ax.get_xlim())
+    (y0, y1) = sorted(ax.get_ylim())
+    w, h = x1 - x0, y1 - y0
+    if um is None:
+        um = _round_number(w * um_per_px / 5)
+    x = x1 - 0.04 * w
+    y = y1 - 0.05 * h
+    n = um / um_per_px
+    ax.plot([x - n, x], [y, y], color='black', lw=4, solid_capstyle='butt')
+    ax.plot([x - n, x], [y, y], color='white', lw=2.5, solid_capstyle='butt')
+    t = ax.text(x - n / 2, y - 0.02 * h, f'{um:g} µm', color='white', ha='center', va='bottom', fontsize=7)
+    t.set_bbox(dict(facecolor='black', alpha=0.5, pad=1, lw=0))
     return ax
+
 
 def _round_number(o):
     "The largest of 1, 2, 5, 10, 20, ... that is not above `o`."
-    k = 10.**np.floor(np.log10(o))
-    return max(m*k for m in (1,2,5) if m*k<=o*1.0001)
+    k = 10.0 ** np.floor(np.log10(o))
+    return max(m * k for m in (1, 2, 5) if m * k <= o * 1.0001)
 
 # %% ../../nbs/api/24_photos.pictures.ipynb #4c1930a6
 def show_fields(
-    fields:pd.DataFrame, # of `read_fields`
-    n:int=6, # how many, spread evenly over the table
-    ncols:int=3, # photographs in a row
-    width:float=3., # of one photograph, in inches
-    window:tuple=None, # (low, high) for 16-bit photographs
+    fields: pd.DataFrame,  # of `read_fields`
+    n: int = 6,  # how many, spread evenly over the table
+    ncols: int = 3,  # photographs in a row
+    width: float = 3.0,  # of one photograph, in inches
+    window: tuple = None,  # (low, high) for 16-bit photographs
 ):
     "Photographs with their labels and scale bars; gives back the figure."
     from matplotlib import pyplot as plt
-    rows = fields.iloc[np.unique(np.linspace(0,len(fields)-1,min(n,len(fields))).astype(int))]
-    nrows = -(-len(rows)//ncols)
-    fig,axs = plt.subplots(nrows, ncols, figsize=(width*ncols,width*.85*nrows), squeeze=False, layout='constrained', dpi=80)
-    for ax in axs.flat: ax.set_axis_off()
-    for ax,(_,r) in zip(axs.flat,rows.iterrows()):
-        ax.imshow(read_image(r.path, window, fields.attrs.get('page'), channel=fields.attrs.get('channel')), cmap='gray', vmin=0, vmax=255)
-        ax.set_title(caption(r, int(14*width)), fontsize=7)
+
+    rows = fields.iloc[np.unique(np.linspace(0, len(fields) - 1, min(n, len(fields))).astype(int))]
+    nrows = -(-len(rows) // ncols)
+    fig, axs = plt.subplots(
+        nrows, ncols, figsize=(width * ncols, width * 0.85 * nrows), squeeze=False, layout='constrained', dpi=80
+    )
+    for ax in axs.flat:
+        ax.set_axis_off()
+    for ax, (_, r) in zip(axs.flat, rows.iterrows()):
+        ax.imshow(
+            read_image(r.path, window, fields.attrs.get('page'), channel=fields.attrs.get('channel')),
+            cmap='gray',
+            vmin=0,
+            vmax=255,
+        )
+        ax.set_title(caption(r, int(14 * width)), fontsize=7)
         scale_bar(ax, r.um_per_px)
     return fig
 
 # %% ../../nbs/api/24_photos.pictures.ipynb #d3061bb0
 def caption(r, n=40):
-    what = [str(r[k]) for k in ('label','line','experiment') if k in r and pd.notna(r[k])]
+    what = [str(r[k]) for k in ('label', 'line', 'experiment') if k in r and pd.notna(r[k])]
     name = safe_text(os.path.basename(r.field))
-    return ((name if len(name)<=n else '…'+name[1-n:])+'\n'+' '.join(what)).replace('$', r'\$')
+    return ((name if len(name) <= n else '…' + name[1 - n :]) + '\n' + ' '.join(what)).replace('$', r'\$')

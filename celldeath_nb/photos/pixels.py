@@ -25,245 +25,352 @@ from ..png import stored_png
 # %% ../../nbs/api/20_photos.pixels.ipynb #e25ded2d
 class BadFile(ValueError):
     "A file that is left out: `file` says which, and `reason` why."
-    def __init__(self,
-        file:str|Path, # the file
-        reason:str, # why it cannot be used, and what to do
+
+    def __init__(
+        self,
+        file: str | Path,  # the file
+        reason: str,  # why it cannot be used, and what to do
     ):
-        self.file,self.reason = str(file),reason
+        self.file = str(file)
+        self.reason = reason
         super().__init__(f'{safe_text(file)}: {reason}')
+
 
 class StopWork(ValueError):
     "Something that would make the whole set wrong, and needs a decision."
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #8d5211f5
-def safe_text(s): return ''.join(c if c.isprintable() else '?' for c in str(s))
+def safe_text(s):
+    return ''.join(c if c.isprintable() else '?' for c in str(s))
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #38286ce9
-image_exts = ('.png','.jpg','.jpeg','.bmp','.tif','.tiff','.webp','.gif')
-vendor_exts = ('.czi','.nd2','.lif','.vsi','.oib','.oif','.lsm')
-zarr_ext = '.zarr' # an OME-Zarr picture is a folder
+image_exts = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.gif')
+vendor_exts = ('.czi', '.nd2', '.lif', '.vsi', '.oib', '.oif', '.lsm')
+zarr_ext = '.zarr'  # an OME-Zarr picture is a folder
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #4820b6b6
-def is_inside(p, folder): return os.path.relpath(p, folder).replace(os.sep,'/')
+def is_inside(p, folder):
+    return os.path.relpath(p, folder).replace(os.sep, '/')
 
-def is_zarr(path): return os.fspath(path).lower().endswith(zarr_ext)
+
+def is_zarr(path):
+    return os.fspath(path).lower().endswith(zarr_ext)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #afdd97c3
 max_bytes = 4_000_000_000
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f7c402a7
 def check_regular(path, st):
-    if not stat.S_ISREG(st.st_mode): raise BadFile(path, 'not an ordinary file (a folder, pipe or device)')
-    if st.st_size==0: raise BadFile(path, 'empty: the file has no bytes')
-    if st.st_size>max_bytes: raise BadFile(path, f'{st.st_size:,} bytes, more than {max_bytes:,}')
+    if not stat.S_ISREG(st.st_mode):
+        raise BadFile(path, 'not an ordinary file (a folder, pipe or device)')
+    if st.st_size == 0:
+        raise BadFile(path, 'empty: the file has no bytes')
+    if st.st_size > max_bytes:
+        raise BadFile(path, f'{st.st_size:,} bytes, more than {max_bytes:,}')
+
 
 def open_regular(path):
     "A file object of an ordinary, non-empty file, and its state."
     try:
         check_regular(path, os.stat(path))
-        f = open(os.open(path, os.O_RDONLY|getattr(os,'O_NONBLOCK',0)|getattr(os,'O_BINARY',0)), 'rb')
-    except OSError as e: raise BadFile(path, f'cannot be opened: {e.strerror}') from None
+        f = open(os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)), 'rb')
+    except OSError as e:
+        raise BadFile(path, f'cannot be opened: {e.strerror}') from None
     st = os.fstat(f.fileno())
-    try: check_regular(path, st)
-    except BadFile: f.close(); raise
-    return f,st
+    try:
+        check_regular(path, st)
+    except BadFile:
+        f.close()
+        raise
+    return f, st
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #28d61fd6
 def bytes_of(path):
     "The bytes of `path` and its state."
-    f,st = open_regular(path)
+    f, st = open_regular(path)
     with f:
-        try: b = f.read()
-        except OSError as e: raise BadFile(path, f'cannot be read: {e.strerror}') from None
+        try:
+            b = f.read()
+        except OSError as e:
+            raise BadFile(path, f'cannot be read: {e.strerror}') from None
         now = os.fstat(f.fileno())
-    if len(b)!=st.st_size or (now.st_size,now.st_mtime_ns)!=(st.st_size,st.st_mtime_ns): raise BadFile(path, 'changed while it was read')
-    return b,st
+    if len(b) != st.st_size or (now.st_size, now.st_mtime_ns) != (st.st_size, st.st_mtime_ns):
+        raise BadFile(path, 'changed while it was read')
+    return b, st
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #d2b9cb31
 def files_in(folder):
     "(path inside the folder, full path) of its files, in order."
-    found = [os.path.join(r,f) for r,_,fs in os.walk(folder) for f in fs]
-    return sorted((is_inside(p, folder),p) for p in found)
+    found = [os.path.join(r, f) for r, _, fs in os.walk(folder) for f in fs]
+    return sorted((is_inside(p, folder), p) for p in found)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #0ee2dd86
 def source_state(
-    path:str|Path, # a photograph's file, or its OME-Zarr folder
-) -> tuple: # (bytes, time of the last change in nanoseconds)
+    path: str | Path,  # a photograph's file, or its OME-Zarr folder
+) -> tuple:  # (bytes, time of the last change in nanoseconds)
     "Size and time of a photograph."
     st = os.stat(path)
-    if not stat.S_ISDIR(st.st_mode): return st.st_size,st.st_mtime_ns
-    sts = [os.stat(p) for _,p in files_in(path)]
-    return sum(o.st_size for o in sts),max((o.st_mtime_ns for o in sts), default=st.st_mtime_ns)
+    if not stat.S_ISDIR(st.st_mode):
+        return st.st_size, st.st_mtime_ns
+    sts = [os.stat(p) for _, p in files_in(path)]
+    return sum(o.st_size for o in sts), max((o.st_mtime_ns for o in sts), default=st.st_mtime_ns)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f7d7dc92
-_magic = ((b'\x89PNG\r\n\x1a\n','PNG'), (b'\xff\xd8\xff','JPEG'), (b'BM','BMP'), (b'II*\0','TIFF'), (b'MM\0*','TIFF'), (b'II+\0','TIFF'), (b'MM\0+','TIFF'), (b'GIF8','GIF'))
-_others = ((b'%PDF','a PDF file'), (b'PK\3\4','a zip archive'), (b'\x1f\x8b','a gzip archive'), (b'ISCAM','a Zeiss CZI file'), (b'ZISRAW','a Zeiss CZI file'), (b'\xda\xce\xbe\n','a Nikon ND2 file'))
+_magic = (
+    (b'\x89PNG\r\n\x1a\n', 'PNG'),
+    (b'\xff\xd8\xff', 'JPEG'),
+    (b'BM', 'BMP'),
+    (b'II*\0', 'TIFF'),
+    (b'MM\0*', 'TIFF'),
+    (b'II+\0', 'TIFF'),
+    (b'MM\0+', 'TIFF'),
+    (b'GIF8', 'GIF'),
+)
+_others = (
+    (b'%PDF', 'a PDF file'),
+    (b'PK\3\4', 'a zip archive'),
+    (b'\x1f\x8b', 'a gzip archive'),
+    (b'ISCAM', 'a Zeiss CZI file'),
+    (b'ZISRAW', 'a Zeiss CZI file'),
+    (b'\xda\xce\xbe\n', 'a Nikon ND2 file'),
+)
+
 
 def file_kind(b, path):
     "The format of the bytes `b`, or `BadFile`."
-    for m,k in _magic:
-        if b.startswith(m): return k
-    if b[:4]==b'RIFF' and b[8:12]==b'WEBP': return 'WEBP'
+    for m, k in _magic:
+        if b.startswith(m):
+            return k
+    if b[:4] == b'RIFF' and b[8:12] == b'WEBP':
+        return 'WEBP'
     raise BadFile(path, f'not an image: this is {_what(b, path)}')
+
 
 EXPORT_ADVICE = "export it as TIFF with the microscope's program"
 
+
 def _what(b, path):
-    if Path(path).suffix.lower() in vendor_exts: return f"a microscope's own format; {EXPORT_ADVICE}"
-    for m,k in _others:
-        if b.startswith(m): return k
+    if Path(path).suffix.lower() in vendor_exts:
+        return f"a microscope's own format; {EXPORT_ADVICE}"
+    for m, k in _others:
+        if b.startswith(m):
+            return k
     head = b[:300].lstrip().lower()
-    if head.startswith((b'<!doctype html', b'<html')) or b'<html' in head: return 'HTML (a web page; download the file again)'
-    if b and all(32<=o<127 or o in (9,10,13) for o in b[:300]): return 'text'
+    if head.startswith((b'<!doctype html', b'<html')) or b'<html' in head:
+        return 'HTML (a web page; download the file again)'
+    if b and all(32 <= o < 127 or o in (9, 10, 13) for o in b[:300]):
+        return 'text'
     return 'no format that is known here'
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #c00053ca
 @dataclass
 class Photo:
     "One photograph: grey pixels in their own depth, and what its file says."
-    pixels:np.ndarray=None # [height, width], uint8, uint16, another integer or float; None if only the header was read
-    width:int=0 # pixels
-    height:int=0 # pixels
-    format:str='' # PNG, JPEG, TIFF, ...
-    bits:int=8 # bits of a stored value
-    um_per_px:float=float('nan') # micrometers of a pixel's side
-    acquired:float=float('nan') # place in the order of acquisition, where the file tells it
-    lossy:bool=False # stored with loss (JPEG)
-    notes:list=field(default_factory=list) # what was done to use it
-    bytes:int=0 # size of the file
-    mtime_ns:int=0 # time of the file's last change
-    crc:int=0 # checksum of the file's bytes (`file_checksum`)
-    color:bool=False # has color channels
+
+    pixels: np.ndarray = (
+        None  # [height, width], uint8, uint16, another integer or float; None if only the header was read
+    )
+    width: int = 0  # pixels
+    height: int = 0  # pixels
+    format: str = ''  # PNG, JPEG, TIFF, ...
+    bits: int = 8  # bits of a stored value
+    um_per_px: float = float('nan')  # micrometers of a pixel's side
+    acquired: float = float('nan')  # place in the order of acquisition, where the file tells it
+    lossy: bool = False  # stored with loss (JPEG)
+    notes: list = field(default_factory=list)  # what was done to use it
+    bytes: int = 0  # size of the file
+    mtime_ns: int = 0  # time of the file's last change
+    crc: int = 0  # checksum of the file's bytes (`file_checksum`)
+    color: bool = False  # has color channels
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #e8f522c1
 def file_checksum(
-    b:bytes # all bytes of a file
-)->int: # 48 bits of its SHA-256
+    b: bytes,  # all bytes of a file
+) -> int:  # 48 bits of its SHA-256
     "A number that two different files do not share."
-    return int.from_bytes(hashlib.sha256(b).digest()[:6],'big')
+    return int.from_bytes(hashlib.sha256(b).digest()[:6], 'big')
+
 
 def source_checksum(
-    path:str|Path, # a photograph's file, or its OME-Zarr folder
-) -> int: # 48 bits of the SHA-256 of its bytes; of a folder, of the names and bytes of all its files
+    path: str | Path,  # a photograph's file, or its OME-Zarr folder
+) -> int:  # 48 bits of the SHA-256 of its bytes; of a folder, of the names and bytes of all its files
     "The checksum of a photograph, read in pieces."
-    h,folder = hashlib.sha256(),os.path.isdir(path)
-    for name,p in files_in(path) if folder else [('',path)]:
-        if folder: h.update(f'{name} {os.path.getsize(p)} '.encode())
-        with open(p,'rb') as f:
-            while b:=f.read(1<<20): h.update(b)
-    return int.from_bytes(h.digest()[:6],'big')
+    h = hashlib.sha256()
+    folder = os.path.isdir(path)
+    for name, p in files_in(path) if folder else [('', path)]:
+        if folder:
+            h.update(f'{name} {os.path.getsize(p)} '.encode())
+        with open(p, 'rb') as f:
+            while b := f.read(1 << 20):
+                h.update(b)
+    return int.from_bytes(h.digest()[:6], 'big')
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #c46e82a7
 _chunk = struct.Struct('>I4s')
-_needed = {b'PLTE',b'tRNS',b'IDAT',b'eXIf',b'acTL',b'gAMA',b'iCCP',b'cHRM'}
+_needed = {b'PLTE', b'tRNS', b'IDAT', b'eXIf', b'acTL', b'gAMA', b'iCCP', b'cHRM'}
+
 
 def _png_chunks(b, path):
     "(type, start, end) of the chunks that change pixels, and whether the end is there; each one's CRC is checked."
-    v,p,out = memoryview(b),8,[]
-    while p+12<=len(b):
-        size,kind = _chunk.unpack_from(b, p)
-        end = p+8+size
-        if end+4>len(b): break
-        if not 0x60<kind[0]<0x7b or kind in _needed:
-            if not kind.isalpha(): raise BadFile(path, 'a damaged PNG: a chunk without a name')
-            if crc32(v[p+4:end])!=int.from_bytes(v[end:end+4],'big'): raise BadFile(path, f'damaged: the checksum of its {kind.decode()} part is wrong; copy the file again')
-            if kind==b'IEND': return out,True
-            out.append((kind,p+8,end))
-        p = end+4
-    return out,False
+    v = memoryview(b)
+    p = 8
+    out = []
+    while p + 12 <= len(b):
+        size, kind = _chunk.unpack_from(b, p)
+        end = p + 8 + size
+        if end + 4 > len(b):
+            break
+        if not 0x60 < kind[0] < 0x7B or kind in _needed:
+            if not kind.isalpha():
+                raise BadFile(path, 'a damaged PNG: a chunk without a name')
+            if crc32(v[p + 4 : end]) != int.from_bytes(v[end : end + 4], 'big'):
+                raise BadFile(path, f'damaged: the checksum of its {kind.decode()} part is wrong; copy the file again')
+            if kind == b'IEND':
+                return out, True
+            out.append((kind, p + 8, end))
+        p = end + 4
+    return out, False
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #dda37b44
 def _ihdr(b, path):
     "width, height, bits, color type, interlace of a PNG's first chunk."
-    if b[12:16]!=b'IHDR' or b[8:12]!=b'\0\0\0\r' or len(b)<33: raise BadFile(path, 'a damaged PNG: it does not begin with its size')
-    if crc32(b[12:29])!=int.from_bytes(b[29:33],'big'): raise BadFile(path, 'damaged: the checksum of its IHDR part is wrong; copy the file again')
-    w,h,bits,kind,comp,filt,lace = struct.unpack('>IIBBBBB', b[16:29])
-    return w,h,bits,kind,lace
+    if b[12:16] != b'IHDR' or b[8:12] != b'\0\0\0\r' or len(b) < 33:
+        raise BadFile(path, 'a damaged PNG: it does not begin with its size')
+    if crc32(b[12:29]) != int.from_bytes(b[29:33], 'big'):
+        raise BadFile(path, 'damaged: the checksum of its IHDR part is wrong; copy the file again')
+    w, h, bits, kind, comp, filt, lace = struct.unpack('>IIBBBBB', b[16:29])
+    return w, h, bits, kind, lace
 
-_passes = ((0,0,8,8),(0,4,8,8),(4,0,8,4),(0,2,4,4),(2,0,4,2),(0,1,2,2),(1,0,2,1)) # of Adam7: first row and column, steps
+
+_passes = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)  # of Adam7: first row and column, steps
+
 
 def _row_bytes(w, h, bits, kind, lace):
     "How many bytes the rows of a PNG have, each with its filter's number in front."
-    per = bits*{0:1,2:3,3:1,4:2,6:4}.get(kind,1)
-    sizes = [(-(-(h-y)//dy),-(-(w-x)//dx)) for y,x,dy,dx in _passes] if lace else [(h,w)]
-    return sum(r*(1+(c*per+7)//8) for r,c in sizes if r>0 and c>0)
+    per = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 1)
+    sizes = [(-(-(h - y) // dy), -(-(w - x) // dx)) for y, x, dy, dx in _passes] if lace else [(h, w)]
+    return sum(r * (1 + (c * per + 7) // 8) for r, c in sizes if r > 0 and c > 0)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #e84539c2
 def _inflate(parts, n):
     "Up to `n`+1 bytes of the zlib stream in `parts`."
-    d,out = decompressobj(),[]
+    d = decompressobj()
+    out = []
     for o in parts:
-        out.append(d.decompress(o, n+1-sum(map(len,out))))
-        if sum(map(len,out))>n: break
-    return out[0] if len(out)==1 else b''.join(out)
+        out.append(d.decompress(o, n + 1 - sum(map(len, out))))
+        if sum(map(len, out)) > n:
+            break
+    return out[0] if len(out) == 1 else b''.join(out)
+
 
 def _rows(parts, w, h, n, path):
     "The `n` bytes of a PNG's rows, or `BadFile`."
-    try: raw = _inflate(parts, n)
-    except Exception as e: raise BadFile(path, f'truncated or damaged ({safe_text(e)})') from None # zlib.error, or isal's own
-    if len(raw)<n: raise BadFile(path, 'truncated: the pixels end too early; copy the file again')
-    if len(raw)>n: raise BadFile(path, f'damaged: it holds more pixels than the {h}x{w} that it says')
+    try:
+        raw = _inflate(parts, n)
+    except Exception as e:
+        raise BadFile(path, f'truncated or damaged ({safe_text(e)})') from None  # zlib.error, or isal's own
+    if len(raw) < n:
+        raise BadFile(path, 'truncated: the pixels end too early; copy the file again')
+    if len(raw) > n:
+        raise BadFile(path, f'damaged: it holds more pixels than the {h}x{w} that it says')
     return raw
+
 
 def _quick_png(raw, w, h):
     "Pixels of 8-bit grey rows that are stored plainly (filter 0), as microscopes do, or None."
-    a = np.frombuffer(raw, np.uint8).reshape(h, w+1)
-    return None if a[:,0].any() else a[:,1:]
+    a = np.frombuffer(raw, np.uint8).reshape(h, w + 1)
+    return None if a[:, 0].any() else a[:, 1:]
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #19402135
 def _png(b, path, max_mpx):
     "Pixels of a PNG as they are stored, and notes."
-    w,h,bits,kind,lace = _ihdr(b, path)
+    w, h, bits, kind, lace = _ihdr(b, path)
     check_size(w, h, max_mpx, path)
-    chunks,ended = _png_chunks(b, path)
-    kinds,v = {o for o,*_ in chunks},memoryview(b)
-    parts = [v[s:e] for k,s,e in chunks if k==b'IDAT']
-    if not parts: raise BadFile(path, 'truncated: it holds no pixels')
-    if b'acTL' in kinds: raise BadFile(path, 'an animation; save the picture you mean')
+    chunks, ended = _png_chunks(b, path)
+    kinds = {o for o, *_ in chunks}
+    v = memoryview(b)
+    parts = [v[s:e] for k, s, e in chunks if k == b'IDAT']
+    if not parts:
+        raise BadFile(path, 'truncated: it holds no pixels')
+    if b'acTL' in kinds:
+        raise BadFile(path, 'an animation; save the picture you mean')
     raw = _rows(parts, w, h, _row_bytes(w, h, bits, kind, lace), path)
-    a,notes = None,[] if ended else ['its end is missing, the pixels are whole']
-    if (bits,kind,lace)==(8,0,0) and kinds<={b'IHDR',b'IDAT',b'gAMA'}: a = _quick_png(raw, w, h)
-    if a is not None: return a,notes
-    keep = [v[s-8:e+4] for k,s,e in chunks if k not in (b'IHDR',b'IDAT',b'gAMA',b'iCCP',b'cHRM')]
-    if bits==16 and kind in (2,4,6): a,more = _deep_png(raw, w, h, kind, lace, keep, path, max_mpx)
-    else: a,more = _pillow(stored_png((w,h,bits,kind,lace), keep, raw), path, 'PNG', max_mpx)
-    return a,more+notes
+    a = None
+    notes = [] if ended else ['its end is missing, the pixels are whole']
+    if (bits, kind, lace) == (8, 0, 0) and kinds <= {b'IHDR', b'IDAT', b'gAMA'}:
+        a = _quick_png(raw, w, h)
+    if a is not None:
+        return a, notes
+    keep = [v[s - 8 : e + 4] for k, s, e in chunks if k not in (b'IHDR', b'IDAT', b'gAMA', b'iCCP', b'cHRM')]
+    if bits == 16 and kind in (2, 4, 6):
+        a, more = _deep_png(raw, w, h, kind, lace, keep, path, max_mpx)
+    else:
+        a, more = _pillow(stored_png((w, h, bits, kind, lace), keep, raw), path, 'PNG', max_mpx)
+    return a, more + notes
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #a8e58185
 def _deep_png(raw, w, h, kind, lace, keep, path, max_mpx):
     "uint16 pixels of a PNG with several channels of 16 bits, and notes."
-    if lace: raise BadFile(path, '16-bit color in an interlaced PNG; save it without interlacing, as 16-bit grey, or as TIFF')
-    if any(o[4:8]==b'tRNS' for o in keep): raise BadFile(path, 'transparent pixels; save it without transparency')
-    a = np.frombuffer(raw, np.uint8).reshape(h,-1)
-    px = a[:,1:].reshape(h,-1,2)
-    half = lambda k: _pillow(stored_png((w,h,8,kind,0), keep, np.hstack([a[:,:1],px[...,k]]).tobytes()), path, 'PNG', max_mpx)
-    (hi,notes),(lo,_) = half(0),half(1)
-    return hi.astype(np.uint16)<<8|lo,notes
+    if lace:
+        raise BadFile(
+            path, '16-bit color in an interlaced PNG; save it without interlacing, as 16-bit grey, or as TIFF'
+        )
+    if any(o[4:8] == b'tRNS' for o in keep):
+        raise BadFile(path, 'transparent pixels; save it without transparency')
+    a = np.frombuffer(raw, np.uint8).reshape(h, -1)
+    px = a[:, 1:].reshape(h, -1, 2)
+    half = lambda k: _pillow(
+        stored_png((w, h, 8, kind, 0), keep, np.hstack([a[:, :1], px[..., k]]).tobytes()), path, 'PNG', max_mpx
+    )
+    (hi, notes) = half(0)
+    (lo, _) = half(1)
+    return hi.astype(np.uint16) << 8 | lo, notes
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #381e94e7
 def check_size(w, h, max_mpx, path):
-    if w<1 or h<1: raise BadFile(path, f'a size of {h}x{w} pixels')
-    if w*h>max_mpx*1e6: raise BadFile(path, f'{h}x{w} pixels are more than {max_mpx:g} million; max_mpx={int(np.ceil(w*h/1e6))} reads it')
+    if w < 1 or h < 1:
+        raise BadFile(path, f'a size of {h}x{w} pixels')
+    if w * h > max_mpx * 1e6:
+        raise BadFile(
+            path, f'{h}x{w} pixels are more than {max_mpx:g} million; max_mpx={int(np.ceil(w * h / 1e6))} reads it'
+        )
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f7c8dfef
 def _jpeg_start(b, path):
     "Where a JPEG's pixels begin."
     p = 2
-    while p+4<=len(b):
-        if b[p]!=0xff: raise BadFile(path, 'a damaged JPEG')
-        m = b[p+1]
-        if m==0xff: p += 1; continue
-        if m==0xda: return p
-        p += 2 if m==1 or 0xd0<=m<=0xd8 else 2+int.from_bytes(b[p+2:p+4],'big')
+    while p + 4 <= len(b):
+        if b[p] != 0xFF:
+            raise BadFile(path, 'a damaged JPEG')
+        m = b[p + 1]
+        if m == 0xFF:
+            p += 1
+            continue
+        if m == 0xDA:
+            return p
+        p += 2 if m == 1 or 0xD0 <= m <= 0xD8 else 2 + int.from_bytes(b[p + 2 : p + 4], 'big')
     raise BadFile(path, 'truncated: it holds no pixels')
+
 
 def _check_end(b, kind, path):
     "`BadFile` for a file that is shorter than it says."
     cut = False
-    if kind=='JPEG': cut = b.find(b'\xff\xd9', _jpeg_start(b, path))<0
-    elif kind=='BMP': cut = int.from_bytes(b[2:6],'little')>len(b)
-    elif kind=='WEBP': cut = int.from_bytes(b[4:8],'little')+8>len(b)
-    if cut: raise BadFile(path, 'truncated: its end is missing; copy the file again')
+    if kind == 'JPEG':
+        cut = b.find(b'\xff\xd9', _jpeg_start(b, path)) < 0
+    elif kind == 'BMP':
+        cut = int.from_bytes(b[2:6], 'little') > len(b)
+    elif kind == 'WEBP':
+        cut = int.from_bytes(b[4:8], 'little') + 8 > len(b)
+    if cut:
+        raise BadFile(path, 'truncated: its end is missing; copy the file again')
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #696a8aab
 def _pillow(b, path, kind, max_mpx):
@@ -271,47 +378,71 @@ def _pillow(b, path, kind, max_mpx):
     try:
         with Image.open(io.BytesIO(b), formats=[kind]) as im:
             check_size(*im.size, max_mpx, path)
-            if getattr(im,'n_frames',1)>1 and kind!='TIFF': raise BadFile(path, 'an animation; save the picture you mean')
+            if getattr(im, 'n_frames', 1) > 1 and kind != 'TIFF':
+                raise BadFile(path, 'an animation; save the picture you mean')
             return _pillow_pixels(im, path)
-    except (BadFile,MemoryError): raise
-    except Exception as e: raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__})') from None
+    except (BadFile, MemoryError):
+        raise
+    except Exception as e:
+        raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__})') from None
+
 
 def _pillow_pixels(im, path):
     "Pixels of an open Pillow image in one of the modes that we take."
-    turned = im.getexif().get(0x112, 1) not in (0,1) and im.format!='TIFF'
+    turned = im.getexif().get(0x112, 1) not in (0, 1) and im.format != 'TIFF'
     im.load()
     notes = []
-    if im.mode=='1': raise BadFile(path, 'one bit a pixel; a mask, not a photograph?')
-    if im.mode=='P': im = im.convert('RGBA' if 'transparency' in im.info else 'RGB'); notes.append('read through its palette')
-    if im.mode=='PA': im = im.convert('RGBA')
-    if im.mode in ('L','RGB','I;16') and 'transparency' in im.info: raise BadFile(path, 'transparent pixels; save it without transparency')
-    if turned: im = ImageOps.exif_transpose(im); notes.append('turned as its EXIF orientation says')
-    if im.mode not in ('L','LA','RGB','RGBA','I','I;16','I;16B','I;16L','I;16N','F'): raise BadFile(path, f'color mode {im.mode}; save it as grey or RGB')
-    return np.asarray(im),notes
+    if im.mode == '1':
+        raise BadFile(path, 'one bit a pixel; a mask, not a photograph?')
+    if im.mode == 'P':
+        im = im.convert('RGBA' if 'transparency' in im.info else 'RGB')
+        notes.append('read through its palette')
+    if im.mode == 'PA':
+        im = im.convert('RGBA')
+    if im.mode in ('L', 'RGB', 'I;16') and 'transparency' in im.info:
+        raise BadFile(path, 'transparent pixels; save it without transparency')
+    if turned:
+        im = ImageOps.exif_transpose(im)
+        notes.append('turned as its EXIF orientation says')
+    if im.mode not in ('L', 'LA', 'RGB', 'RGBA', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N', 'F'):
+        raise BadFile(path, f'color mode {im.mode}; save it as grey or RGB')
+    return np.asarray(im), notes
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #0d9484e9
-channels = {'red':0,'green':1,'blue':2}
+channels = {'red': 0, 'green': 1, 'blue': 2}
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #37331be3
 def as_gray(a, path, channel, notes):
     "[height, width] of pixels that may have channels."
-    if a.ndim==2: return a
-    if a.ndim!=3 or not 1<=a.shape[2]<=4: raise BadFile(path, f'pixels of the shape {a.shape}, not [height, width]')
-    if a.shape[2] in (2,4):
-        if (a[...,-1]!=np.iinfo(a.dtype).max).any(): raise BadFile(path, 'transparent pixels, whose color is not defined; save it without transparency')
-        a = a[...,:-1]
-    if a.shape[2]==1: return a[...,0]
-    if channel in channels: return np.ascontiguousarray(a[...,channels[channel]])
-    if (a[...,0]==a[...,1]).all() and (a[...,0]==a[...,2]).all(): return np.ascontiguousarray(a[...,0])
+    if a.ndim == 2:
+        return a
+    if a.ndim != 3 or not 1 <= a.shape[2] <= 4:
+        raise BadFile(path, f'pixels of the shape {a.shape}, not [height, width]')
+    if a.shape[2] in (2, 4):
+        if (a[..., -1] != np.iinfo(a.dtype).max).any():
+            raise BadFile(path, 'transparent pixels, whose color is not defined; save it without transparency')
+        a = a[..., :-1]
+    if a.shape[2] == 1:
+        return a[..., 0]
+    if channel in channels:
+        return np.ascontiguousarray(a[..., channels[channel]])
+    if (a[..., 0] == a[..., 1]).all() and (a[..., 0] == a[..., 2]).all():
+        return np.ascontiguousarray(a[..., 0])
     return _colored(a, path, channel, notes)
+
 
 READ_AS_LUMINANCE = 'color, read as luminance (ITU-R BT.601)'
 
+
 def _colored(a, path, channel, notes):
-    if channel is None: raise StopWork(f"{safe_text(path)} is in color (its channels differ), and cells are looked at in grey here. Choose channel='luminance', 'red', 'green' or 'blue', or take the file out.")
-    if channel!='luminance': raise ValueError(f"channel={channel!r} is none of 'luminance', 'red', 'green' and 'blue'")
+    if channel is None:
+        raise StopWork(
+            f"{safe_text(path)} is in color (its channels differ), and cells are looked at in grey here. Choose channel='luminance', 'red', 'green' or 'blue', or take the file out."
+        )
+    if channel != 'luminance':
+        raise ValueError(f"channel={channel!r} is none of 'luminance', 'red', 'green' and 'blue'")
     notes.append(READ_AS_LUMINANCE)
-    y = a.astype(np.float64)@np.array([.299,.587,.114])
+    y = a.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return y.round().astype(a.dtype) if a.dtype.kind in 'ui' else y
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #c11ce885
@@ -319,20 +450,29 @@ def listen_to(*names):
     "Libraries talk to the console about odd files unless somebody listens."
     for o in names:
         log = logging.getLogger(o)
-        if not log.handlers: log.addHandler(logging.NullHandler())
+        if not log.handlers:
+            log.addHandler(logging.NullHandler())
+
 
 def _tifffile():
     "The module, which is slow to import."
     import tifffile
+
     listen_to('tifffile')
     return tifffile
+
 
 def _tiff_page(t, page, path):
     "The page to read of an open TIFF."
     n = len(t.pages)
-    if n==0: raise BadFile(path, 'a TIFF without a page')
-    if page is None and n>1: raise StopWork(f'{safe_text(path)} has {n} pages (axes {t.series[0].axes if t.series else "unknown"}). Say which one is meant: page=0 is the first.')
-    if (page or 0)>=n: raise BadFile(path, f'it has {n} pages, and page={page} was asked for; the first is page=0')
+    if n == 0:
+        raise BadFile(path, 'a TIFF without a page')
+    if page is None and n > 1:
+        raise StopWork(
+            f'{safe_text(path)} has {n} pages (axes {t.series[0].axes if t.series else "unknown"}). Say which one is meant: page=0 is the first.'
+        )
+    if (page or 0) >= n:
+        raise BadFile(path, f'it has {n} pages, and page={page} was asked for; the first is page=0')
     return t.pages[page or 0]
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #364f6017
@@ -342,39 +482,57 @@ def _tiff(b, path, page, max_mpx):
         with _tifffile().TiffFile(io.BytesIO(b)) as t:
             p = _tiff_page(t, page, path)
             _check_strips(p, len(b), max_mpx, path)
-            if p.bitspersample==1: raise BadFile(path, 'one bit a pixel; a mask, not a photograph?')
+            if p.bitspersample == 1:
+                raise BadFile(path, 'one bit a pixel; a mask, not a photograph?')
             return _tiff_pixels(p, b, path, page or 0, max_mpx)
-    except (BadFile,StopWork,MemoryError): raise
-    except Exception as e: raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__})') from None
+    except (BadFile, StopWork, MemoryError):
+        raise
+    except Exception as e:
+        raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__})') from None
+
 
 def _check_strips(p, n, max_mpx, path):
     check_size(p.imagewidth, p.imagelength, max_mpx, path)
-    n_strips = -(-p.imagelength//min(p.rowsperstrip,p.imagelength))*(p.samplesperpixel if p.planarconfig==2 else 1) if not p.is_tiled else len(p.dataoffsets)
-    if len(p.dataoffsets)!=n_strips: raise BadFile(path, f'damaged: it has {len(p.dataoffsets)} strips of pixels and says {n_strips}')
-    if not p.dataoffsets or any(o+c>n for o,c in zip(p.dataoffsets,p.databytecounts)): raise BadFile(path, 'truncated: its pixels lie beyond its end; copy the file again')
+    n_strips = (
+        -(-p.imagelength // min(p.rowsperstrip, p.imagelength)) * (p.samplesperpixel if p.planarconfig == 2 else 1)
+        if not p.is_tiled
+        else len(p.dataoffsets)
+    )
+    if len(p.dataoffsets) != n_strips:
+        raise BadFile(path, f'damaged: it has {len(p.dataoffsets)} strips of pixels and says {n_strips}')
+    if not p.dataoffsets or any(o + c > n for o, c in zip(p.dataoffsets, p.databytecounts)):
+        raise BadFile(path, 'truncated: its pixels lie beyond its end; copy the file again')
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #ee2311d1
 def _zip_is_whole(p, b, path):
     "True, or `BadFile` if a zip-compressed page has fewer bytes than pixels; tifffile would fill them with zeros."
-    rows,cols = (p.tilelength,p.tilewidth) if p.is_tiled else (p.rowsperstrip,p.imagewidth)
-    full = rows*cols*(p.samplesperpixel if p.planarconfig==1 else 1)*p.dtype.itemsize
-    for k,(o,n) in enumerate(zip(p.dataoffsets,p.databytecounts)):
-        last = not p.is_tiled and (k+1)%(-(-p.imagelength//rows))==0
-        want = full//rows*((p.imagelength-1)%rows+1) if last else full
-        if len(zlib.decompressobj().decompress(b[o:o+n], want))<want: raise BadFile(path, 'truncated: it holds fewer pixels than it says')
+    rows, cols = (p.tilelength, p.tilewidth) if p.is_tiled else (p.rowsperstrip, p.imagewidth)
+    full = rows * cols * (p.samplesperpixel if p.planarconfig == 1 else 1) * p.dtype.itemsize
+    for k, (o, n) in enumerate(zip(p.dataoffsets, p.databytecounts)):
+        last = not p.is_tiled and (k + 1) % (-(-p.imagelength // rows)) == 0
+        want = full // rows * ((p.imagelength - 1) % rows + 1) if last else full
+        if len(zlib.decompressobj().decompress(b[o : o + n], want)) < want:
+            raise BadFile(path, 'truncated: it holds fewer pixels than it says')
     return True
+
 
 def _tiff_pixels(p, b, path, page, max_mpx):
     "Pixels of the page `p`: by tifffile where it can, otherwise by Pillow."
-    plain = p.photometric in (0,1,2) and (p.compression==1 or p.compression in (8,32946) and _zip_is_whole(p, b, path))
+    plain = p.photometric in (0, 1, 2) and (
+        p.compression == 1 or p.compression in (8, 32946) and _zip_is_whole(p, b, path)
+    )
     if plain:
-        try: a = p.asarray()
+        try:
+            a = p.asarray()
         except ValueError as e:
-            if 'imagecodecs' not in str(e): raise
+            if 'imagecodecs' not in str(e):
+                raise
         else:
-            if p.samplesperpixel>1 and p.planarconfig==2: a = np.moveaxis(a, 0, -1)
-            if p.photometric==0: a = np.iinfo(a.dtype).max-a
-            return a,[]
+            if p.samplesperpixel > 1 and p.planarconfig == 2:
+                a = np.moveaxis(a, 0, -1)
+            if p.photometric == 0:
+                a = np.iinfo(a.dtype).max - a
+            return a, []
     with Image.open(io.BytesIO(b), formats=['TIFF']) as im:
         im.seek(page)
         return _pillow_pixels(im, path)
@@ -383,81 +541,141 @@ def _tiff_pixels(p, b, path, page, max_mpx):
 def read_pixels(b, path, page, channel, max_mpx):
     "Grey pixels of the bytes of a file, their format, and notes."
     kind = file_kind(b, path)
-    if kind=='PNG': a,notes = _png(b, path, max_mpx)
-    elif kind=='TIFF': a,notes = _tiff(b, path, page, max_mpx)
+    if kind == 'PNG':
+        a, notes = _png(b, path, max_mpx)
+    elif kind == 'TIFF':
+        a, notes = _tiff(b, path, page, max_mpx)
     else:
         _check_end(b, kind, path)
-        a,notes = _pillow(b, path, kind, max_mpx)
+        a, notes = _pillow(b, path, kind, max_mpx)
     ext = Path(path).suffix.lower()
-    if kind not in _ext_kind.get(ext,kind): notes = notes+[f'a {kind} file with the extension {ext}']
-    return as_gray(a, path, channel, notes),kind,notes
+    if kind not in _ext_kind.get(ext, kind):
+        notes = notes + [f'a {kind} file with the extension {ext}']
+    return as_gray(a, path, channel, notes), kind, notes
 
-_ext_kind = {'.png':'PNG','.jpg':'JPEG','.jpeg':'JPEG','.tif':'TIFF','.tiff':'TIFF','.bmp':'BMP','.webp':'WEBP','.gif':'GIF'}
+
+_ext_kind = {
+    '.png': 'PNG',
+    '.jpg': 'JPEG',
+    '.jpeg': 'JPEG',
+    '.tif': 'TIFF',
+    '.tiff': 'TIFF',
+    '.bmp': 'BMP',
+    '.webp': 'WEBP',
+    '.gif': 'GIF',
+}
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #7a48422e
 def _png_texts(f, path):
     "The size, the PNG texts (key -> first value) and the count of scale texts of an open file; `BadFile` if its pixels are cut off."
-    n = f.seek(0,2)
+    n = f.seek(0, 2)
     f.seek(0)
-    dims,texts,count,p,seen = _ihdr(f.read(33), path),{},0,33,False
-    while len(h:=f.read(8))==8:
-        size,kind = _chunk.unpack(h)
-        p += 12+size
-        if kind==b'IDAT': seen = p<=n
-        if p>n or kind==b'IEND': break
-        if kind!=b'tEXt' or size>1000: f.seek(p); continue
-        k,_,v = f.read(size+4)[:-4].partition(b'\0')
-        count += k==b'Microns Per Pixel'
+    dims = _ihdr(f.read(33), path)
+    texts = {}
+    count = 0
+    p = 33
+    seen = False
+    while len(h := f.read(8)) == 8:
+        size, kind = _chunk.unpack(h)
+        p += 12 + size
+        if kind == b'IDAT':
+            seen = p <= n
+        if p > n or kind == b'IEND':
+            break
+        if kind != b'tEXt' or size > 1000:
+            f.seek(p)
+            continue
+        k, _, v = f.read(size + 4)[:-4].partition(b'\0')
+        count += k == b'Microns Per Pixel'
         texts.setdefault(k.decode('latin1'), v.decode('latin1'))
-    if not seen: raise BadFile(path, 'truncated: the pixels end too early; copy the file again')
-    return dims,texts,count
+    if not seen:
+        raise BadFile(path, 'truncated: the pixels end too early; copy the file again')
+    return dims, texts, count
+
 
 def as_number(s):
-    try: return float(s)
-    except (TypeError,ValueError): return float('nan')
+    try:
+        return float(s)
+    except (TypeError, ValueError):
+        return float('nan')
+
 
 def png_head(f, path, ph, page):
-    (ph.width,ph.height,ph.bits,kind,_),texts,n = _png_texts(f, path)
-    ph.color = kind not in (0,4)
+    (ph.width, ph.height, ph.bits, kind, _), texts, n = _png_texts(f, path)
+    ph.color = kind not in (0, 4)
     ph.um_per_px = plausible_scale(as_number(texts.get('Microns Per Pixel')))
-    if texts.get('Software','').startswith('FiberBuffer'): ph.acquired = float(n)
+    if texts.get('Software', '').startswith('FiberBuffer'):
+        ph.acquired = float(n)
 
-def plausible_scale(o): return o if 1e-3<=o<=100 else float('nan')
+
+def plausible_scale(o):
+    return o if 1e-3 <= o <= 100 else float('nan')
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #4957254a
-UM_PER_UNIT = {'m':1e6,'cm':1e4,'mm':1e3,'µm':1,'μm':1,'um':1,'micron':1,'microns':1,'nm':1e-3,'micrometer':1,'nanometer':1e-3,'millimeter':1e3,'meter':1e6,'inch':25400,'\\u00B5m':1}
+UM_PER_UNIT = {
+    'm': 1e6,
+    'cm': 1e4,
+    'mm': 1e3,
+    'µm': 1,
+    'μm': 1,
+    'um': 1,
+    'micron': 1,
+    'microns': 1,
+    'nm': 1e-3,
+    'micrometer': 1,
+    'nanometer': 1e-3,
+    'millimeter': 1e3,
+    'meter': 1e6,
+    'inch': 25400,
+    '\\u00B5m': 1,
+}
+
 
 def tiff_head(f, path, ph, page):
     f.seek(0)
     with _tifffile().TiffFile(f, name=os.path.basename(path)) as t:
         p = _tiff_page(t, page, path)
-        ph.width,ph.height,ph.bits = p.imagewidth,p.imagelength,int(np.max(p.bitspersample))
-        ph.color = p.photometric not in (0,1)
+        ph.width = p.imagewidth
+        ph.height = p.imagelength
+        ph.bits = int(np.max(p.bitspersample))
+        ph.color = p.photometric not in (0, 1)
         ph.um_per_px = plausible_scale(_tiff_scale(t, p))
-        ph.lossy = p.compression in (6,7)
+        ph.lossy = p.compression in (6, 7)
         _check_strips(p, ph.bytes, np.inf, path)
+
 
 def _tiff_scale(t, p):
     "Micrometers per pixel from OME metadata, ImageJ's, or the resolution tags."
-    if t.is_ome and (m:=re.search(r'PhysicalSizeX="([^"]+)"', t.ome_metadata or '')):
+    if t.is_ome and (m := re.search(r'PhysicalSizeX="([^"]+)"', t.ome_metadata or '')):
         u = re.search(r'PhysicalSizeXUnit="([^"]+)"', t.ome_metadata)
-        return as_number(m[1])*UM_PER_UNIT.get(u[1] if u else 'µm', float('nan'))
+        return as_number(m[1]) * UM_PER_UNIT.get(u[1] if u else 'µm', float('nan'))
     tag = p.tags.get('XResolution')
-    if tag is None or not isinstance(tag.value,tuple) or not all(tag.value[:2]): return float('nan')
-    per = tag.value[0]/tag.value[1]
-    unit = (t.imagej_metadata or {}).get('unit') if t.is_imagej else {2:'inch',3:'cm'}.get(int(p.tags['ResolutionUnit'].value) if 'ResolutionUnit' in p.tags else 0)
-    um = UM_PER_UNIT.get(unit, float('nan'))/per
-    return um if um<20 else float('nan') # 72 or 300 dots per inch are a printer's numbers
+    if tag is None or not isinstance(tag.value, tuple) or not all(tag.value[:2]):
+        return float('nan')
+    per = tag.value[0] / tag.value[1]
+    unit = (
+        (t.imagej_metadata or {}).get('unit')
+        if t.is_imagej
+        else {2: 'inch', 3: 'cm'}.get(int(p.tags['ResolutionUnit'].value) if 'ResolutionUnit' in p.tags else 0)
+    )
+    um = UM_PER_UNIT.get(unit, float('nan')) / per
+    return um if um < 20 else float('nan')  # 72 or 300 dots per inch are a printer's numbers
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #722ff2a8
 def other_head(f, path, ph, page):
     f.seek(0)
-    if ph.format!='GIF': _check_end(f.read(), ph.format, path)
+    if ph.format != 'GIF':
+        _check_end(f.read(), ph.format, path)
     f.seek(0)
     with Image.open(f, formats=[ph.format]) as im:
-        ph.width,ph.height = im.size
-        if im.getexif().get(0x112,1) in (5,6,7,8): ph.width,ph.height = ph.height,ph.width
-        ph.color,ph.lossy = im.mode not in ('L','LA','1'),ph.format=='JPEG' or ph.format=='WEBP' and _lossy_webp(f)
+        ph.width, ph.height = im.size
+        if im.getexif().get(0x112, 1) in (5, 6, 7, 8):
+            ph.width, ph.height = ph.height, ph.width
+        ph.color, ph.lossy = (
+            im.mode not in ('L', 'LA', '1'),
+            ph.format == 'JPEG' or ph.format == 'WEBP' and _lossy_webp(f),
+        )
+
 
 def _lossy_webp(f):
     f.seek(0)

@@ -13,121 +13,178 @@ from .reading import read_image
 
 # %% ../../nbs/api/25_photos.quality.ipynb #d86cd27e
 def field_quality(
-    px:np.ndarray, # uint8 [height, width]
-) -> dict: # focus, black, saturated, gradient, cell_share, overlay, constant
+    px: np.ndarray,  # uint8 [height, width]
+) -> dict:  # focus, black, saturated, gradient, cell_share, overlay, constant
     "Numbers that tell a bad photograph: focus, black and saturated share, uneven light, share of the area with cells, a burnt-in bar."
     n = np.bincount(px.ravel(), minlength=256)
-    return dict(focus=_focus(px), black=float(n[0]/px.size), saturated=float(n[255]/px.size), gradient=_gradient(px),
-        cell_share=cell_area(px), overlay=_overlay(px, n), constant=bool(px.min()==px.max()))
+    return dict(
+        focus=_focus(px),
+        black=float(n[0] / px.size),
+        saturated=float(n[255] / px.size),
+        gradient=_gradient(px),
+        cell_share=cell_area(px),
+        overlay=_overlay(px, n),
+        constant=bool(px.min() == px.max()),
+    )
+
 
 def _focus(px):
     "Variance of the Laplacian."
-    if min(px.shape)<3: return 0.
+    if min(px.shape) < 3:
+        return 0.0
     a = px.astype(np.int16)
-    lap = (a[1:-1,1:-1]<<2)-a[:-2,1:-1]-a[2:,1:-1]-a[1:-1,:-2]-a[1:-1,2:]
+    lap = (a[1:-1, 1:-1] << 2) - a[:-2, 1:-1] - a[2:, 1:-1] - a[1:-1, :-2] - a[1:-1, 2:]
     return float(lap.var(dtype=np.float64))
+
 
 def _gradient(px):
     "How much the light differs over the photograph: range of a fitted plane over the mean."
-    rows,cols = px.mean(1),px.mean(0)
-    slope = lambda v: abs(np.polyfit(np.linspace(-.5,.5,len(v)), v, 1)[0]) if len(v)>1 else 0.
-    return float((slope(rows)+slope(cols))/max(rows.mean(),1e-9))
+    rows, cols = px.mean(1), px.mean(0)
+    slope = lambda v: abs(np.polyfit(np.linspace(-0.5, 0.5, len(v)), v, 1)[0]) if len(v) > 1 else 0.0
+    return float((slope(rows) + slope(cols)) / max(rows.mean(), 1e-9))
+
 
 def _overlay(px, n):
     "True if a sharp bar of pure black or white lies in the photograph, such as a scale bar or a line of text."
-    h,w = px.shape
-    k = max(w//25,8)
-    return any(3*k<=n[v]<px.size*.05 and h>4 and w>k and _sharp_bar(px, v, k) for v in (0,255))
+    h, w = px.shape
+    k = max(w // 25, 8)
+    return any(3 * k <= n[v] < px.size * 0.05 and h > 4 and w > k and _sharp_bar(px, v, k) for v in (0, 255))
 
 # %% ../../nbs/api/25_photos.quality.ipynb #3d996e79
 def _sharp_bar(px, v, k):
     "True if three rows of the value `v`, `k` pixels long, have quite other pixels just above."
-    m = px==v
-    run = np.cumsum(np.pad(m[:-2]&m[1:-1]&m[2:], ((0,0),(1,0))), axis=1, dtype=np.int32)
-    for i,j in np.argwhere(run[:,k:]-run[:,:-k]==k)[:50]:
-        if i and abs(px[i-1,j:j+k].astype(int)-v).mean()>40: return True
+    m = px == v
+    run = np.cumsum(np.pad(m[:-2] & m[1:-1] & m[2:], ((0, 0), (1, 0))), axis=1, dtype=np.int32)
+    for i, j in np.argwhere(run[:, k:] - run[:, :-k] == k)[:50]:
+        if i and abs(px[i - 1, j : j + k].astype(int) - v).mean() > 40:
+            return True
     return False
 
 # %% ../../nbs/api/25_photos.quality.ipynb #9d19f62a
 def cell_area(
-    px:np.ndarray, # uint8 [height, width]
-    block:int=16, # side of the squares that are looked at, in pixels
-    floor:float=4., # a square has something in it if its pixels vary by more than this, in gray levels
-) -> float: # from 0 to 1
+    px: np.ndarray,  # uint8 [height, width]
+    block: int = 16,  # side of the squares that are looked at, in pixels
+    floor: float = 4.0,  # a square has something in it if its pixels vary by more than this, in gray levels
+) -> float:  # from 0 to 1
     "Share of the area with structure, which in phase contrast is where cells are."
-    h,w = (o//block*block for o in px.shape)
-    if not h or not w: return float(px.std()>floor)
-    a = px[:h,:w].astype(np.uint16)
-    mean = lambda v: v.reshape(h//block,block,w).sum(1, dtype=np.uint32).reshape(h//block,w//block,block).sum(2)/block**2
-    return float((mean(a*a)-mean(a)**2>floor**2).mean())
+    h, w = (o // block * block for o in px.shape)
+    if not h or not w:
+        return float(px.std() > floor)
+    a = px[:h, :w].astype(np.uint16)
+    mean = lambda v: (
+        v.reshape(h // block, block, w).sum(1, dtype=np.uint32).reshape(h // block, w // block, block).sum(2) / block**2
+    )
+    return float((mean(a * a) - mean(a) ** 2 > floor**2).mean())
 
 # %% ../../nbs/api/25_photos.quality.ipynb #bee52653
-_odd = dict(focus='focus', black='black pixels', saturated='saturated pixels', gradient='uneven light', cell_share='share of the area with cells')
+_odd = dict(
+    focus='focus',
+    black='black pixels',
+    saturated='saturated pixels',
+    gradient='uneven light',
+    cell_share='share of the area with cells',
+)
+
 
 def _with_quality(fields):
     "The table with the columns of `field_quality`."
-    if set(_odd) <= set(fields): return fields
+    if set(_odd) <= set(fields):
+        return fields
     q = [field_quality(read_image(p)) for p in bar(fields['path'], total=len(fields), what='looking at photographs')]
-    return fields.drop(columns=[c for c in q[0] if c in fields]).join(pd.DataFrame(q, index=fields.index)) if q else fields
+    return (
+        fields.drop(columns=[c for c in q[0] if c in fields]).join(pd.DataFrame(q, index=fields.index)) if q else fields
+    )
+
 
 def _distance(v, least):
     "Robust standard deviations from the median; a spread below `least` counts as `least`."
-    return (v-v.median())/max(1.4826*(v-v.median()).abs().median(), least)
+    return (v - v.median()) / max(1.4826 * (v - v.median()).abs().median(), least)
+
 
 def _why(r, far):
     "Words for what is odd about a photograph."
-    said = [f'{what} {"high" if far[c] > 0 else "low"} ({r[c]:.3g}, {abs(far[c]):.0f} deviations)' for c, what in _odd.items() if far[c]]
-    return '; '.join(said + ['burnt-in bar or text']*bool(r.get('overlay')) + ['all of one gray']*bool(r.get('constant')))
+    said = [
+        f'{what} {"high" if far[c] > 0 else "low"} ({r[c]:.3g}, {abs(far[c]):.0f} deviations)'
+        for c, what in _odd.items()
+        if far[c]
+    ]
+    return '; '.join(
+        said + ['burnt-in bar or text'] * bool(r.get('overlay')) + ['all of one gray'] * bool(r.get('constant'))
+    )
 
 # %% ../../nbs/api/25_photos.quality.ipynb #378c53a5
 def quality_outliers(
-    fields:pd.DataFrame, # of `read_fields`; the numbers of `field_quality` are computed if they are not there
-    by:str='experiment', # photographs are compared within equal values of this column, if it is there
-    limit:float=5., # robust standard deviations from which a photograph is named
-) -> pd.DataFrame: # the odd photographs only, worst first: `field`, `by`, `label`, `why`, `distance`, and the numbers
+    fields: pd.DataFrame,  # of `read_fields`; the numbers of `field_quality` are computed if they are not there
+    by: str = 'experiment',  # photographs are compared within equal values of this column, if it is there
+    limit: float = 5.0,  # robust standard deviations from which a photograph is named
+) -> pd.DataFrame:  # the odd photographs only, worst first: `field`, `by`, `label`, `why`, `distance`, and the numbers
     "Photographs that differ from the others of their experiment in focus, light or number of cells."
-    if not limit > 0: raise ValueError(f'limit={limit} is refused: it is a number of standard deviations above 0, for example 5.')
+    if not limit > 0:
+        raise ValueError(f'limit={limit} is refused: it is a number of standard deviations above 0, for example 5.')
     df = _with_quality(fields)
-    logs = df[list(_odd)].assign(focus=np.log(df['focus']+1))
-    least = dict(focus=.1, black=.005, saturated=.005, gradient=.03, cell_share=.03)
+    logs = df[list(_odd)].assign(focus=np.log(df['focus'] + 1))
+    least = dict(focus=0.1, black=0.005, saturated=0.005, gradient=0.03, cell_share=0.03)
     day = df[by].astype(str).fillna('') if by in df else pd.Series('', index=df.index)
     d = pd.concat([logs[c].groupby(day).transform(_distance, least[c]) for c in _odd], axis=1)
-    far = d.where((d.abs() >= limit) & (day.map(day.value_counts()) > 2).to_numpy()[:, None], 0.)
+    far = d.where((d.abs() >= limit) & (day.map(day.value_counts()) > 2).to_numpy()[:, None], 0.0)
     why = pd.Series([_why(r, f) for (_, r), (_, f) in zip(df.iterrows(), far.iterrows())], index=df.index, dtype=object)
     cols = [c for c in ('field', 'path', by, 'label', *_odd) if c in df]
-    return df[cols].assign(why=why, distance=far.abs().max(axis=1))[(why != '').to_numpy()].sort_values([c for c in (by,) if c in df]+['distance'], ascending=[True]*(by in df)+[False]).reset_index(drop=True)
+    return (
+        df[cols]
+        .assign(why=why, distance=far.abs().max(axis=1))[(why != '').to_numpy()]
+        .sort_values([c for c in (by,) if c in df] + ['distance'], ascending=[True] * (by in df) + [False])
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/api/25_photos.quality.ipynb #91545a63
 def show_outliers(
-    fields:pd.DataFrame, # of `read_fields`
-    outliers:pd.DataFrame, # of `quality_outliers`
-    by:str='experiment', # one row of pictures for each value
-    n:int=3, # pictures in a row, beside the usual one
-): # matplotlib figure
+    fields: pd.DataFrame,  # of `read_fields`
+    outliers: pd.DataFrame,  # of `quality_outliers`
+    by: str = 'experiment',  # one row of pictures for each value
+    n: int = 3,  # pictures in a row, beside the usual one
+):  # matplotlib figure
     "A gallery of odd photographs by experiment; the first of each row is a usual one."
     from matplotlib import pyplot as plt
+
     df = _with_quality(fields)
     days = list(outliers[by].astype(str).unique()) if by in outliers else ['']
-    fig, axs = plt.subplots(max(1, len(days)), n+1, figsize=(1.6*(n+1), 1.5*max(1, len(days))), dpi=80, squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(
+        max(1, len(days)),
+        n + 1,
+        figsize=(1.6 * (n + 1), 1.5 * max(1, len(days))),
+        dpi=80,
+        squeeze=False,
+        layout='constrained',
+    )
     for row, day in zip(axs, days):
         all_ = df[df[by].astype(str) == day] if day else df
-        usual = (np.log(all_['focus']+1)-np.log(all_['focus']+1).median()).abs().idxmin()
+        usual = (np.log(all_['focus'] + 1) - np.log(all_['focus'] + 1).median()).abs().idxmin()
         odd = outliers[outliers[by].astype(str) == day] if day else outliers
-        shown = [(all_.loc[usual, 'path'], f'{day}: usual')] + [(o.path, o.why.split(' (')[0]) for o in odd.head(n).itertuples()]
+        shown = [(all_.loc[usual, 'path'], f'{day}: usual')] + [
+            (o.path, o.why.split(' (')[0]) for o in odd.head(n).itertuples()
+        ]
         for ax, (path, title) in zip(row, shown):
             ax.imshow(read_image(path)[::2, ::2], cmap='gray', vmin=0, vmax=255)
             ax.set_title(title, fontsize=7)
-    for ax in axs.ravel(): ax.axis('off')
+    for ax in axs.ravel():
+        ax.axis('off')
     return fig
 
 # %% ../../nbs/api/25_photos.quality.ipynb #e96e76fa
 def leave_out(
-    fields:pd.DataFrame, # of `read_fields`
-    outliers:pd.DataFrame, # those to leave out: rows of `quality_outliers`
-) -> pd.DataFrame: # the others; those left out are listed in `.attrs['problems']`, and in the store that is cut
+    fields: pd.DataFrame,  # of `read_fields`
+    outliers: pd.DataFrame,  # those to leave out: rows of `quality_outliers`
+) -> pd.DataFrame:  # the others; those left out are listed in `.attrs['problems']`, and in the store that is cut
     "The photographs without some, with the reason for each."
-    lost = set(outliers['field'])-set(fields['field'])
-    if lost: raise ValueError(f'{sorted(lost)[0]} is no photograph of this table, so it cannot be left out of it.')
+    lost = set(outliers['field']) - set(fields['field'])
+    if lost:
+        raise ValueError(f'{sorted(lost)[0]} is no photograph of this table, so it cannot be left out of it.')
     res = fields[~fields['field'].isin(outliers['field'])].reset_index(drop=True)
-    res.attrs = {**fields.attrs, 'problems': [*fields.attrs.get('problems', []), *(dict(file=o.field, reason=f'left out as odd: {o.why}') for o in outliers.itertuples())]}
+    res.attrs = {
+        **fields.attrs,
+        'problems': [
+            *fields.attrs.get('problems', []),
+            *(dict(file=o.field, reason=f'left out as odd: {o.why}') for o in outliers.itertuples()),
+        ],
+    }
     return res

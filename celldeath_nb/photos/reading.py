@@ -8,71 +8,113 @@ __all__ = ['read_photo', 'to_uint8', 'read_image', 'read_header']
 # %% ../../nbs/api/22_photos.reading.ipynb #5c1434a0
 from pathlib import Path
 import numpy as np
-from .pixels import BadFile, Photo, StopWork, bytes_of, check_size, file_checksum, file_kind, open_regular, other_head, png_head, read_pixels, safe_text, tiff_head
+from celldeath_nb.photos.pixels import (
+    BadFile,
+    Photo,
+    StopWork,
+    bytes_of,
+    check_size,
+    file_checksum,
+    file_kind,
+    open_regular,
+    other_head,
+    png_head,
+    read_pixels,
+    safe_text,
+    tiff_head,
+)
 from .microscopes import is_plugin_file, plugin_head, plugin_photo
 
 # %% ../../nbs/api/22_photos.reading.ipynb #78fcfcb0
 def read_photo(
-    path:str|Path, # the file
-    page:int=None, # which page or plane of a file with several; 0 is the first
-    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx:float=80, # larger pictures are refused, in million pixels
-) -> Photo: # pixels in their own depth, with what the file says of itself
+    path: str | Path,  # the file
+    page: int = None,  # which page or plane of a file with several; 0 is the first
+    channel: str
+    | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
+    max_mpx: float = 80,  # larger pictures are refused, in million pixels
+) -> Photo:  # pixels in their own depth, with what the file says of itself
     "Read one file, or raise `BadFile` with the reason."
-    if is_plugin_file(path): return _finite(plugin_photo(path, page, channel, max_mpx), path)
-    b,st = bytes_of(path)
-    a,kind,notes = read_pixels(b, path, page, channel, max_mpx)
-    ph = Photo(a, a.shape[1], a.shape[0], kind, a.dtype.itemsize*8, lossy=kind=='JPEG', notes=notes, bytes=st.st_size, mtime_ns=st.st_mtime_ns, crc=file_checksum(b))
+    if is_plugin_file(path):
+        return _finite(plugin_photo(path, page, channel, max_mpx), path)
+    b, st = bytes_of(path)
+    a, kind, notes = read_pixels(b, path, page, channel, max_mpx)
+    ph = Photo(
+        a,
+        a.shape[1],
+        a.shape[0],
+        kind,
+        a.dtype.itemsize * 8,
+        lossy=kind == 'JPEG',
+        notes=notes,
+        bytes=st.st_size,
+        mtime_ns=st.st_mtime_ns,
+        crc=file_checksum(b),
+    )
     return _finite(ph, path)
 
+
 def _finite(ph, path):
-    if ph.pixels.dtype.kind=='f' and not np.isfinite(ph.pixels).all(): raise BadFile(path, 'values that are no numbers (NaN or infinity)')
+    if ph.pixels.dtype.kind == 'f' and not np.isfinite(ph.pixels).all():
+        raise BadFile(path, 'values that are no numbers (NaN or infinity)')
     return ph
 
 # %% ../../nbs/api/22_photos.reading.ipynb #c464a4b4
 def to_uint8(
-    a:np.ndarray, # pixels of any depth
-    window:tuple=None, # (low, high): the values that become 0 and 255; None: the range of the type
-) -> np.ndarray: # uint8, same shape
+    a: np.ndarray,  # pixels of any depth
+    window: tuple = None,  # (low, high): the values that become 0 and 255; None: the range of the type
+) -> np.ndarray:  # uint8, same shape
     "Pixels as 8 bits through a straight line; 8-bit pixels without a window stay as they are."
     if window is None:
-        if a.dtype==np.uint8: return a
-        if a.dtype.kind!='u': raise ValueError(f'pixels of type {a.dtype} have no natural range; give window=(low, high), the values that become black and white')
-        window = 0,np.iinfo(a.dtype).max
-    lo,hi = map(float, window)
-    if not lo<hi: raise ValueError(f'window=({lo:g}, {hi:g}): the first value must be smaller than the second')
-    if a.dtype in (np.uint8,np.uint16): return _line(np.arange(np.iinfo(a.dtype).max+1), lo, hi)[a]
+        if a.dtype == np.uint8:
+            return a
+        if a.dtype.kind != 'u':
+            raise ValueError(
+                f'pixels of type {a.dtype} have no natural range; give window=(low, high), the values that become black and white'
+            )
+        window = 0, np.iinfo(a.dtype).max
+    lo, hi = map(float, window)
+    if not lo < hi:
+        raise ValueError(f'window=({lo:g}, {hi:g}): the first value must be smaller than the second')
+    if a.dtype in (np.uint8, np.uint16):
+        return _line(np.arange(np.iinfo(a.dtype).max + 1), lo, hi)[a]
     return _line(a, lo, hi)
 
-def _line(v, lo, hi): return ((np.asarray(v,np.float64)-lo)*255/(hi-lo)).round().clip(0,255).astype(np.uint8)
+
+def _line(v, lo, hi):
+    return ((np.asarray(v, np.float64) - lo) * 255 / (hi - lo)).round().clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/api/22_photos.reading.ipynb #5e52462b
 def read_image(
-    path:str|Path, # the file
-    window:tuple=None, # (low, high): the values that become 0 and 255; None: the range of the type
-    page:int=None, # which page or plane of a file with several; 0 is the first
-    channel:str|int=None, # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx:float=80, # larger pictures are refused, in million pixels
-) -> np.ndarray: # uint8 [height, width]
+    path: str | Path,  # the file
+    window: tuple = None,  # (low, high): the values that become 0 and 255; None: the range of the type
+    page: int = None,  # which page or plane of a file with several; 0 is the first
+    channel: str
+    | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
+    max_mpx: float = 80,  # larger pictures are refused, in million pixels
+) -> np.ndarray:  # uint8 [height, width]
     "One photograph as 8-bit grey, or `BadFile` with the reason."
     return to_uint8(read_photo(path, page, channel, max_mpx).pixels, window)
 
 # %% ../../nbs/api/22_photos.reading.ipynb #28118c1f
 def read_header(
-    path:str|Path, # the file
-    page:int=None, # which page or plane of a file with several; 0 is the first
-    max_mpx:float=80, # larger pictures are refused, in million pixels
-) -> Photo: # as of `read_photo`, without pixels
+    path: str | Path,  # the file
+    page: int = None,  # which page or plane of a file with several; 0 is the first
+    max_mpx: float = 80,  # larger pictures are refused, in million pixels
+) -> Photo:  # as of `read_photo`, without pixels
     "What a file says about itself, without decoding it; or `BadFile`."
-    if is_plugin_file(path): return _sized(plugin_head(path, page)[2], max_mpx, path)
-    f,st = open_regular(path)
+    if is_plugin_file(path):
+        return _sized(plugin_head(path, page)[2], max_mpx, path)
+    f, st = open_regular(path)
     with f:
         try:
             ph = Photo(format=file_kind(f.read(300), path), bytes=st.st_size, mtime_ns=st.st_mtime_ns)
-            {'PNG':png_head,'TIFF':tiff_head}.get(ph.format,other_head)(f, path, ph, page)
-        except (BadFile,StopWork,MemoryError): raise
-        except Exception as e: raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__})') from None
+            {'PNG': png_head, 'TIFF': tiff_head}.get(ph.format, other_head)(f, path, ph, page)
+        except (BadFile, StopWork, MemoryError):
+            raise
+        except Exception as e:
+            raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__})') from None
     return _sized(ph, max_mpx, path)
+
 
 def _sized(ph, max_mpx, path):
     check_size(ph.width, ph.height, max_mpx, path)
@@ -81,4 +123,4 @@ def _sized(ph, max_mpx, path):
 # %% ../../nbs/api/22_photos.reading.ipynb #077f944e
 def full_range(a):
     "Pixels and a window for looking at quality only."
-    return (a,None) if a.dtype.kind=='u' else (a,(float(a.min()),float(max(a.max(),a.min()+1))))
+    return (a, None) if a.dtype.kind == 'u' else (a, (float(a.min()), float(max(a.max(), a.min() + 1))))

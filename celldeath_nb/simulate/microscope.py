@@ -28,121 +28,180 @@ from ..files import bar, new_folder, read_csv, write_csv
 from ..png import png_bytes, run_length
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #17c7422d
-_traits = ('code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed').split()
+_traits = (
+    'code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed'
+).split()
 _rows = dict(
-    iPS1=('FN',    'pluripotent',  8.0, 1.15, .74, 120, 1.3,  .5, 5.3, .35, 2.2, 1.20, .3, 10, 26, .03,  .10, 1.2, 1.50),
-    iPS2=('DCMWT', 'pluripotent',  8.8, 1.25, .62, 100, 1.1,  .6, 5.8, .35, 1.8, 1.35, .3, 12, 28, .03,  .12, 1.2, 1.45),
-    H9  =('H9',    'pluripotent',  7.2, 1.10, .84, 160, 1.4,  .5, 4.8, .40, 2.6, 1.05, .3,  8, 23, .04,  .08, 1.3, 1.55),
-    U2OS=('U2',    'cancer',      21.0, 1.60, .90, 200, 1.0,  .5, 9.6, .12, 6.5, 1.25, .8, 30, 60, .05,  .90, 1.0,  .85),
-    MCF7=('MCF7',  'cancer',      12.5, 1.20, .52,  70, 1.5, 1.1, 6.8, .25, 2.4, 1.30, .7, 30, 34, .03,  .70, 1.0,  .90),
-    PC3 =('PC3',   'cancer',      14.5, 2.60, .50, 400, 1.2, 1.2, 6.4, .20, 2.2, 1.30, .8, 40, 38, .04, 1.20, 1.0,  .85),
-    T47D=('T47D',  'cancer',      11.5, 1.10, .92, 180, 1.1,  .9, 6.2, .30, 1.6, 1.50, .6, 20, 30, .02,  .80, 1.1,  .80))
+    iPS1=(
+        'FN',
+        'pluripotent',
+        8.0,
+        1.15,
+        0.74,
+        120,
+        1.3,
+        0.5,
+        5.3,
+        0.35,
+        2.2,
+        1.20,
+        0.3,
+        10,
+        26,
+        0.03,
+        0.10,
+        1.2,
+        1.50,
+    ),
+    iPS2=(
+        'DCMWT',
+        'pluripotent',
+        8.8,
+        1.25,
+        0.62,
+        100,
+        1.1,
+        0.6,
+        5.8,
+        0.35,
+        1.8,
+        1.35,
+        0.3,
+        12,
+        28,
+        0.03,
+        0.12,
+        1.2,
+        1.45,
+    ),
+    H9=('H9', 'pluripotent', 7.2, 1.10, 0.84, 160, 1.4, 0.5, 4.8, 0.40, 2.6, 1.05, 0.3, 8, 23, 0.04, 0.08, 1.3, 1.55),
+    U2OS=('U2', 'cancer', 21.0, 1.60, 0.90, 200, 1.0, 0.5, 9.6, 0.12, 6.5, 1.25, 0.8, 30, 60, 0.05, 0.90, 1.0, 0.85),
+    MCF7=('MCF7', 'cancer', 12.5, 1.20, 0.52, 70, 1.5, 1.1, 6.8, 0.25, 2.4, 1.30, 0.7, 30, 34, 0.03, 0.70, 1.0, 0.90),
+    PC3=('PC3', 'cancer', 14.5, 2.60, 0.50, 400, 1.2, 1.2, 6.4, 0.20, 2.2, 1.30, 0.8, 40, 38, 0.04, 1.20, 1.0, 0.85),
+    T47D=('T47D', 'cancer', 11.5, 1.10, 0.92, 180, 1.1, 0.9, 6.2, 0.30, 1.6, 1.50, 0.6, 20, 30, 0.02, 0.80, 1.1, 0.80),
+)
 cell_lines = {k: AttrDict(zip(_traits, v)) for k, v in _rows.items()}
-um_per_px_evos = 0.434221 # of the paper's microscope, 20x
+um_per_px_evos = 0.434221  # of the paper's microscope, 20x
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #d536ce1c
 def drug_strength(
-    line:str='U2OS', # name of a cell line, one of `cell_lines`
-    dose_um:float=10., # dose of camptothecin, micromolar
-    hour:float=1., # hours after treatment
-    effect:float=1., # multiplies the whole; 0 is the exact null
-) -> float: # mean strength, 0 or more
+    line: str = 'U2OS',  # name of a cell line, one of `cell_lines`
+    dose_um: float = 10.0,  # dose of camptothecin, micromolar
+    hour: float = 1.0,  # hours after treatment
+    effect: float = 1.0,  # multiplies the whole; 0 is the exact null
+) -> float:  # mean strength, 0 or more
     "How hard camptothecin hits a line: a Hill curve in `dose_um` times a rise with `hour`."
     p = cell_lines[line]
-    if not dose_um: return 0.
-    return effect*p.speed*.28*hour**1.5/(1+(p.ec50/dose_um)**p.slope)
+    if not dose_um:
+        return 0.0
+    return effect * p.speed * 0.28 * hour**1.5 / (1 + (p.ec50 / dose_um) ** p.slope)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #0ddb0b40
-def _direct(shape, px, ring=.028, width=.018, reach=36.):
+def _direct(shape, px, ring=0.028, width=0.018, reach=36.0):
     "Transfer function of the direct light: the annulus-filtered Airy pattern of a ring (in cycles per um) [h,w]"
-    k = np.arange(-int(reach/px), int(reach/px)+1)
-    r = np.hypot(k[:, None], k[None])*px+1e-6
-    airy = ring*j1(2*np.pi*ring*r)/r - (ring-width)*j1(2*np.pi*(ring-width)*r)/r
-    airy *= np.clip(1-(r/reach)**2, 0, None)**2
+    k = np.arange(-int(reach / px), int(reach / px) + 1)
+    r = np.hypot(k[:, None], k[None]) * px + 1e-6
+    airy = ring * j1(2 * np.pi * ring * r) / r - (ring - width) * j1(2 * np.pi * (ring - width) * r) / r
+    airy *= np.clip(1 - (r / reach) ** 2, 0, None) ** 2
     out = np.zeros(shape)
-    np.add.at(out, (k[:, None] % shape[0], k[None] % shape[1]), airy/airy.sum())
+    np.add.at(out, (k[:, None] % shape[0], k[None] % shape[1]), airy / airy.sum())
     return sfft.fft2(out).real
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e955f3d4
 def phase_contrast(
-    phase:np.ndarray, # delay of the light in the specimen, radians [h,w]
-    um_per_px:float=um_per_px_evos, # micrometers per pixel
-    focus_um:float=0., # distance from focus, micrometers
-    ring:float=.5, # share of the direct light's amplitude that the phase ring lets through
-    aperture:float=.52, # numerical aperture
-    wavelength:float=.55, # micrometers
-) -> np.ndarray: # intensity, 1 where there is nothing [h,w]
+    phase: np.ndarray,  # delay of the light in the specimen, radians [h,w]
+    um_per_px: float = um_per_px_evos,  # micrometers per pixel
+    focus_um: float = 0.0,  # distance from focus, micrometers
+    ring: float = 0.5,  # share of the direct light's amplitude that the phase ring lets through
+    aperture: float = 0.52,  # numerical aperture
+    wavelength: float = 0.55,  # micrometers
+) -> np.ndarray:  # intensity, 1 where there is nothing [h,w]
     "The phase-contrast picture of `phase`; positive contrast, so that thin things are darker than the background."
-    f2 = sfft.fftfreq(phase.shape[0], um_per_px)[:, None]**2+sfft.fftfreq(phase.shape[1], um_per_px)[None]**2
+    f2 = sfft.fftfreq(phase.shape[0], um_per_px)[:, None] ** 2 + sfft.fftfreq(phase.shape[1], um_per_px)[None] ** 2
     direct = _direct(phase.shape, um_per_px)
-    lens = np.clip(3.8*(1-np.sqrt(f2)*wavelength/aperture), 0, 1)*np.exp(-1j*np.pi*wavelength*focus_um*f2)
-    wave = sfft.fft2(np.exp(1j*phase.astype(np.float64)))
-    out = sfft.ifft2(wave*lens*(1-(1+1j*ring)*direct))
-    return (out.real**2+out.imag**2)/ring**2
+    lens = np.clip(3.8 * (1 - np.sqrt(f2) * wavelength / aperture), 0, 1) * np.exp(
+        -1j * np.pi * wavelength * focus_um * f2
+    )
+    wave = sfft.fft2(np.exp(1j * phase.astype(np.float64)))
+    out = sfft.ifft2(wave * lens * (1 - (1 + 1j * ring) * direct))
+    return (out.real**2 + out.imag**2) / ring**2
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #c5dd81e1
 def _spline(n, step):
     "Cubic B-spline basis of `n` pixels with knots `step` pixels apart, sparse [n, knots]"
-    t = np.arange(n)/step
+    t = np.arange(n) / step
     i = np.floor(t).astype(int)
-    f = t-i
-    w = np.stack([(1-f)**3, 3*f**3-6*f**2+4, -3*f**3+3*f**2+3*f+1, f**3], 1)/6
-    return csr_array((w.ravel(), (i[:, None]+np.arange(4)).ravel(), np.arange(n+1)*4), shape=(n, i[-1]+4))
+    f = t - i
+    w = np.stack([(1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3], 1) / 6
+    return csr_array((w.ravel(), (i[:, None] + np.arange(4)).ravel(), np.arange(n + 1) * 4), shape=(n, i[-1] + 4))
+
 
 def _smooth(rng, shape, step):
     "Noise of sd about 1 that varies over `step` pixels [h,w]"
-    step = max(float(step), 1.)
-    by, bx = _spline(shape[0], step), _spline(shape[1], step)
+    step = max(float(step), 1.0)
+    by = _spline(shape[0], step)
+    bx = _spline(shape[1], step)
     z = rng.standard_normal((by.shape[1], bx.shape[1]))
-    return ((bx @ (by @ z).T).T/.48).astype(np.float32)
+    return ((bx @ (by @ z).T).T / 0.48).astype(np.float32)
+
 
 def _fine(rng, shape, sigma):
     "White noise blurred by `sigma` pixels, sd about 1 [h,w]"
     z = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, truncate=3)
-    return z*np.float32(np.sqrt(1+4*np.pi*sigma**2))
+    return z * np.float32(np.sqrt(1 + 4 * np.pi * sigma**2))
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #46646a17
 def _patches(shape, y, x, half):
     "Row and column numbers of square patches around points, and which of them lie in the picture"
-    k = np.arange(-half, half+1)
-    Y, X = np.rint(y).astype(int)[:, None, None]+k[None, :, None], np.rint(x).astype(int)[:, None, None]+k[None, None]
-    return Y, X, (Y >= 0)&(Y < shape[0])&(X >= 0)&(X < shape[1])
+    k = np.arange(-half, half + 1)
+    Y = np.rint(y).astype(int)[:, None, None] + k[None, :, None]
+    X = np.rint(x).astype(int)[:, None, None] + k[None, None]
+    return Y, X, (Y >= 0) & (Y < shape[0]) & (X >= 0) & (X < shape[1])
 
-def _add_blobs(out, y, x, r, height, ball=False, ratio=1., angle=0.):
+
+def _add_blobs(out, y, x, r, height, ball=False, ratio=1.0, angle=0.0):
     "Add to `out` one elliptic blob a point: radius `r` px, soft or (`ball`) round as a ball"
-    y, x, r, height, ratio, angle = (np.broadcast_to(np.asarray(v, float), np.shape(y)) for v in (y, x, r, height, ratio, angle))
-    size = np.ceil(r*np.maximum(ratio, 1/ratio)).astype(int)+1
+    y, x, r, height, ratio, angle = (
+        np.broadcast_to(np.asarray(v, float), np.shape(y)) for v in (y, x, r, height, ratio, angle)
+    )
+    size = np.ceil(r * np.maximum(ratio, 1 / ratio)).astype(int) + 1
     for s in np.unique(size):
         m = size == s
         Y, X, ok = _patches(out.shape, y[m], x[m], s)
         c, sn, R, q, h = (v[m][:, None, None] for v in (np.cos(angle), np.sin(angle), r, ratio, height))
-        dy, dx = Y-y[m][:, None, None], X-x[m][:, None, None]
-        v = np.clip(1-((c*dx+sn*dy)/(R*q))**2-((c*dy-sn*dx)*q/R)**2, 0, None)
-        v = (np.sqrt(v) if ball else v*v)*h
-        ok = ok&(v != 0)
+        dy, dx = Y - y[m][:, None, None], X - x[m][:, None, None]
+        v = np.clip(1 - ((c * dx + sn * dy) / (R * q)) ** 2 - ((c * dy - sn * dx) * q / R) ** 2, 0, None)
+        v = (np.sqrt(v) if ball else v * v) * h
+        ok = ok & (v != 0)
         np.add.at(out, (np.broadcast_to(Y, ok.shape)[ok], np.broadcast_to(X, ok.shape)[ok]), v[ok].astype(out.dtype))
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #75ee9d3b
 def _at(field, y, x):
     "Values of `field` at points"
-    return field[np.clip(y, 0, field.shape[0]-1).astype(int), np.clip(x, 0, field.shape[1]-1).astype(int)]
+    return field[np.clip(y, 0, field.shape[0] - 1).astype(int), np.clip(x, 0, field.shape[1] - 1).astype(int)]
+
 
 def _honeycomb(rng, shape, step):
     "Jittered points, `step` pixels apart"
-    gy, gx = np.mgrid[-1:int(shape[0]/(step*.866))+2, -1:int(shape[1]/step)+2].astype(float)
-    at = np.stack([gy*.866, gx+.5*(gy % 2)]) + rng.uniform(-.5, .5, (2, 1, 1)) + rng.normal(0, .22, (2,)+gy.shape)
-    return at.reshape(2, -1)*step
+    gy, gx = np.mgrid[-1 : int(shape[0] / (step * 0.866)) + 2, -1 : int(shape[1] / step) + 2].astype(float)
+    at = (
+        np.stack([gy * 0.866, gx + 0.5 * (gy % 2)])
+        + rng.uniform(-0.5, 0.5, (2, 1, 1))
+        + rng.normal(0, 0.22, (2,) + gy.shape)
+    )
+    return at.reshape(2, -1) * step
+
 
 def _place(rng, p, shape, px, density):
     "Centers of the cells, pixels"
-    step = p.radius*1.62/px/np.sqrt(density)
+    step = p.radius * 1.62 / px / np.sqrt(density)
     y, x = _honeycomb(rng, shape, step)
-    land = _smooth(rng, shape, p.colony/px)
-    cover = np.clip(p.cover*density, .03, 1.)
-    sea = -np.inf if cover == 1 else np.quantile(land[::16, ::16], 1-cover)
-    keep = _at(land, y, x)+rng.normal(0, .15, len(y)) > sea
-    close = cKDTree(np.c_[y, x]).query_pairs(step*.62, output_type='ndarray')
-    keep[close.max(1)] = False # one of two that would lie on each other
+    land = _smooth(rng, shape, p.colony / px)
+    cover = np.clip(p.cover * density, 0.03, 1.0)
+    sea = -np.inf if cover == 1 else np.quantile(land[::16, ::16], 1 - cover)
+    keep = _at(land, y, x) + rng.normal(0, 0.15, len(y)) > sea
+    close = cKDTree(np.c_[y, x]).query_pairs(step * 0.62, output_type='ndarray')
+    keep[close.max(1)] = False  # one of two that would lie on each other
     return y[keep], x[keep]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #bab2b691
@@ -150,56 +209,102 @@ def _cells(rng, p, shape, px, nuisance, strength, chosen=None):
     "The table of cells: place, shape, response (0 to 1) and whether it is dying; `chosen` says from places who alone responds"
     y, x = _place(rng, p, shape, px, nuisance['density'])
     n = len(y)
-    flow = _at(_smooth(rng, shape, 90/px), y, x)
-    felt = strength+.03*nuisance['dying'] if chosen is None else strength*chosen(y, x)
-    response = 1-np.exp(-felt*rng.gamma(5., 1/5, n))
-    spontaneous = rng.uniform(size=n) < (p.dying*nuisance['dying'] if chosen is None else 0)
-    dying = spontaneous|(rng.uniform(size=n) < np.clip(response-.65, 0, None)**1.3)
-    radius = p.radius/px/np.sqrt(nuisance['density'])*np.exp(rng.normal(0, .16, n))
-    return pd.DataFrame(dict(y=y, x=x, radius=radius, stretch=1+(p.stretch-1)*rng.gamma(4., .25, n), angle=1.4*flow+rng.normal(0, .35, n),
-        height=np.exp(rng.normal(0, .2, n)), response=response, dying=dying, shrink=1-.35*response**4))
+    flow = _at(_smooth(rng, shape, 90 / px), y, x)
+    felt = strength + 0.03 * nuisance['dying'] if chosen is None else strength * chosen(y, x)
+    response = 1 - np.exp(-felt * rng.gamma(5.0, 1 / 5, n))
+    spontaneous = rng.uniform(size=n) < (p.dying * nuisance['dying'] if chosen is None else 0)
+    dying = spontaneous | (rng.uniform(size=n) < np.clip(response - 0.65, 0, None) ** 1.3)
+    radius = p.radius / px / np.sqrt(nuisance['density']) * np.exp(rng.normal(0, 0.16, n))
+    return pd.DataFrame(
+        dict(
+            y=y,
+            x=x,
+            radius=radius,
+            stretch=1 + (p.stretch - 1) * rng.gamma(4.0, 0.25, n),
+            angle=1.4 * flow + rng.normal(0, 0.35, n),
+            height=np.exp(rng.normal(0, 0.2, n)),
+            response=response,
+            dying=dying,
+            shrink=1 - 0.35 * response**4,
+        )
+    )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #6a82c7b2
-nuisance_none = dict(brightness=96., contrast=1., gradient=0., gradient_angle=0., vignette=.03, focus_um=0., density=1., dying=1., noise=1., texture=1.)
+nuisance_none = dict(
+    brightness=96.0,
+    contrast=1.0,
+    gradient=0.0,
+    gradient_angle=0.0,
+    vignette=0.03,
+    focus_um=0.0,
+    density=1.0,
+    dying=1.0,
+    noise=1.0,
+    texture=1.0,
+)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #09b2298d
 def _chooser(responding, size, pad, margin, seed):
     "From the places of all cells, which of them alone feel the drug"
-    def inside(y, x, m): return (y-pad >= m)&(y-pad < size[0]-m)&(x-pad >= m)&(x-pad < size[1]-m)
+
+    def inside(y, x, m):
+        return (y - pad >= m) & (y - pad < size[0] - m) & (x - pad >= m) & (x - pad < size[1] - m)
+
     def numbered(y, x):
-        here = np.flatnonzero(inside(y, x, -margin))+1
-        if lost := sorted(set(responding)-set(here)): raise ValueError(f'responding={lost} are no cells of this photograph. Give numbers of its truth table, such as {here[:3].tolist()}.')
-        return np.isin(np.arange(1, len(y)+1), list(responding))
+        here = np.flatnonzero(inside(y, x, -margin)) + 1
+        if lost := sorted(set(responding) - set(here)):
+            raise ValueError(
+                f'responding={lost} are no cells of this photograph. Give numbers of its truth table, such as {here[:3].tolist()}.'
+            )
+        return np.isin(np.arange(1, len(y) + 1), list(responding))
+
     def drawn(y, x):
         here = np.flatnonzero(inside(y, x, margin))
-        if len(here) < responding: raise ValueError(f'responding={responding} is refused: only {len(here)} cells lie well within the frame. Give at most {len(here)}, or a larger size.')
-        return np.isin(np.arange(len(y)), np.random.default_rng([*np.atleast_1d(seed), 100]).permutation(here)[:responding])
+        if len(here) < responding:
+            raise ValueError(
+                f'responding={responding} is refused: only {len(here)} cells lie well within the frame. Give at most {len(here)}, or a larger size.'
+            )
+        return np.isin(
+            np.arange(len(y)), np.random.default_rng([*np.atleast_1d(seed), 100]).permutation(here)[:responding]
+        )
+
     return drawn if isinstance(responding, (int, np.integer)) else numbered
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #d5e8f16f
 def _warped(rng, shape, R):
     "Coordinates [2,h,w] of a plane warped at three scales around the cell radius `R` px"
-    yx = np.mgrid[:shape[0], :shape[1]].astype(np.float32)
-    for step, much in ((R, .24), (.38*R, .05), (.12*R, .010)):
-        for k in range(2): yx[k] += _smooth(rng, shape, step)*np.float32(much*R)
+    yx = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    for step, much in ((R, 0.24), (0.38 * R, 0.05), (0.12 * R, 0.010)):
+        for k in range(2):
+            yx[k] += _smooth(rng, shape, step) * np.float32(much * R)
     return yx
 
-def _windows(y, x, a, b, angle, shape, spread=1.5, slack=.65):
+
+def _windows(y, x, a, b, angle, shape, spread=1.5, slack=0.65):
     "The parts of the picture that cells of half axes `a`, `b` can reach"
-    c, s = np.cos(angle), np.sin(angle)
-    hy, hx = (spread*np.hypot(a*u, b*v)+slack*np.sqrt(a*b) for u, v in ((s, c), (c, s)))
-    ends = [np.clip(v, 0, n).astype(int).tolist() for v, n in ((y-hy, shape[0]), (y+hy, shape[0]), (x-hx, shape[1]), (x+hx, shape[1]))]
+    c = np.cos(angle)
+    s = np.sin(angle)
+    hy, hx = (spread * np.hypot(a * u, b * v) + slack * np.sqrt(a * b) for u, v in ((s, c), (c, s)))
+    ends = [
+        np.clip(v, 0, n).astype(int).tolist()
+        for v, n in ((y - hy, shape[0]), (y + hy, shape[0]), (x - hx, shape[1]), (x + hx, shape[1]))
+    ]
     return [np.s_[y0:y1, x0:x1] for y0, y1, x0, x1 in zip(*ends)]
+
 
 def _nearest(cells, warped):
     "Distance to the nearest and the second nearest cell, in cell radii, and the number of the nearest [h,w]"
     shape = warped.shape[1:]
     near = np.full(shape, 9, np.float32)
-    second, label = near.copy(), np.zeros(shape, np.uint16)
+    second = near.copy()
+    label = np.zeros(shape, np.uint16)
     t = cells[['y', 'x', 'reach', 'stretch', 'angle', 'dying']].to_numpy(float)
     y, x, r, q, angle, _ = t.T
-    for i, ((y, x, r, q, angle, dying), win) in enumerate(zip(t.tolist(), _windows(y, x, r*np.sqrt(q), r/np.sqrt(q), angle, shape)), 1):
-        if dying or not near[win].size: continue
+    for i, ((y, x, r, q, angle, dying), win) in enumerate(
+        zip(t.tolist(), _windows(y, x, r * np.sqrt(q), r / np.sqrt(q), angle, shape)), 1
+    ):
+        if dying or not near[win].size:
+            continue
         d = _elliptic(warped, win, y, x, r, q, angle)
         label[win][d < near[win]] = i
         np.minimum(second[win], np.maximum(d, near[win]), out=second[win])
@@ -210,144 +315,225 @@ def _nearest(cells, warped):
 def _elliptic(warped, win, y, x, r, q, angle):
     "Distance from a cell's center in units of its size, within a window of the warped plane"
     _, h, w = warped.shape
-    iy, ix = min(max(int(y), 0), h-1), min(max(int(x), 0), w-1)
-    dy, dx = (warped[k][win]-(warped[k, iy, ix]+np.float32(o)) for k, o in ((0, y-iy), (1, x-ix)))
-    a, b, c, s = r*math.sqrt(q), r/math.sqrt(q), math.cos(angle), math.sin(angle)
-    u = np.float32(c/a)*dx+np.float32(s/a)*dy
-    v = np.float32(c/b)*dy-np.float32(s/b)*dx
-    return np.sqrt(u*u+v*v)
+    iy = min(max(int(y), 0), h - 1)
+    ix = min(max(int(x), 0), w - 1)
+    dy, dx = (warped[k][win] - (warped[k, iy, ix] + np.float32(o)) for k, o in ((0, y - iy), (1, x - ix)))
+    a = r * math.sqrt(q)
+    b = r / math.sqrt(q)
+    c = math.cos(angle)
+    s = math.sin(angle)
+    u = np.float32(c / a) * dx + np.float32(s / a) * dy
+    v = np.float32(c / b) * dy - np.float32(s / b) * dx
+    return np.sqrt(u * u + v * v)
+
 
 def _fade(d):
     "Distances that grow without bound before they reach the end of a window (1.5 radii)"
-    return d/(1-np.clip((d-np.float32(1.05))/np.float32(.45), 0, np.float32(.99))**2)
+    return d / (1 - np.clip((d - np.float32(1.05)) / np.float32(0.45), 0, np.float32(0.99)) ** 2)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #d5e4a542
 def _gaps(rng, feel, between, R):
     "How far cells have drawn back, in units of the distance that ends a cell; `feel`: response, `between`: distance to the seam in cell radii [h,w]"
-    pull = np.float32(.42)*np.clip(feel-np.float32(.5), 0, 1)*np.clip(1+.8*_smooth(rng, feel.shape, .7*R), 0, 2)
-    return 10*np.clip(pull-between, 0, None)
+    pull = (
+        np.float32(0.42)
+        * np.clip(feel - np.float32(0.5), 0, 1)
+        * np.clip(1 + 0.8 * _smooth(rng, feel.shape, 0.7 * R), 0, 2)
+    )
+    return 10 * np.clip(pull - between, 0, None)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #213c90ed
 def _lay_bodies(rng, p, cells, shape, px, density):
     "A canvas with the bodies of all cells: `thick` (um) and `label` [h,w], and maps that the organelles need"
-    R = p.radius/px
-    near, second, label = _nearest(cells.assign(reach=cells.radius*cells.shrink), _warped(rng, shape, R))
+    R = p.radius / px
+    near, second, label = _nearest(cells.assign(reach=cells.radius * cells.shrink), _warped(rng, shape, R))
     feel = np.concatenate([[0], cells.response]).astype(np.float32)[label]
-    gaps = _gaps(rng, feel, (second-near)/2, R)
-    seam = _seam(rng, (second-near)*np.float32(R/2), R, px)
-    near, second = _fade(near), _fade(second)
-    both = near*second/np.sqrt(near*near+second*second)
-    label[both+gaps > 1] = 0
-    h, body = np.clip(1-both-gaps, 0, 1), (p.body*density*cells.height*(1-.15*cells.response)).to_numpy(np.float32)
-    rim = np.minimum(1, h*12)*np.float32(.45)+np.minimum(1, h*2)*np.float32(.55)
-    dome = np.clip(1-near*near, 0, 1)*(label > 0)
-    thick = np.concatenate([[np.float32(0)], body])[label]*rim*(1-seam)+dome*np.float32(p.dome*np.sqrt(density))
-    return AttrDict(thick=thick, label=label, near=near, nuclei=np.zeros(shape, np.uint16), feel=feel, inside=np.zeros(shape, np.float32), px=px, shape=shape)
+    gaps = _gaps(rng, feel, (second - near) / 2, R)
+    seam = _seam(rng, (second - near) * np.float32(R / 2), R, px)
+    near = _fade(near)
+    second = _fade(second)
+    both = near * second / np.sqrt(near * near + second * second)
+    label[both + gaps > 1] = 0
+    h = np.clip(1 - both - gaps, 0, 1)
+    body = (p.body * density * cells.height * (1 - 0.15 * cells.response)).to_numpy(np.float32)
+    rim = np.minimum(1, h * 12) * np.float32(0.45) + np.minimum(1, h * 2) * np.float32(0.55)
+    dome = np.clip(1 - near * near, 0, 1) * (label > 0)
+    thick = np.concatenate([[np.float32(0)], body])[label] * rim * (1 - seam) + dome * np.float32(
+        p.dome * np.sqrt(density)
+    )
+    return AttrDict(
+        thick=thick,
+        label=label,
+        near=near,
+        nuclei=np.zeros(shape, np.uint16),
+        feel=feel,
+        inside=np.zeros(shape, np.float32),
+        px=px,
+        shape=shape,
+    )
+
 
 def _seam(rng, gap, R, px):
     "Depth (0 to 1) of the furrow between cells, `gap` pixels from the seam"
-    deep = np.clip(.30+.55*_smooth(rng, gap.shape, .45*R), 0, 1.1)
-    wide = np.float32(1.9/px)*np.exp(np.clip(.6*_smooth(rng, gap.shape, .7*R).astype(float), -2, 2)).astype(np.float32)
-    return np.clip(1-gap/wide, 0, 1)**2*deep
+    deep = np.clip(0.30 + 0.55 * _smooth(rng, gap.shape, 0.45 * R), 0, 1.1)
+    wide = np.float32(1.9 / px) * np.exp(np.clip(0.6 * _smooth(rng, gap.shape, 0.7 * R).astype(float), -2, 2)).astype(
+        np.float32
+    )
+    return np.clip(1 - gap / wide, 0, 1) ** 2 * deep
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #ace3eb88
 def _middle(label, n, step=3):
     "Area (px) and center of each label from every third pixel"
     sub = label[::step, ::step].ravel()
-    gy, gx = np.mgrid[:label.shape[0]:step, :label.shape[1]:step]
-    count = np.bincount(sub, minlength=n+1)[1:]
-    y, x = (np.bincount(sub, g.ravel(), n+1)[1:]/np.maximum(count, 1) for g in (gy, gx))
-    return count*step*step, y, x
+    gy, gx = np.mgrid[: label.shape[0] : step, : label.shape[1] : step]
+    count = np.bincount(sub, minlength=n + 1)[1:]
+    y, x = (np.bincount(sub, g.ravel(), n + 1)[1:] / np.maximum(count, 1) for g in (gy, gx))
+    return count * step * step, y, x
+
 
 def _find_nuclei(rng, p, cells, canvas):
     "Add place, radius, ratio and angle of each cell's nucleus to the table, pixels"
-    n, r = len(cells), cells.response.to_numpy()
+    n = len(cells)
+    r = cells.response.to_numpy()
     area, my, mx = _middle(canvas.label, n)
-    room = np.clip(np.sqrt(area/np.pi)/cells.radius, .55, 1)
-    radius = p.nucleus/canvas.px*np.exp(rng.normal(0, .1, n))*np.where(cells.dying, .6, room)*(1-.22*r)
-    jitter = rng.normal(0, .08, (2, n))*radius
-    y, x = (np.where(area > 0, (m+c)/2, c)+j for m, c, j in ((my, cells.y, jitter[0]), (mx, cells.x, jitter[1])))
-    return cells.assign(ny=y, nx=x, nr=radius, nq=np.sqrt(1+.45*rng.gamma(3., 1/3, n)), na=cells.angle+rng.normal(0, .3, n))
+    room = np.clip(np.sqrt(area / np.pi) / cells.radius, 0.55, 1)
+    radius = p.nucleus / canvas.px * np.exp(rng.normal(0, 0.1, n)) * np.where(cells.dying, 0.6, room) * (1 - 0.22 * r)
+    jitter = rng.normal(0, 0.08, (2, n)) * radius
+    y, x = (np.where(area > 0, (m + c) / 2, c) + j for m, c, j in ((my, cells.y, jitter[0]), (mx, cells.x, jitter[1])))
+    return cells.assign(
+        ny=y, nx=x, nr=radius, nq=np.sqrt(1 + 0.45 * rng.gamma(3.0, 1 / 3, n)), na=cells.angle + rng.normal(0, 0.3, n)
+    )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #d9657199
 def _draw_nuclei(p, cells, canvas):
     "Draw the nuclei of living cells, and write down those of all"
     t = cells[['ny', 'nx', 'nr', 'nq', 'na', 'response', 'dying']].to_numpy(float)
     y, x, R, q, angle, *_ = t.T
-    for i, ((y, x, R, q, angle, r, dying), win) in enumerate(zip(t.tolist(), _windows(y, x, R*q, R/q, angle, canvas.shape, 1.2, .2)), 1):
-        if not canvas.thick[win].size: continue
-        dy, dx = np.arange(win[0].start, win[0].stop)[:, None]-y, np.arange(win[1].start, win[1].stop)[None]-x
-        c, s = math.cos(angle), math.sin(angle)
-        d = (((c*dx+s*dy)/(R*q))**2+((c*dy-s*dx)*q/R)**2).astype(np.float32)
+    for i, ((y, x, R, q, angle, r, dying), win) in enumerate(
+        zip(t.tolist(), _windows(y, x, R * q, R / q, angle, canvas.shape, 1.2, 0.2)), 1
+    ):
+        if not canvas.thick[win].size:
+            continue
+        dy, dx = np.arange(win[0].start, win[0].stop)[:, None] - y, np.arange(win[1].start, win[1].stop)[None] - x
+        c = math.cos(angle)
+        s = math.sin(angle)
+        d = (((c * dx + s * dy) / (R * q)) ** 2 + ((c * dy - s * dx) * q / R) ** 2).astype(np.float32)
         canvas.nuclei[win][d < 1] = i
-        if dying: continue
-        rim = np.clip(1-np.abs(d-np.float32(.92))*5, 0, 1)*np.float32(.22*(1+r))
-        canvas.thick[win] += np.clip(4-4*d, 0, 1)*np.float32(p.nuclear/np.sqrt(1-.22*r))+rim
-        np.maximum(canvas.inside[win], np.clip(6-6*d, 0, 1), out=canvas.inside[win])
+        if dying:
+            continue
+        rim = np.clip(1 - np.abs(d - np.float32(0.92)) * 5, 0, 1) * np.float32(0.22 * (1 + r))
+        canvas.thick[win] += np.clip(4 - 4 * d, 0, 1) * np.float32(p.nuclear / np.sqrt(1 - 0.22 * r)) + rim
+        np.maximum(canvas.inside[win], np.clip(6 - 6 * d, 0, 1), out=canvas.inside[win])
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #6612daca
 def _draw_nucleoli(rng, p, cells, canvas):
     "Dark irregular bodies in the nuclei of living cells"
     who = np.repeat(np.arange(len(cells)), np.maximum(1, rng.poisson(p.nucleoli, len(cells))))
-    k, c, r = len(who), cells.iloc[who], cells.response.to_numpy()[who]
-    kept = ((rng.uniform(size=k) > .6*r)|(np.diff(who, prepend=-1) > 0))&~c.dying.to_numpy()
-    t, w = rng.uniform(0, 2*np.pi, k), np.sqrt(rng.uniform(0, .5, k))*c.nr
-    u, v, cos, sin = w*np.cos(t)*c.nq, w*np.sin(t)/c.nq, np.cos(c.na), np.sin(c.na)
-    y, x = c.ny+u*sin+v*cos, c.nx+u*cos-v*sin
-    size, way = p.nucleolus/canvas.px*np.exp(rng.normal(0, .28, k))*(1+.25*r), rng.uniform(0, 2*np.pi, k)
+    k = len(who)
+    c = cells.iloc[who]
+    r = cells.response.to_numpy()[who]
+    kept = ((rng.uniform(size=k) > 0.6 * r) | (np.diff(who, prepend=-1) > 0)) & ~c.dying.to_numpy()
+    t = rng.uniform(0, 2 * np.pi, k)
+    w = np.sqrt(rng.uniform(0, 0.5, k)) * c.nr
+    u = w * np.cos(t) * c.nq
+    v = w * np.sin(t) / c.nq
+    cos = np.cos(c.na)
+    sin = np.sin(c.na)
+    y, x = c.ny + u * sin + v * cos, c.nx + u * cos - v * sin
+    size = p.nucleolus / canvas.px * np.exp(rng.normal(0, 0.28, k)) * (1 + 0.25 * r)
+    way = rng.uniform(0, 2 * np.pi, k)
     for drop in range(3):
-        here = kept&(rng.uniform(size=k) < (1 if drop == 0 else .55*(1-r)))
-        bend = way+rng.normal(0, .5, k)
-        _add_blobs(canvas.thick, y+.8*drop*size*np.sin(bend), x+.8*drop*size*np.cos(bend), size*(1-.12*drop), here, ratio=1+rng.uniform(0, .3, k), angle=bend)
+        here = kept & (rng.uniform(size=k) < (1 if drop == 0 else 0.55 * (1 - r)))
+        bend = way + rng.normal(0, 0.5, k)
+        _add_blobs(
+            canvas.thick,
+            y + 0.8 * drop * size * np.sin(bend),
+            x + 0.8 * drop * size * np.cos(bend),
+            size * (1 - 0.12 * drop),
+            here,
+            ratio=1 + rng.uniform(0, 0.3, k),
+            angle=bend,
+        )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #6ab82edc
 def _draw_texture(rng, p, canvas, much):
     "Mitochondria and fine texture of the cytoplasm"
-    px, body = canvas.px, canvas.label > 0
-    worm = np.clip(1-(3*_smooth(rng, canvas.shape, 1.5/px))**2, 0, 1)
-    around = np.clip(np.clip(1-canvas.near*np.float32(1.15), 0, 1)*np.float32(2.2)-np.float32(.15)+np.float32(.35)*_smooth(rng, canvas.shape, 5/px), 0, 1)
-    around *= body*(1-canvas.inside)
-    calm = np.float32(much)*(1-np.float32(.6)*canvas.feel)
-    canvas.thick += around*worm*calm*np.float32(p.worms*.5)
-    canvas.thick += body*calm*(around*np.float32(.7)+np.float32(.3))*_fine(rng, canvas.shape, .55/px)*np.float32(.10)
+    px = canvas.px
+    body = canvas.label > 0
+    worm = np.clip(1 - (3 * _smooth(rng, canvas.shape, 1.5 / px)) ** 2, 0, 1)
+    around = np.clip(
+        np.clip(1 - canvas.near * np.float32(1.15), 0, 1) * np.float32(2.2)
+        - np.float32(0.15)
+        + np.float32(0.35) * _smooth(rng, canvas.shape, 5 / px),
+        0,
+        1,
+    )
+    around *= body * (1 - canvas.inside)
+    calm = np.float32(much) * (1 - np.float32(0.6) * canvas.feel)
+    canvas.thick += around * worm * calm * np.float32(p.worms * 0.5)
+    canvas.thick += (
+        body
+        * calm
+        * (around * np.float32(0.7) + np.float32(0.3))
+        * _fine(rng, canvas.shape, 0.55 / px)
+        * np.float32(0.10)
+    )
+
 
 def _scatter(rng, cells, most, share, canvas, near, far, size, height, thicker):
     "A `share` of about `most` dots a living cell, from `near` nuclear radii outwards, `far` cell radii wide; `size` in um"
     who = np.repeat(np.arange(len(cells)), rng.poisson(most, len(cells)))
-    k, c = len(who), cells.iloc[who]
-    t, w = rng.uniform(0, 2*np.pi, k), near*c.nr+np.abs(rng.normal(0, far, k))*c.radius
-    h = height*rng.uniform(.6, 1.2, k)*np.where(rng.uniform(size=k) < thicker, 1, -1)
-    kept, r = (rng.uniform(size=k) < share[who])&~c.dying.to_numpy(), rng.uniform(*size, k)/canvas.px
-    y, x = (np.asarray(v)[kept] for v in (c.ny+w*np.sin(t), c.nx+w*np.cos(t)))
+    k = len(who)
+    c = cells.iloc[who]
+    t = rng.uniform(0, 2 * np.pi, k)
+    w = near * c.nr + np.abs(rng.normal(0, far, k)) * c.radius
+    h = height * rng.uniform(0.6, 1.2, k) * np.where(rng.uniform(size=k) < thicker, 1, -1)
+    kept = (rng.uniform(size=k) < share[who]) & ~c.dying.to_numpy()
+    r = rng.uniform(*size, k) / canvas.px
+    y, x = (np.asarray(v)[kept] for v in (c.ny + w * np.sin(t), c.nx + w * np.cos(t)))
     _add_blobs(canvas.thick, y, x, r[kept], h[kept])
+
 
 def _draw_grains(rng, p, cells, canvas, much):
     "Grains, vesicles and blebs of living cells"
     r = cells.response.to_numpy()
-    _scatter(rng, cells, 2*p.grains*much, (1+r)/2, canvas, 1., .25, (.6, 1.), .55, .75)
-    _scatter(rng, cells, p.vesicles, r, canvas, .9, .25, (.9, 2.3), .75, .5)
-    _scatter(rng, cells, 8, .75*np.clip(r-.15, 0, None), canvas, 1.2, .35, (.8, 1.8), 1.1, .5)
+    _scatter(rng, cells, 2 * p.grains * much, (1 + r) / 2, canvas, 1.0, 0.25, (0.6, 1.0), 0.55, 0.75)
+    _scatter(rng, cells, p.vesicles, r, canvas, 0.9, 0.25, (0.9, 2.3), 0.75, 0.5)
+    _scatter(rng, cells, 8, 0.75 * np.clip(r - 0.15, 0, None), canvas, 1.2, 0.35, (0.8, 1.8), 1.1, 0.5)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #11cc45db
 def _draw_dying(rng, cells, canvas):
     "Round cells with their beads, in the picture and in the label image"
-    n, px, dying = len(cells), canvas.px, cells.dying.to_numpy()
-    (y, x, radius), angle = cells[['y', 'x', 'radius']].to_numpy().T, rng.uniform(0, 2*np.pi, n)
-    R, ratio = np.minimum(radius*.45, 7/px)*np.exp(rng.normal(0, .2, n)), 1+rng.gamma(1., .12, n)
-    heights, beads = (rng.uniform(3, 10, n), rng.uniform(0, 5, n)), rng.integers(0, 2**32, n)
-    for h, big, ball in zip(heights, (1.2, .9), (False, True)): _add_blobs(canvas.thick, *(v[dying] for v in (y, x, big*R, h)), ball, ratio[dying], angle[dying])
-    for i in np.flatnonzero(dying): _draw_beads(np.random.default_rng(beads[i]), y[i], x[i], R[i], canvas)
+    n = len(cells)
+    px = canvas.px
+    dying = cells.dying.to_numpy()
+    (y, x, radius) = cells[['y', 'x', 'radius']].to_numpy().T
+    angle = rng.uniform(0, 2 * np.pi, n)
+    R = np.minimum(radius * 0.45, 7 / px) * np.exp(rng.normal(0, 0.2, n))
+    ratio = 1 + rng.gamma(1.0, 0.12, n)
+    heights = (rng.uniform(3, 10, n), rng.uniform(0, 5, n))
+    beads = rng.integers(0, 2**32, n)
+    for h, big, ball in zip(heights, (1.2, 0.9), (False, True)):
+        _add_blobs(canvas.thick, *(v[dying] for v in (y, x, big * R, h)), ball, ratio[dying], angle[dying])
+    for i in np.flatnonzero(dying):
+        _draw_beads(np.random.default_rng(beads[i]), y[i], x[i], R[i], canvas)
     for i, yy, xx, r in zip(np.flatnonzero(dying), y[dying], x[dying], R[dying]):
-        Y, X, ok = _patches(canvas.shape, np.array([yy]), np.array([xx]), int(r)+1)
-        ok = ok&(np.hypot(Y-yy, X-xx) < r)
-        canvas.label[np.broadcast_to(Y, ok.shape)[ok], np.broadcast_to(X, ok.shape)[ok]] = i+1
+        Y, X, ok = _patches(canvas.shape, np.array([yy]), np.array([xx]), int(r) + 1)
+        ok = ok & (np.hypot(Y - yy, X - xx) < r)
+        canvas.label[np.broadcast_to(Y, ok.shape)[ok], np.broadcast_to(X, ok.shape)[ok]] = i + 1
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #cbcd4baa
 def _draw_beads(rng, y, x, R, canvas):
     "The crust of beads of one round cell of radius `R` px"
     n = rng.poisson(40)
-    t, w = rng.uniform(0, 2*np.pi, n), R*np.sqrt(rng.uniform(0, 1.3, n))
-    _add_blobs(canvas.thick, y+w*np.sin(t), x+w*np.cos(t), np.minimum(R/2, rng.uniform(.7, 1.8, n)/canvas.px), rng.uniform(-2, 6, n))
+    t = rng.uniform(0, 2 * np.pi, n)
+    w = R * np.sqrt(rng.uniform(0, 1.3, n))
+    _add_blobs(
+        canvas.thick,
+        y + w * np.sin(t),
+        x + w * np.cos(t),
+        np.minimum(R / 2, rng.uniform(0.7, 1.8, n) / canvas.px),
+        rng.uniform(-2, 6, n),
+    )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #07d02b2f
 def _draw(streams, p, cells, shape, px, nuisance):
@@ -361,6 +547,7 @@ def _draw(streams, p, cells, shape, px, nuisance):
     _draw_dying(next(streams), cells, canvas)
     return canvas, cells
 
+
 def _streams(seed):
     "Independent random generators, one a step"
     return (np.random.default_rng([*np.atleast_1d(seed), k]) for k in range(100))
@@ -368,119 +555,222 @@ def _streams(seed):
 # %% ../../nbs/api/10_simulate.microscope.ipynb #935ce9e5
 def _camera(rng, light, nuisance):
     "The 8-bit photograph of an intensity of mean about 1 [h,w]"
-    n, (h, w) = AttrDict(nuisance), light.shape
+    n = AttrDict(nuisance)
+    (h, w) = light.shape
     y, x = np.linspace(-1, 1, h)[:, None], np.linspace(-1, 1, w)[None]
-    shade = 1+n.gradient*(np.cos(n.gradient_angle)*x+np.sin(n.gradient_angle)*y)-n.vignette*(x*x+y*y)+.035*_smooth(rng, light.shape, max(h, w)/7)
-    grey = n.brightness*shade*(1+.48*n.contrast*(light-1))
-    noise = rng.standard_normal(light.shape, dtype=np.float32)*np.sqrt(np.clip(grey, 0, None)*.035+.8)
-    return np.clip(np.rint(grey+noise*n.noise), 0, 253).astype(np.uint8)
+    shade = (
+        1
+        + n.gradient * (np.cos(n.gradient_angle) * x + np.sin(n.gradient_angle) * y)
+        - n.vignette * (x * x + y * y)
+        + 0.035 * _smooth(rng, light.shape, max(h, w) / 7)
+    )
+    grey = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
+    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(grey, 0, None) * 0.035 + 0.8)
+    return np.clip(np.rint(grey + noise * n.noise), 0, 253).astype(np.uint8)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e03850ae
 def _unknown(what, given, known):
-    near = difflib.get_close_matches(str(given), map(str, known), 1, .5)
-    return ValueError(f'{what}={given!r} is not known.' + (f' Did you mean {near[0]!r}?' if near else '') + f' Choose from: {", ".join(map(str, known))}.')
+    near = difflib.get_close_matches(str(given), map(str, known), 1, 0.5)
+    return ValueError(
+        f'{what}={given!r} is not known.'
+        + (f' Did you mean {near[0]!r}?' if near else '')
+        + f' Choose from: {", ".join(map(str, known))}.'
+    )
+
 
 def _number(name, v, least, most=math.inf, whole=False):
     "Refuse what is not a number between `least` and `most`"
     kind = 'a whole number' if whole else 'a number'
-    ok = isinstance(v, (int, float, np.integer, np.floating)) and not isinstance(v, bool) and math.isfinite(v) and least <= v <= most and (not whole or v == int(v))
-    if not ok: raise ValueError(f'{name}={v!r} is refused: give {kind} of at least {least:g}' + (f' and at most {most:g}.' if math.isfinite(most) else '.'))
+    ok = (
+        isinstance(v, (int, float, np.integer, np.floating))
+        and not isinstance(v, bool)
+        and math.isfinite(v)
+        and least <= v <= most
+        and (not whole or v == int(v))
+    )
+    if not ok:
+        raise ValueError(
+            f'{name}={v!r} is refused: give {kind} of at least {least:g}'
+            + (f' and at most {most:g}.' if math.isfinite(most) else '.')
+        )
+
 
 def _check_size(size, um_per_px, line):
-    _number('um_per_px', um_per_px, .05, 5)
-    if len(tuple(size)) != 2: raise ValueError(f'size={size!r} is refused: give height and width in pixels, such as (480, 640).')
-    for v in size: _number('size', v, 1, 8192, whole=True)
-    need = math.ceil(2*cell_lines[line].radius/um_per_px)
-    if min(size) < need: raise ValueError(f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at {um_per_px:g} um per pixel. Give at least ({need}, {need}).')
+    _number('um_per_px', um_per_px, 0.05, 5)
+    if len(tuple(size)) != 2:
+        raise ValueError(f'size={size!r} is refused: give height and width in pixels, such as (480, 640).')
+    for v in size:
+        _number('size', v, 1, 8192, whole=True)
+    need = math.ceil(2 * cell_lines[line].radius / um_per_px)
+    if min(size) < need:
+        raise ValueError(
+            f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at {um_per_px:g} um per pixel. Give at least ({need}, {need}).'
+        )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #4803dcfd
 def _check_field(line, treatment, hour, dose_um, effect, responding=None):
     "Refuse settings that cannot be meant"
-    if line not in cell_lines: raise _unknown('line', line, cell_lines)
-    if treatment not in ('DMSO', 'CPT'): raise _unknown('treatment', treatment, ('DMSO', 'CPT'))
+    if line not in cell_lines:
+        raise _unknown('line', line, cell_lines)
+    if treatment not in ('DMSO', 'CPT'):
+        raise _unknown('treatment', treatment, ('DMSO', 'CPT'))
     _number('hour', hour, 0)
     _number('effect', effect, 0)
-    if dose_um is not None: _number('dose_um', dose_um, 0)
-    if isinstance(responding, (int, float)): _number('responding', responding, 0, whole=True)
-    if treatment == 'DMSO' and dose_um: raise ValueError(f'dose_um={dose_um:g} with DMSO is refused: the vehicle holds no drug. Leave dose_um out, or give treatment="CPT".')
+    if dose_um is not None:
+        _number('dose_um', dose_um, 0)
+    if isinstance(responding, (int, float)):
+        _number('responding', responding, 0, whole=True)
+    if treatment == 'DMSO' and dose_um:
+        raise ValueError(
+            f'dose_um={dose_um:g} with DMSO is refused: the vehicle holds no drug. Leave dose_um out, or give treatment="CPT".'
+        )
+
 
 def _check_nuisance(nuisance, known=tuple(nuisance_none)):
     "Refuse nuisances that do not exist or cannot be"
     for k, v in nuisance.items():
-        if k not in known: raise _unknown('nuisance', k, known)
-        _number(f'nuisance {k!r}', v, -1e3 if k in ('focus_um', 'gradient_angle') else .05 if k == 'density' else 0, 4 if k == 'density' else 1e3)
+        if k not in known:
+            raise _unknown('nuisance', k, known)
+        _number(
+            f'nuisance {k!r}',
+            v,
+            -1e3 if k in ('focus_um', 'gradient_angle') else 0.05 if k == 'density' else 0,
+            4 if k == 'density' else 1e3,
+        )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e28557c4
 def simulate_field(
-    line:str='U2OS', # name of a cell line, one of `cell_lines`
-    treatment:str='DMSO', # 'DMSO' (vehicle) or 'CPT' (camptothecin)
-    hour:float=1, # hours after treatment
-    dose_um:float|None=None, # dose in micromolar; `None`: 10 for CPT
-    size:tuple=(960, 1280), # height and width, pixels
-    um_per_px:float=um_per_px_evos, # micrometers per pixel
-    effect:float=1., # multiplies the drug's strength; 0 is the exact null
-    seed:int=0, # the same seed gives the same photograph, on every machine
-    nuisance:dict|None=None, # settings of this photograph, any of `nuisance_none`
-    responding:int|list|None=None, # cells that alone feel the drug, all others being well: their numbers, or how many; `None`: all feel it
-) -> tuple: # photograph, uint8 [h,w]; its truth: `cells` and `nuclei` (label images [h,w]), `table`, `settings`
+    line: str = 'U2OS',  # name of a cell line, one of `cell_lines`
+    treatment: str = 'DMSO',  # 'DMSO' (vehicle) or 'CPT' (camptothecin)
+    hour: float = 1,  # hours after treatment
+    dose_um: float | None = None,  # dose in micromolar; `None`: 10 for CPT
+    size: tuple = (960, 1280),  # height and width, pixels
+    um_per_px: float = um_per_px_evos,  # micrometers per pixel
+    effect: float = 1.0,  # multiplies the drug's strength; 0 is the exact null
+    seed: int = 0,  # the same seed gives the same photograph, on every machine
+    nuisance: dict | None = None,  # settings of this photograph, any of `nuisance_none`
+    responding: int
+    | list
+    | None = None,  # cells that alone feel the drug, all others being well: their numbers, or how many; `None`: all feel it
+) -> tuple:  # photograph, uint8 [h,w]; its truth: `cells` and `nuclei` (label images [h,w]), `table`, `settings`
     "One simulated photograph and its truth."
     _check_field(line, treatment, hour, dose_um, effect, responding)
     _check_size(size, um_per_px, line)
     _check_nuisance(nuisance or {})
-    nuisance, px, p = {**nuisance_none, **(nuisance or {})}, float(um_per_px), cell_lines[line]
-    dose = 0. if treatment == 'DMSO' else 10. if dose_um is None else float(dose_um)
+    nuisance = {**nuisance_none, **(nuisance or {})}
+    px = float(um_per_px)
+    p = cell_lines[line]
+    dose = 0.0 if treatment == 'DMSO' else 10.0 if dose_um is None else float(dose_um)
     strength = drug_strength(line, dose, hour, effect)
-    streams, pad = _streams(seed), int(24/px) # the halo reaches in from outside
-    shape = tuple(sfft.next_fast_len(int(s)+2*pad) for s in size)
-    chosen = None if responding is None else _chooser(responding, size, pad, 1.5*p.radius/px, seed)
-    canvas, cells = _draw(streams, p, _cells(next(streams), p, shape, px, nuisance, strength, chosen), shape, px, nuisance)
-    crop = np.s_[pad:pad+size[0], pad:pad+size[1]]
-    light = phase_contrast(canvas.thick*np.float32(.2), px, nuisance['focus_um'])[crop] # 0.2 radians a micrometer
-    settings = dict(line=line, treatment=treatment, hour=hour, dose_um=dose, effect=effect, strength=strength, um_per_px=px, **nuisance)
-    return _camera(next(streams), light, nuisance), _truth(cells, canvas.label[crop], canvas.nuclei[crop], line, pad, settings)
+    streams = _streams(seed)  # the halo reaches in from outside
+    pad = int(24 / px)
+    shape = tuple(sfft.next_fast_len(int(s) + 2 * pad) for s in size)
+    chosen = None if responding is None else _chooser(responding, size, pad, 1.5 * p.radius / px, seed)
+    canvas, cells = _draw(
+        streams, p, _cells(next(streams), p, shape, px, nuisance, strength, chosen), shape, px, nuisance
+    )
+    crop = np.s_[pad : pad + size[0], pad : pad + size[1]]
+    light = phase_contrast(canvas.thick * np.float32(0.2), px, nuisance['focus_um'])[crop]  # 0.2 radians a micrometer
+    settings = dict(
+        line=line,
+        treatment=treatment,
+        hour=hour,
+        dose_um=dose,
+        effect=effect,
+        strength=strength,
+        um_per_px=px,
+        **nuisance,
+    )
+    return _camera(next(streams), light, nuisance), _truth(
+        cells, canvas.label[crop], canvas.nuclei[crop], line, pad, settings
+    )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #37bb6c06
 def _truth(cells, label, nuclei, line, pad, settings):
     "Label images, the table of the cells that are in the photograph, and the settings"
     n = len(cells)
-    area, inner = (np.bincount(a.ravel(), minlength=n+1)[1:] for a in (label, nuclei))
-    state = np.where(cells.dying, 'dying', np.where(cells.response > .2, 'stressed', 'healthy'))
-    t = pd.DataFrame(dict(cell=np.arange(1, n+1), line=line, y=(cells.y-pad).round(2), x=(cells.x-pad).round(2), area_px=area,
-        nucleus_area_px=inner, state=state, response=cells.response.round(6)))
-    return AttrDict(cells=label.copy(), nuclei=nuclei.copy(), table=t[(area > 0)|(inner > 0)].reset_index(drop=True), settings=settings)
+    area, inner = (np.bincount(a.ravel(), minlength=n + 1)[1:] for a in (label, nuclei))
+    state = np.where(cells.dying, 'dying', np.where(cells.response > 0.2, 'stressed', 'healthy'))
+    t = pd.DataFrame(
+        dict(
+            cell=np.arange(1, n + 1),
+            line=line,
+            y=(cells.y - pad).round(2),
+            x=(cells.x - pad).round(2),
+            area_px=area,
+            nucleus_area_px=inner,
+            state=state,
+            response=cells.response.round(6),
+        )
+    )
+    return AttrDict(
+        cells=label.copy(),
+        nuclei=nuclei.copy(),
+        table=t[(area > 0) | (inner > 0)].reset_index(drop=True),
+        settings=settings,
+    )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #25ce98f1
 def _stored(rows):
     "A zlib stream of stored blocks (RFC 1951, 3.2.4)"
     raw = rows.tobytes()
-    parts = [raw[i:i+65535] for i in range(0, len(raw), 65535)]
-    blocks = (struct.pack('<BHH', i == len(parts)-1, len(b), len(b)^0xffff)+b for i, b in enumerate(parts))
-    return b'\x78\x01'+b''.join(blocks)+struct.pack('>I', zlib.adler32(raw))
+    parts = [raw[i : i + 65535] for i in range(0, len(raw), 65535)]
+    blocks = (struct.pack('<BHH', i == len(parts) - 1, len(b), len(b) ^ 0xFFFF) + b for i, b in enumerate(parts))
+    return b'\x78\x01' + b''.join(blocks) + struct.pack('>I', zlib.adler32(raw))
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #5680bab5
 #: spread between experiments, between wells and between photographs: of the logarithm for brightness, contrast, density, dying, noise and texture (mitochondria and grains), else as it is
-nuisance_spread = dict(brightness=(.18, .04, .04), contrast=(.22, .10, .22), gradient=(.03, .01, .02), focus_um=(1.2, .6, 1.2),
-    density=(.22, .08, .13), dying=(.6, .3, .8), noise=(.10, 0., .05), texture=(.3, .15, .4))
+nuisance_spread = dict(
+    brightness=(0.18, 0.04, 0.04),
+    contrast=(0.22, 0.10, 0.22),
+    gradient=(0.03, 0.01, 0.02),
+    focus_um=(1.2, 0.6, 1.2),
+    density=(0.22, 0.08, 0.13),
+    dying=(0.6, 0.3, 0.8),
+    noise=(0.10, 0.0, 0.05),
+    texture=(0.3, 0.15, 0.4),
+)
+
 
 def _draws(*key):
     "One normal number a nuisance, the same for the same key"
-    return np.random.default_rng([zlib.crc32(str(k).encode()) for k in key]).standard_normal(len(nuisance_spread)+1)
+    return np.random.default_rng([zlib.crc32(str(k).encode()) for k in key]).standard_normal(len(nuisance_spread) + 1)
+
 
 def _nuisance(day, well, photo, factor):
     "The settings of one photograph from the draws of its day, its well and itself"
-    d = {k: factor.get(k, 1.)*float(day[i]*sd[0]+well[i]*sd[1]+photo[i]*sd[2]) for i, (k, sd) in enumerate(nuisance_spread.items())}
-    logs = {k: float(np.clip(v*np.exp(d[k]), .3*v, 3*v)) for k, v in nuisance_none.items() if k in ('brightness', 'contrast', 'density', 'dying', 'noise', 'texture')}
-    return {**nuisance_none, **logs, 'gradient': abs(d['gradient']), 'focus_um': d['focus_um'], 'gradient_angle': float(3*day[-1])}
+    d = {
+        k: factor.get(k, 1.0) * float(day[i] * sd[0] + well[i] * sd[1] + photo[i] * sd[2])
+        for i, (k, sd) in enumerate(nuisance_spread.items())
+    }
+    logs = {
+        k: float(np.clip(v * np.exp(d[k]), 0.3 * v, 3 * v))
+        for k, v in nuisance_none.items()
+        if k in ('brightness', 'contrast', 'density', 'dying', 'noise', 'texture')
+    }
+    return {
+        **nuisance_none,
+        **logs,
+        'gradient': abs(d['gradient']),
+        'focus_um': d['focus_um'],
+        'gradient_angle': float(3 * day[-1]),
+    }
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #77b2f795
 def _draws_of(r, design, n_treatments, seed):
     "Draws of a photograph's day, well and own"
-    if design != 'confounded': day = _draws(seed, 'day', r['experiment'])
+    if design != 'confounded':
+        day = _draws(seed, 'day', r['experiment'])
     else:
-        day = .3*_draws(seed, 'day', r['experiment'])
-        day[:2] += 1.8*(r['treatment_number']/max(1, n_treatments-1)-.5) # lamp and contrast of the session
-    well = 2.5*_draws(seed, 'well', r['well']) if design == 'wells' else _draws(seed, 'well', r['line'], r['experiment'], r['well'])
+        day = 0.3 * _draws(seed, 'day', r['experiment'])
+        day[:2] += 1.8 * (r['treatment_number'] / max(1, n_treatments - 1) - 0.5)  # lamp and contrast of the session
+    well = (
+        2.5 * _draws(seed, 'well', r['well'])
+        if design == 'wells'
+        else _draws(seed, 'well', r['line'], r['experiment'], r['well'])
+    )
     return day, well, _draws(seed, 'photo', r['file'])
+
 
 def _file_name(r, many_doses):
     "A name after the paper's convention; the dose is a part of it only if there are several"
@@ -490,21 +780,35 @@ def _file_name(r, many_doses):
 # %% ../../nbs/api/10_simulate.microscope.ipynb #4fd334c4
 def _wells_of(t, n, doses, design):
     "Number, dose position and site offset of the wells of treatment number `t`"
-    first = t*n*len(doses) if design == 'wells' else 0
-    return [(first+i+1, doses[i//n]) for i in range(n*len(doses))]
+    first = t * n * len(doses) if design == 'wells' else 0
+    return [(first + i + 1, doses[i // n]) for i in range(n * len(doses))]
+
 
 def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, seed, factor):
     "One dict a photograph: its name, its settings and its nuisance"
     rows = []
     for e in range(experiments):
         for t, treatment in enumerate(treatments):
-            if design == 'confounded' and e % len(treatments) != t: continue
+            if design == 'confounded' and e % len(treatments) != t:
+                continue
             for line in lines:
                 for hour in hours:
                     for i, (well, dose) in enumerate(_wells_of(t, wells, doses, design)):
-                        rows += [dict(line=line, treatment=treatment, treatment_number=t, dose_um=0. if treatment == 'DMSO' else float(dose), hour=hour,
-                            experiment=f'N{e+1}', well=well, site=i*sites+s+1) for s in range(sites)]
-    for r in rows: r['file'] = _file_name(r, len(doses) > 1)
+                        rows += [
+                            dict(
+                                line=line,
+                                treatment=treatment,
+                                treatment_number=t,
+                                dose_um=0.0 if treatment == 'DMSO' else float(dose),
+                                hour=hour,
+                                experiment=f'N{e + 1}',
+                                well=well,
+                                site=i * sites + s + 1,
+                            )
+                            for s in range(sites)
+                        ]
+    for r in rows:
+        r['file'] = _file_name(r, len(doses) > 1)
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #dc173231
@@ -512,105 +816,149 @@ def _write_one(r, folder, size, um_per_px, effect, seed):
     "Draw the photograph of a plan's row, write it and its label images, return its cells and its settings"
     own = [zlib.crc32(str(k).encode()) for k in (seed, 'cells', r['file'])]
     dose = None if r['treatment'] == 'DMSO' else r['dose_um']
-    image, truth = simulate_field(r['line'], r['treatment'], r['hour'], dose, size, um_per_px, effect, own, r['nuisance'])
-    scale, truth_folder = {'Microns Per Pixel': f'{um_per_px:g}'}, Path(folder)/'truth'
-    (Path(folder)/r['file']).write_bytes(png_bytes(image, {'Software': 'celldeath_nb.simulate', **scale, 'ObjectiveLens': '20x'}, _stored))
-    for kind in ('cells', 'nuclei'): (truth_folder/f"{r['file'][:-4]}.{kind}.png").write_bytes(png_bytes(truth[kind], scale, run_length))
+    image, truth = simulate_field(
+        r['line'], r['treatment'], r['hour'], dose, size, um_per_px, effect, own, r['nuisance']
+    )
+    scale = {'Microns Per Pixel': f'{um_per_px:g}'}
+    truth_folder = Path(folder) / 'truth'
+    (Path(folder) / r['file']).write_bytes(
+        png_bytes(image, {'Software': 'celldeath_nb.simulate', **scale, 'ObjectiveLens': '20x'}, _stored)
+    )
+    for kind in ('cells', 'nuclei'):
+        (truth_folder / f"{r['file'][:-4]}.{kind}.png").write_bytes(png_bytes(truth[kind], scale, run_length))
     name = {k: r[k] for k in ('file', 'line', 'treatment', 'dose_um', 'hour', 'experiment', 'well', 'site')}
     return truth.table.assign(file=r['file']), {**name, **{k: v for k, v in truth.settings.items() if k not in name}}
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e7cc4cfd
-_worth = 2e7 # pixels from which on it pays to start processes
+_worth = 2e7  # pixels from which on it pays to start processes
+
 
 def _in_turn(rows, folder, n, prefer, *args):
     "What `_write_one` says of each row, in the order of the rows, by `n` 'threads' or 'processes'"
     from joblib import Parallel, delayed
+
     return Parallel(n_jobs=n, prefer=prefer, return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
+
 
 def _all_in_turn(rows, folder, n, size, *args):
     "As `_in_turn`: in processes if that is worth starting them; in threads if not, and if processes die"
     from joblib.externals.loky import get_reusable_executor
+
     done = 0
-    if n > 1 and len(rows)*size[0]*size[1] > _worth:
+    if n > 1 and len(rows) * size[0] * size[1] > _worth:
         try:
             for o in _in_turn(rows, folder, n, 'processes', size, *args):
                 yield o
                 done += 1
-        except BrokenProcessPool: pass # killed from outside, for memory mostly; every photograph can be drawn again
-        finally: get_reusable_executor().shutdown(wait=True) # else idle processes hold their memory for minutes
+        except BrokenProcessPool:
+            pass  # killed from outside, for memory mostly; every photograph can be drawn again
+        finally:
+            get_reusable_executor().shutdown(wait=True)  # else idle processes hold their memory for minutes
     yield from _in_turn(rows[done:], folder, n, 'threads', size, *args)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #b48fe449
 def _write_all(rows, folder, workers, *args):
     "Draw the photographs of a plan; the tables of cells and of fields"
-    (Path(folder)/'truth').mkdir()
-    n = min(int(workers or os.cpu_count() or 1), max(1, len(rows)//4))
+    (Path(folder) / 'truth').mkdir()
+    n = min(int(workers or os.cpu_count() or 1), max(1, len(rows) // 4))
     cells, fields = zip(*bar(_all_in_turn(rows, folder, n, *args), total=len(rows), what='simulating'))
-    write_csv(pd.concat(cells, ignore_index=True), Path(folder)/'truth'/'cells.csv')
-    write_csv(pd.DataFrame(fields), Path(folder)/'truth'/'fields.csv')
+    write_csv(pd.concat(cells, ignore_index=True), Path(folder) / 'truth' / 'cells.csv')
+    write_csv(pd.DataFrame(fields), Path(folder) / 'truth' / 'fields.csv')
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #96e7a52e
 designs = ('balanced', 'confounded', 'wells')
 
+
 def _listed(name, v, known=None):
     "A tuple of different things, at least one"
     v = (v,) if isinstance(v, (str, int, float)) else tuple(v)
-    if not v or len(set(v)) < len(v): raise ValueError(f'{name}={v!r} is refused: give at least one, and none twice.')
+    if not v or len(set(v)) < len(v):
+        raise ValueError(f'{name}={v!r} is refused: give at least one, and none twice.')
     for o in v:
-        if known is not None and o not in known: raise _unknown(name, o, known)
+        if known is not None and o not in known:
+            raise _unknown(name, o, known)
     return v
+
 
 def _check_plan(design, treatments, experiments, **counts):
     "Refuse plans that hold nothing or that cannot be laid out"
-    for k, v in dict(experiments=experiments, **counts).items(): _number(k, v, 1, 1000, whole=True)
-    if design not in designs: raise _unknown('design', design, designs)
+    for k, v in dict(experiments=experiments, **counts).items():
+        _number(k, v, 1, 1000, whole=True)
+    if design not in designs:
+        raise _unknown('design', design, designs)
     if design == 'confounded' and experiments < len(treatments):
-        raise ValueError(f'design="confounded" with {experiments} experiment(s) and {len(treatments)} treatments is refused: each experiment holds one treatment. Give experiments={len(treatments)} or more.')
+        raise ValueError(
+            f'design="confounded" with {experiments} experiment(s) and {len(treatments)} treatments is refused: each experiment holds one treatment. Give experiments={len(treatments)} or more.'
+        )
+
 
 def _free_place(out, n, size):
     "`out` as a path that may be written: absent or an empty folder, with room on the disk"
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'{out} holds other files, and nothing was changed. Give the name of a folder that does not exist yet, or remove this one.')
+        raise FileExistsError(
+            f'{out} holds other files, and nothing was changed. Give the name of a folder that does not exist yet, or remove this one.'
+        )
     up = next(p for p in out.absolute().parents if p.exists())
-    need, free = int(n*(size[0]*size[1]*1.25+40_000)), shutil.disk_usage(up).free
-    if need > free: raise OSError(errno.ENOSPC, f'{n} photographs of {size[0]}x{size[1]} need about {need/1e6:,.0f} MB, and {free/1e6:,.0f} MB are free at {up}. Make fewer or smaller ones, or give another folder')
+    need = int(n * (size[0] * size[1] * 1.25 + 40_000))
+    free = shutil.disk_usage(up).free
+    if need > free:
+        raise OSError(
+            errno.ENOSPC,
+            f'{n} photographs of {size[0]}x{size[1]} need about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free at {up}. Make fewer or smaller ones, or give another folder',
+        )
     return out
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #3e739cf6
 def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):
     "Refuse nuisance, size, hour and dose that cannot be meant"
-    for k in factor: _number(f'nuisance {k!r}', factor[k], 0, 5) if k in nuisance_spread else _check_nuisance({k: 0}, tuple(nuisance_spread))
+    for k in factor:
+        _number(f'nuisance {k!r}', factor[k], 0, 5) if k in nuisance_spread else _check_nuisance(
+            {k: 0}, tuple(nuisance_spread)
+        )
     for line in lines:
         _check_size(size, um_per_px, line)
-        for h in hours: [_check_field(line, 'CPT', h, d, effect) for d in doses]
+        for h in hours:
+            [_check_field(line, 'CPT', h, d, effect) for d in doses]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #3b41d9fc
 def simulate_experiment(
-    out:str|Path, # the folder to make
-    lines:tuple=('iPS1', 'U2OS', 'MCF7'), # names of cell lines, of `cell_lines`
-    treatments:tuple=('DMSO', 'CPT'), # 'DMSO', 'CPT' or both
-    hours:tuple=(1,), # hours after treatment
-    experiments:int=4, # biological replicates, N1, N2, ...
-    wells:int=2, # wells of each line, treatment and dose in an experiment
-    sites:int=3, # photographs of a well at an hour
-    size:tuple=(480, 640), # height and width of a photograph, pixels
-    design:str='balanced', # 'balanced', 'confounded' or 'wells'
-    effect:float=1., # multiplies the drug's strength; 0 is the exact null
-    seed:int=0, # the same seed gives the same bytes
-    workers:int|None=None, # photographs drawn at a time; `None`: one a core
-    dose_um:float|tuple=10., # dose of camptothecin in micromolar, or several
-    um_per_px:float=um_per_px_evos, # micrometers per pixel
-    nuisance:float|dict=1., # factor on the spread of every nuisance, or of some: {'focus_um': 0}
-) -> Path: # `out`: photographs, and a folder `truth` with label images, `cells.csv` and `fields.csv`
+    out: str | Path,  # the folder to make
+    lines: tuple = ('iPS1', 'U2OS', 'MCF7'),  # names of cell lines, of `cell_lines`
+    treatments: tuple = ('DMSO', 'CPT'),  # 'DMSO', 'CPT' or both
+    hours: tuple = (1,),  # hours after treatment
+    experiments: int = 4,  # biological replicates, N1, N2, ...
+    wells: int = 2,  # wells of each line, treatment and dose in an experiment
+    sites: int = 3,  # photographs of a well at an hour
+    size: tuple = (480, 640),  # height and width of a photograph, pixels
+    design: str = 'balanced',  # 'balanced', 'confounded' or 'wells'
+    effect: float = 1.0,  # multiplies the drug's strength; 0 is the exact null
+    seed: int = 0,  # the same seed gives the same bytes
+    workers: int | None = None,  # photographs drawn at a time; `None`: one a core
+    dose_um: float | tuple = 10.0,  # dose of camptothecin in micromolar, or several
+    um_per_px: float = um_per_px_evos,  # micrometers per pixel
+    nuisance: float | dict = 1.0,  # factor on the spread of every nuisance, or of some: {'focus_um': 0}
+) -> Path:  # `out`: photographs, and a folder `truth` with label images, `cells.csv` and `fields.csv`
     "Photographs of a whole experiment with their truth; the folder appears when it is whole."
-    lines, treatments = _listed('lines', lines, cell_lines), _listed('treatments', treatments, ('DMSO', 'CPT'))
-    hours, doses = _listed('hours', hours), _listed('dose_um', dose_um)
+    lines = _listed('lines', lines, cell_lines)
+    treatments = _listed('treatments', treatments, ('DMSO', 'CPT'))
+    hours = _listed('hours', hours)
+    doses = _listed('dose_um', dose_um)
     _check_plan(design, treatments, experiments, wells=wells, sites=sites, workers=workers or 1)
     _number('seed', seed, 0, 2**63, whole=True)
     factor = nuisance if isinstance(nuisance, dict) else dict.fromkeys(nuisance_spread, nuisance)
     _check_settings(lines, hours, doses, effect, size, um_per_px, factor)
-    out = _free_place(out, len(lines)*len(hours)*len(doses)*experiments*wells*sites*(1 if design == 'confounded' else len(treatments)), size)
+    out = _free_place(
+        out,
+        len(lines)
+        * len(hours)
+        * len(doses)
+        * experiments
+        * wells
+        * sites
+        * (1 if design == 'confounded' else len(treatments)),
+        size,
+    )
     rows = _plan(lines, treatments, hours, int(experiments), int(wells), int(sites), doses, design, int(seed), factor)
     with new_folder(out, overwrite=out.exists()) as folder:
         _write_all(rows, folder, workers, tuple(size), float(um_per_px), float(effect), int(seed))
@@ -618,14 +966,27 @@ def simulate_experiment(
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #2da75966
 def read_truth(
-    folder:str|Path, # a folder of `simulate_experiment`
-    file:str, # the name of one of its photographs
-) -> AttrDict: # `cells`, `nuclei` (label images [h,w]), `table` (a row a cell), `settings`
+    folder: str | Path,  # a folder of `simulate_experiment`
+    file: str,  # the name of one of its photographs
+) -> AttrDict:  # `cells`, `nuclei` (label images [h,w]), `table` (a row a cell), `settings`
     "What is true of one simulated photograph."
     from PIL import Image
-    where, name = Path(folder)/'truth', Path(file).name
-    if not (where/'fields.csv').is_file(): raise FileNotFoundError(f'{where} holds no fields.csv, so {folder} is no simulated experiment. Give a folder that `simulate_experiment` made.')
-    fields, cells = read_csv(where/'fields.csv'), read_csv(where/'cells.csv')
-    if name not in set(fields.file): raise _unknown('file', name, tuple(fields.file[:3]))
-    labels = {k: np.asarray(Image.open(where/f'{Path(name).stem}.{k}.png')).astype(np.uint16) for k in ('cells', 'nuclei')}
-    return AttrDict(labels, table=cells[cells.file == name].reset_index(drop=True), settings=fields[fields.file == name].iloc[0].to_dict())
+
+    where = Path(folder) / 'truth'
+    name = Path(file).name
+    if not (where / 'fields.csv').is_file():
+        raise FileNotFoundError(
+            f'{where} holds no fields.csv, so {folder} is no simulated experiment. Give a folder that `simulate_experiment` made.'
+        )
+    fields = read_csv(where / 'fields.csv')
+    cells = read_csv(where / 'cells.csv')
+    if name not in set(fields.file):
+        raise _unknown('file', name, tuple(fields.file[:3]))
+    labels = {
+        k: np.asarray(Image.open(where / f'{Path(name).stem}.{k}.png')).astype(np.uint16) for k in ('cells', 'nuclei')
+    }
+    return AttrDict(
+        labels,
+        table=cells[cells.file == name].reset_index(drop=True),
+        settings=fields[fields.file == name].iloc[0].to_dict(),
+    )

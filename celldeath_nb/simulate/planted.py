@@ -14,51 +14,80 @@ from .microscope import cell_lines, simulate_field
 # %% ../../nbs/api/12_simulate.planted.ipynb #73cc8ebf
 def _corner(rng, at, size, shape, rim):
     "Where a window begins along one side so that `at` lies in it, `rim` pixels or more from its ends."
-    lo, hi = max(0, round(at)+rim-size+1), min(shape-size, round(at)-rim)
-    return int(rng.integers(lo, hi+1))
+    lo = max(0, round(at) + rim - size + 1)
+    hi = min(shape - size, round(at) - rim)
+    return int(rng.integers(lo, hi + 1))
+
 
 def _one_responds(rng, line, treatment, hour, effect, size, um, radius, seed):
     "A window with one cell that feels the drug, or with none: pixels, mask of all cells, mask of the place of the one."
-    look, rim = dict(dying=0., brightness=float(96*np.exp(rng.normal(0, .1))), contrast=float(np.exp(rng.normal(0, .1)))), min(size)//6
-    px, truth = simulate_field(line, treatment, hour, size=tuple(2*o for o in size), um_per_px=um, effect=effect, seed=seed, nuisance=look, responding=1)
-    t = truth.table[truth.table.response > 0] if treatment == 'CPT' else truth.table[truth.table.y.between(rim, px.shape[0]-rim-1)&truth.table.x.between(rim, px.shape[1]-rim-1)]
+    look = dict(
+        dying=0.0, brightness=float(96 * np.exp(rng.normal(0, 0.1))), contrast=float(np.exp(rng.normal(0, 0.1)))
+    )
+    rim = min(size) // 6
+    px, truth = simulate_field(
+        line,
+        treatment,
+        hour,
+        size=tuple(2 * o for o in size),
+        um_per_px=um,
+        effect=effect,
+        seed=seed,
+        nuisance=look,
+        responding=1,
+    )
+    t = (
+        truth.table[truth.table.response > 0]
+        if treatment == 'CPT'
+        else truth.table[
+            truth.table.y.between(rim, px.shape[0] - rim - 1) & truth.table.x.between(rim, px.shape[1] - rim - 1)
+        ]
+    )
     one = t.iloc[rng.integers(len(t))]
     top, left = (_corner(rng, at, n, m, rim) for at, n, m in zip((one.y, one.x), size, px.shape))
-    at = np.s_[top:top+size[0], left:left+size[1]]
-    y, x = np.mgrid[:size[0], :size[1]]
-    return px[at], truth.cells[at] > 0, np.hypot(y+top-one.y, x+left-one.x)*um <= radius
+    at = np.s_[top : top + size[0], left : left + size[1]]
+    y, x = np.mgrid[: size[0], : size[1]]
+    return px[at], truth.cells[at] > 0, np.hypot(y + top - one.y, x + left - one.x) * um <= radius
+
 
 def _write_photo(path, px, um_per_px):
     "A PNG that knows its scale."
     from PIL import Image, PngImagePlugin
+
     info = PngImagePlugin.PngInfo()
     info.add_text('Microns Per Pixel', f'{um_per_px:g}')
     Image.fromarray(px).save(path, pnginfo=info)
 
 # %% ../../nbs/api/12_simulate.planted.ipynb #4ebe9c87
 def plant_cells(
-    out:str|Path, # the folder of photographs to make
-    photographs:int=192, # how many, half of each class
-    line:str='T47D', # the cell line
-    size:tuple=(96, 128), # height and width of a photograph, pixels: large enough for a few cells
-    um_per_px:float=.6, # micrometers per pixel
-    radius_um:float=12., # of the place around the one cell, micrometers
-    hour:float=3, # hours after treatment of the responding cells
-    effect:float=8., # how much harder than usual the drug hits them
-    experiments:int=3, # the photographs are shared out among so many
-    seed:int=0, # the same seed gives the same photographs
-) -> Path: # the folder; `truth/` holds label images `.cells.png`, `.planted.png` (place of the responding cell) and `.healthy.png` (of a healthy one in its stead)
+    out: str | Path,  # the folder of photographs to make
+    photographs: int = 192,  # how many, half of each class
+    line: str = 'T47D',  # the cell line
+    size: tuple = (96, 128),  # height and width of a photograph, pixels: large enough for a few cells
+    um_per_px: float = 0.6,  # micrometers per pixel
+    radius_um: float = 12.0,  # of the place around the one cell, micrometers
+    hour: float = 3,  # hours after treatment of the responding cells
+    effect: float = 8.0,  # how much harder than usual the drug hits them
+    experiments: int = 3,  # the photographs are shared out among so many
+    seed: int = 0,  # the same seed gives the same photographs
+) -> Path:  # the folder; `truth/` holds label images `.cells.png`, `.planted.png` (place of the responding cell) and `.healthy.png` (of a healthy one in its stead)
     "Simulated photographs that differ by one cell."
     from skimage.io import imsave
-    if min(size)*um_per_px < 4*cell_lines[line].radius: raise ValueError(f'Photographs of {size[0]}x{size[1]} pixels of {um_per_px} um have no room for a cell of {line} and its neighbors. Draw larger ones.')
+
+    if min(size) * um_per_px < 4 * cell_lines[line].radius:
+        raise ValueError(
+            f'Photographs of {size[0]}x{size[1]} pixels of {um_per_px} um have no room for a cell of {line} and its neighbors. Draw larger ones.'
+        )
     rng = np.random.default_rng([seed, 0])
     with new_folder(out) as tmp:
-        (Path(tmp)/'truth').mkdir()
+        (Path(tmp) / 'truth').mkdir()
         for k in bar(range(photographs), what='planting'):
             c = ('CPT', 'DMSO')[k % 2]
-            px, cells, one = _one_responds(rng, line, c, hour, effect, size, um_per_px, radius_um, 100_000*(seed+1)+k)
-            stem = f'{line}_{c}1_{hour:g}H_RGB_{k//2+1:04d}_N{(k//2) % experiments+1}'
-            _write_photo(Path(tmp)/f'{stem}.png', px, um_per_px)
-            for name, m in (('cells', cells), ('planted', one&(c == 'CPT')), ('healthy', one&(c == 'DMSO'))):
-                imsave(Path(tmp)/'truth'/f'{stem}.{name}.png', m.astype(np.uint8), check_contrast=False)
+            px, cells, one = _one_responds(
+                rng, line, c, hour, effect, size, um_per_px, radius_um, 100_000 * (seed + 1) + k
+            )
+            stem = f'{line}_{c}1_{hour:g}H_RGB_{k // 2 + 1:04d}_N{(k // 2) % experiments + 1}'
+            _write_photo(Path(tmp) / f'{stem}.png', px, um_per_px)
+            for name, m in (('cells', cells), ('planted', one & (c == 'CPT')), ('healthy', one & (c == 'DMSO'))):
+                imsave(Path(tmp) / 'truth' / f'{stem}.{name}.png', m.astype(np.uint8), check_contrast=False)
     return Path(out)

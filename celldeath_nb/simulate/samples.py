@@ -17,114 +17,159 @@ from ..files import bar, new_folder, read_json, write_json
 from .microscope import simulate_experiment
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #414a37c9
-def u2os_registry() -> pd.DataFrame: # columns `file`, `path_in_repository`, `bytes`, `sha256`; one row a photograph
+def u2os_registry() -> pd.DataFrame:  # columns `file`, `path_in_repository`, `bytes`, `sha256`; one row a photograph
     "The names, addresses, sizes and checksums of the 45 real photographs."
-    return pd.read_csv(package_files('celldeath_nb')/'u2os_registry.csv')
+    return pd.read_csv(package_files('celldeath_nb') / 'u2os_registry.csv')
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #63e70d6e
 def whats_wrong(
-    folder:str|Path, # a folder that should hold the photographs of `registry`
-    registry:pd.DataFrame|None=None, # columns `file` and `sha256`; `None`: those of `u2os_registry`
-) -> dict: # file name -> 'missing' or 'changed'; empty if all is well
+    folder: str | Path,  # a folder that should hold the photographs of `registry`
+    registry: pd.DataFrame | None = None,  # columns `file` and `sha256`; `None`: those of `u2os_registry`
+) -> dict:  # file name -> 'missing' or 'changed'; empty if all is well
     "Which photographs of `registry` are missing from `folder` or differ from what was published."
-    registry, res = u2os_registry() if registry is None else registry, {}
+    registry = u2os_registry() if registry is None else registry
+    res = {}
     for name, want in zip(registry.file, registry.sha256):
-        try: got = sha256((Path(folder)/name).read_bytes()).hexdigest()
-        except OSError: got = None
-        if got != want: res[name] = 'missing' if got is None else 'changed'
+        try:
+            got = sha256((Path(folder) / name).read_bytes()).hexdigest()
+        except OSError:
+            got = None
+        if got != want:
+            res[name] = 'missing' if got is None else 'changed'
     return res
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #6ba8e391
 _home = 'https://raw.githubusercontent.com/miriukaLab/celldeath/22a4ea7427f5124d2b2600053ef568a253d5558c/'
 
-def _help(base): return (f'If this computer has no network, use `sample_data("simulated")`, or copy the photographs from elsewhere, serve them, and give '
-                         f'`base_url` or the environment variable CELLDEATH_BASE_URL (now {base}).')
+
+def _help(base):
+    return (
+        f'If this computer has no network, use `sample_data("simulated")`, or copy the photographs from elsewhere, serve them, and give '
+        f'`base_url` or the environment variable CELLDEATH_BASE_URL (now {base}).'
+    )
+
 
 def _column(base, row):
     "Whether `base` has the photographs under their `path_in_repository` or, in a flat folder, under `file`."
     import requests
+
     for col in ('path_in_repository', 'file'):
-        try: found = requests.head(base+row[col], timeout=10, allow_redirects=True)
+        try:
+            found = requests.head(base + row[col], timeout=10, allow_redirects=True)
         except requests.RequestException as e:
-            raise OSError(f'{base} cannot be reached ({type(e).__name__}), so the photographs were not downloaded. {_help(base)}') from None
-        if found.ok: return col
-    raise FileNotFoundError(f'{base} answers, but has neither {row.path_in_repository} nor {row.file} (status {found.status_code}). {_help(base)}')
+            raise OSError(
+                f'{base} cannot be reached ({type(e).__name__}), so the photographs were not downloaded. {_help(base)}'
+            ) from None
+        if found.ok:
+            return col
+    raise FileNotFoundError(
+        f'{base} answers, but has neither {row.path_in_repository} nor {row.file} (status {found.status_code}). {_help(base)}'
+    )
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #720d2573
 def _base(url):
     "The address to download from, with one slash at its end."
     url = url or os.environ.get('CELLDEATH_BASE_URL') or _home
-    if not url.startswith(('https://', 'http://')): raise ValueError(f'The address {url} is refused: it has to begin with https:// or http://.')
-    return url.rstrip('/')+'/'
+    if not url.startswith(('https://', 'http://')):
+        raise ValueError(f'The address {url} is refused: it has to begin with https:// or http://.')
+    return url.rstrip('/') + '/'
+
 
 def _fetch_one(url, row, folder, base):
     import pooch, requests
-    try: pooch.retrieve(url, f'sha256:{row.sha256}', fname=row.file, path=folder, downloader=pooch.HTTPDownloader(timeout=60))
+
+    try:
+        pooch.retrieve(
+            url, f'sha256:{row.sha256}', fname=row.file, path=folder, downloader=pooch.HTTPDownloader(timeout=60)
+        )
     except requests.RequestException as e:
-        raise OSError(f'{row.file} could not be downloaded from {url} ({type(e).__name__}); nothing was kept. Try again. {_help(base)}') from None
+        raise OSError(
+            f'{row.file} could not be downloaded from {url} ({type(e).__name__}); nothing was kept. Try again. {_help(base)}'
+        ) from None
     except ValueError:
-        raise OSError(f'{row.file} came from {url} broken: its sha256 is not the published one ({row.sha256[:12]}...). Nothing was kept. Try again; '
-                      'if it stays so, that address has other files.') from None
+        raise OSError(
+            f'{row.file} came from {url} broken: its sha256 is not the published one ({row.sha256[:12]}...). Nothing was kept. Try again; '
+            'if it stays so, that address has other files.'
+        ) from None
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #855b7fd2
 def _fetch(out, registry, base, overwrite):
     "All photographs of `registry` into the new folder `out`, or nothing."
     import logging, pooch
+
     col = _column(base, registry.iloc[0])
     log = pooch.get_logger()
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with new_folder(out, overwrite=overwrite) as tmp:
-            for _, row in bar(registry.iterrows(), total=len(registry), what='downloading'): _fetch_one(base+row[col], row, tmp, base)
-    finally: log.setLevel(level)
+            for _, row in bar(registry.iterrows(), total=len(registry), what='downloading'):
+                _fetch_one(base + row[col], row, tmp, base)
+    finally:
+        log.setLevel(level)
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #8d088597
 def download(
-    out:str|Path, # the folder for the photographs
-    registry:pd.DataFrame|None=None, # what to download; `None`: the photographs of `u2os_registry`
-    base_url:str|None=None, # address before the files' names; `None`: CELLDEATH_BASE_URL, or else the paper's repository
-    overwrite:bool=False, # True: a folder that is not whole is downloaded again
-) -> Path: # `out`
+    out: str | Path,  # the folder for the photographs
+    registry: pd.DataFrame | None = None,  # what to download; `None`: the photographs of `u2os_registry`
+    base_url: str
+    | None = None,  # address before the files' names; `None`: CELLDEATH_BASE_URL, or else the paper's repository
+    overwrite: bool = False,  # True: a folder that is not whole is downloaded again
+) -> Path:  # `out`
     "Download photographs and verify them; a folder that holds them all already is used as it is."
-    out, registry = Path(out), u2os_registry() if registry is None else registry
+    out = Path(out)
+    registry = u2os_registry() if registry is None else registry
     wrong = whats_wrong(out, registry) if out.exists() else None
-    if wrong == {}: return out
+    if wrong == {}:
+        return out
     if wrong and not overwrite:
         name, how = next(iter(wrong.items()))
-        raise FileExistsError(f'{out} exists, but {len(wrong)} of its {len(registry)} photographs are missing or changed (the first: {name}, {how}). '
-                              'Give another `out`, or `overwrite=True` to replace the folder by a fresh download.')
+        raise FileExistsError(
+            f'{out} exists, but {len(wrong)} of its {len(registry)} photographs are missing or changed (the first: {name}, {how}). '
+            'Give another `out`, or `overwrite=True` to replace the folder by a fresh download.'
+        )
     _fetch(out, registry, _base(base_url), overwrite)
     return out
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #1316650f
 def _simulated(out, overwrite, kw):
     "A simulated experiment in `out`, with its settings beside it."
-    note, kw = out/'sample.json', json.loads(json.dumps(kw))
+    note = out / 'sample.json'
+    kw = json.loads(json.dumps(kw))
     if out.exists() and not overwrite:
         if note.is_file():
             had = read_json(note)
-            if had['settings'] == kw and all((out/o).is_file() for o in had['photographs']): return out
-        raise FileExistsError(f'{out} exists, but is no whole set with these settings. Give another `out`, or `overwrite=True` to make it anew.')
+            if had['settings'] == kw and all((out / o).is_file() for o in had['photographs']):
+                return out
+        raise FileExistsError(
+            f'{out} exists, but is no whole set with these settings. Give another `out`, or `overwrite=True` to make it anew.'
+        )
     with new_folder(out, overwrite=overwrite) as tmp:
-        made = Path(simulate_experiment(tmp/'set', **kw))
+        made = Path(simulate_experiment(tmp / 'set', **kw))
         names = sorted(o.name for o in made.glob('*.png'))
-        for o in made.iterdir(): shutil.move(o, tmp/o.name)
+        for o in made.iterdir():
+            shutil.move(o, tmp / o.name)
         made.rmdir()
-        write_json(dict(settings=kw, photographs=names), tmp/'sample.json')
+        write_json(dict(settings=kw, photographs=names), tmp / 'sample.json')
     return out
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #4afe400b
 def sample_data(
-    name:str='simulated', # 'simulated': made here without the network; 'u2os': 45 real photographs of the paper (36 MB), downloaded
-    out:str|Path|None=None, # the folder for the photographs; `None`: data/`name` below the current folder
-    base_url:str|None=None, # for 'u2os': address to download from; `None`: CELLDEATH_BASE_URL, or else the paper's repository
-    overwrite:bool=False, # True: replace a folder that is not whole or was made with other settings
-    **kw, # for 'simulated': settings of `simulate_experiment`
-) -> Path: # the folder of photographs
+    name: str = 'simulated',  # 'simulated': made here without the network; 'u2os': 45 real photographs of the paper (36 MB), downloaded
+    out: str | Path | None = None,  # the folder for the photographs; `None`: data/`name` below the current folder
+    base_url: str
+    | None = None,  # for 'u2os': address to download from; `None`: CELLDEATH_BASE_URL, or else the paper's repository
+    overwrite: bool = False,  # True: replace a folder that is not whole or was made with other settings
+    **kw,  # for 'simulated': settings of `simulate_experiment`
+) -> Path:  # the folder of photographs
     "Photographs to start from, made or downloaded once and used again from then on."
-    if name not in ('simulated', 'u2os'): raise ValueError(f'{name!r} is no sample. Choose "simulated" (needs no network) or "u2os" (45 real photographs, downloaded).')
-    out = Path('data')/name if out is None else Path(out)
-    if name == 'simulated': return _simulated(out, overwrite, kw)
-    if kw: raise ValueError(f'{", ".join(kw)}: the real photographs take no such setting; only the simulated ones do.')
+    if name not in ('simulated', 'u2os'):
+        raise ValueError(
+            f'{name!r} is no sample. Choose "simulated" (needs no network) or "u2os" (45 real photographs, downloaded).'
+        )
+    out = Path('data') / name if out is None else Path(out)
+    if name == 'simulated':
+        return _simulated(out, overwrite, kw)
+    if kw:
+        raise ValueError(f'{", ".join(kw)}: the real photographs take no such setting; only the simulated ones do.')
     return download(out, base_url=base_url, overwrite=overwrite)

@@ -19,39 +19,48 @@ from ..evaluate.scores import accuracy_only
 def _shares_of(table, fractions, group, seed):
     "For each fraction a mask of rows: nested shares of the training groups of each label, and all of validation and test."
     train = (table['split'] == 'train').to_numpy()
-    if not train.any(): raise ValueError("No row has split 'train'. Split first: split_by(tiles, ...).")
-    unit, rng = unit_ids(table, group), np.random.default_rng(seed)
+    if not train.any():
+        raise ValueError("No row has split 'train'. Split first: split_by(tiles, ...).")
+    unit = unit_ids(table, group)
+    rng = np.random.default_rng(seed)
     groups = pd.Series(table['label'].to_numpy()[train]).groupby(unit[train]).first()
     masks = {f: ~train for f in fractions}
     for label, g in groups.groupby(groups):
         order = rng.permutation(g.index.to_numpy())
-        for f in fractions: masks[f] = masks[f] | (train & np.isin(unit, order[:max(1, round(f*len(order)))]))
+        for f in fractions:
+            masks[f] = masks[f] | (train & np.isin(unit, order[: max(1, round(f * len(order)))]))
     return masks
+
 
 def _own_train():
     "The package's training function, imported only when it is wanted: this module stands below it."
     from importlib import import_module
+
     return import_module('celldeath_nb.training').train
 
 # %% ../../nbs/api/90_studies.curves.ipynb #84c7f071
 def learning_curve(
-    tiles, # Tiles with a column `split`: `.table`, `.subset(mask)`
-    recipe, # the recipe of every training; its `seed` is replaced if it has one
-    fractions:tuple=(.1, .2, .4, .7, 1.), # shares of the training photographs, 0 to 1
-    out=None, # folder for the runs; a temporary one if not given
-    train=None, # function (tiles, recipe, out) -> run with `.preds`; None: `celldeath_nb.training.train`
-    group:str='field', # what is left out as a whole: 'field' or 'well'
-    seeds:tuple=(0,), # one training for each, with its own choice of photographs
-) -> pd.DataFrame: # one row a training: `fraction`, `seed`, `tiles`, `fields`, `wells`, `accuracy`, `low`, `high`, `split`
+    tiles,  # Tiles with a column `split`: `.table`, `.subset(mask)`
+    recipe,  # the recipe of every training; its `seed` is replaced if it has one
+    fractions: tuple = (0.1, 0.2, 0.4, 0.7, 1.0),  # shares of the training photographs, 0 to 1
+    out=None,  # folder for the runs; a temporary one if not given
+    train=None,  # function (tiles, recipe, out) -> run with `.preds`; None: `celldeath_nb.training.train`
+    group: str = 'field',  # what is left out as a whole: 'field' or 'well'
+    seeds: tuple = (0,),  # one training for each, with its own choice of photographs
+) -> (
+    pd.DataFrame
+):  # one row a training: `fraction`, `seed`, `tiles`, `fields`, `wells`, `accuracy`, `low`, `high`, `split`
     "Accuracy against the number of training photographs and wells."
     bad = [f for f in fractions if not 0 < f <= 1]
-    if bad or not len(fractions): raise ValueError(f'fractions={fractions}: give shares above 0 and up to 1, such as (.1, .3, 1).')
-    train, rows = train or _own_train(), []
+    if bad or not len(fractions):
+        raise ValueError(f'fractions={fractions}: give shares above 0 and up to 1, such as (.1, .3, 1).')
+    train = train or _own_train()
+    rows = []
     with tempfile.TemporaryDirectory() as tmp:
         for seed in seeds:
             rec = replace(recipe, seed=seed) if is_dataclass(recipe) and hasattr(recipe, 'seed') else recipe
             for f, mask in _shares_of(tiles.table, fractions, group, seed).items():
-                run = train(tiles.subset(mask), rec, Path(out or tmp)/f'fraction_{f:.3f}_seed_{seed}')
+                run = train(tiles.subset(mask), rec, Path(out or tmp) / f'fraction_{f:.3f}_seed_{seed}')
                 rows.append(dict(fraction=f, seed=seed) | _sizes(tiles.table[mask]) | _judge(run.preds))
     return pd.DataFrame(rows).sort_values(['fraction', 'seed'], ignore_index=True)
 
@@ -61,6 +70,7 @@ def _sizes(table):
     t = table[table['split'] == 'train']
     return {f'{l}s': len(np.unique(unit_ids(t, l))) for l in ('tile', 'field', 'well') if has_level(t, l)}
 
+
 def _judge(preds):
     "Accuracy with its interval on the test split, or on validation where there is none."
     part = next((s for s in ('test', 'valid') if 'split' in preds and (preds['split'] == s).any()), None)
@@ -69,19 +79,25 @@ def _judge(preds):
     return dict(zip(('accuracy', 'low', 'high', 'split'), (m['accuracy'], *m.interval('accuracy'), part or 'all')))
 
 # %% ../../nbs/api/90_studies.curves.ipynb #51214e98
-_exponents = np.linspace(.02, 2.5, 200)
+_exponents = np.linspace(0.02, 2.5, 200)
+
 
 def _fit(n, E, w):
     "Least-squares `a, b, c` for each row of errors `E` `[d, points]` with weights `w`."
-    best, out = np.full(len(E), np.inf), np.zeros((len(E), 3))
-    Ew, W = E@w, w.sum()
+    best = np.full(len(E), np.inf)
+    out = np.zeros((len(E), 3))
+    Ew = E @ w
+    W = w.sum()
     for b in _exponents:
         x = n**-b
-        xx, x1, Ex = (w*x*x).sum(), (w*x).sum(), E@(w*x)
-        det = xx*W-x1*x1
-        a, c = (Ex*W-Ew*x1)/det, (Ew*xx-Ex*x1)/det
-        a, c = np.where(c < 0, Ex/xx, np.where(a < 0, 0, a)), np.where(c < 0, 0, np.where(a < 0, Ew/W, c))
-        sse = ((E-a[:,None]*x-c[:,None])**2@w)
+        xx = (w * x * x).sum()
+        x1 = (w * x).sum()
+        Ex = E @ (w * x)
+        det = xx * W - x1 * x1
+        a = (Ex * W - Ew * x1) / det
+        c = (Ew * xx - Ex * x1) / det
+        a, c = np.where(c < 0, Ex / xx, np.where(a < 0, 0, a)), np.where(c < 0, 0, np.where(a < 0, Ew / W, c))
+        sse = (E - a[:, None] * x - c[:, None]) ** 2 @ w
         better = sse < best
         best[better], out[better] = sse[better], np.stack([a, np.full(len(E), b), c], 1)[better]
     return out
@@ -89,63 +105,94 @@ def _fit(n, E, w):
 # %% ../../nbs/api/90_studies.curves.ipynb #cece2d02
 class PowerLaw:
     "Errors that fall with the number of training images: `error = a*n**-b + c`, with 1,000 redrawn fits for intervals."
-    def __init__(self,
-        fit:tuple, # a, b and c
-        draws:np.ndarray, # [1000, 3] of redrawn fits
-        n:int, # points that were fitted
-    ): self.a, self.b, self.c, self.draws, self.n = *map(float, fit), draws, n
-    def accuracy(self,
-        n:list, # numbers of images
-    ) -> tuple: # accuracy, lower and upper limit, an array each
+
+    def __init__(
+        self,
+        fit: tuple,  # a, b and c
+        draws: np.ndarray,  # [1000, 3] of redrawn fits
+        n: int,  # points that were fitted
+    ):
+        self.a, self.b, self.c, self.draws, self.n = *map(float, fit), draws, n
+
+    def accuracy(
+        self,
+        n: list,  # numbers of images
+    ) -> tuple:  # accuracy, lower and upper limit, an array each
         "Fitted accuracy at `n` images, with its 95 % interval: three arrays."
-        n, f = np.atleast_1d(np.asarray(n, float)), lambda p: 1-p[:,:1]*n[None]**-p[:,1:2]-p[:,2:]
-        return f(np.array([[self.a, self.b, self.c]]))[0], *np.quantile(f(self.draws), [.025, .975], axis=0)
-    def needed(self,
-        accuracy:float, # the accuracy wanted, 0 to 1
-    ) -> tuple: # number of images, lower and upper limit
+        n, f = np.atleast_1d(np.asarray(n, float)), lambda p: 1 - p[:, :1] * n[None] ** -p[:, 1:2] - p[:, 2:]
+        return f(np.array([[self.a, self.b, self.c]]))[0], *np.quantile(f(self.draws), [0.025, 0.975], axis=0)
+
+    def needed(
+        self,
+        accuracy: float,  # the accuracy wanted, 0 to 1
+    ) -> tuple:  # number of images, lower and upper limit
         "Images needed for an accuracy, with its 95 % interval; infinite where the fit levels off below it."
+
         def solve(p):
-            left = 1-accuracy-p[:,2]
-            return np.where(left > 0, (p[:,0]/np.where(left > 0, left, 1))**(1/p[:,1]), np.inf)
-        return float(solve(np.array([[self.a, self.b, self.c]]))[0]), *(float(x) for x in np.quantile(solve(self.draws), [.025, .975], method='nearest'))
+            left = 1 - accuracy - p[:, 2]
+            return np.where(left > 0, (p[:, 0] / np.where(left > 0, left, 1)) ** (1 / p[:, 1]), np.inf)
+
+        return float(solve(np.array([[self.a, self.b, self.c]]))[0]), *(
+            float(x) for x in np.quantile(solve(self.draws), [0.025, 0.975], method='nearest')
+        )
 
 # %% ../../nbs/api/90_studies.curves.ipynb #116f37cf
 def fit_power_law(
-    curve:pd.DataFrame, # what `learning_curve` gave: `accuracy`, a column of counts, and `low`, `high` if known
-    x:str='fields', # the column of counts: 'fields', 'wells' or 'tiles'
-    draws:int=1000, # refits for the interval
-    seed:int=0, # of the refits
-) -> PowerLaw: # `.a`, `.b`, `.c`, `.accuracy(n)`, `.needed(accuracy)`
+    curve: pd.DataFrame,  # what `learning_curve` gave: `accuracy`, a column of counts, and `low`, `high` if known
+    x: str = 'fields',  # the column of counts: 'fields', 'wells' or 'tiles'
+    draws: int = 1000,  # refits for the interval
+    seed: int = 0,  # of the refits
+) -> PowerLaw:  # `.a`, `.b`, `.c`, `.accuracy(n)`, `.needed(accuracy)`
     "A power law that levels off, fitted to a learning curve."
-    n, E = curve[x].to_numpy(float), 1-curve.accuracy.to_numpy(float)
-    if len(np.unique(n)) < 3: raise ValueError(f'A power law has three numbers and needs at least 3 different sizes; the curve has {len(np.unique(n))}. Give more fractions.')
+    n = curve[x].to_numpy(float)
+    E = 1 - curve.accuracy.to_numpy(float)
+    if len(np.unique(n)) < 3:
+        raise ValueError(
+            f'A power law has three numbers and needs at least 3 different sizes; the curve has {len(np.unique(n))}. Give more fractions.'
+        )
     w = np.ones(len(n))
     fit = _fit(n, E[None], w)[0]
-    mean = fit[0]*n**-fit[1]+fit[2]
-    scatter = np.sqrt(((E-mean)**2).sum()/max(len(n)-3, 1))
-    known = ((curve.high-curve.low)/3.92).to_numpy(float) if {'low', 'high'} <= set(curve.columns) else np.zeros(len(n))
+    mean = fit[0] * n ** -fit[1] + fit[2]
+    scatter = np.sqrt(((E - mean) ** 2).sum() / max(len(n) - 3, 1))
+    known = (
+        ((curve.high - curve.low) / 3.92).to_numpy(float) if {'low', 'high'} <= set(curve.columns) else np.zeros(len(n))
+    )
     sd = np.maximum(scatter, np.nan_to_num(known))
-    again = mean+np.random.default_rng(seed).normal(0, 1, (draws, len(n)))*sd
+    again = mean + np.random.default_rng(seed).normal(0, 1, (draws, len(n))) * sd
     return PowerLaw(fit, _fit(n, np.clip(again, 0, 1), w), n)
 
 # %% ../../nbs/api/90_studies.curves.ipynb #425ed79c
 def plot_learning_curve(
-    curve:pd.DataFrame, # what `learning_curve` gave
-    ax:plt.Axes|None=None, # where to draw; a new figure if not given
-    x:str='fields', # 'fields', 'wells' or 'tiles'
-    reach:float=4., # how far beyond the largest size the fit is drawn, as a factor
-    color:str='#0072B2', # of points and curve
-) -> plt.Axes: # the axes drawn on
+    curve: pd.DataFrame,  # what `learning_curve` gave
+    ax: plt.Axes | None = None,  # where to draw; a new figure if not given
+    x: str = 'fields',  # 'fields', 'wells' or 'tiles'
+    reach: float = 4.0,  # how far beyond the largest size the fit is drawn, as a factor
+    color: str = '#0072B2',  # of points and curve
+) -> plt.Axes:  # the axes drawn on
     "Accuracy against the number of training images, with the fitted power law and its 95 % band."
     law = fit_power_law(curve, x)
-    if ax is None: ax = plt.subplots(figsize=(5, 3.6), layout='constrained')[1]
-    n = np.geomspace(curve[x].min(), curve[x].max()*reach, 100)
+    if ax is None:
+        ax = plt.subplots(figsize=(5, 3.6), layout='constrained')[1]
+    n = np.geomspace(curve[x].min(), curve[x].max() * reach, 100)
     mid, lo, hi = law.accuracy(n)
-    ax.fill_between(n, lo, hi, color=color, alpha=.2, lw=0)
+    ax.fill_between(n, lo, hi, color=color, alpha=0.2, lw=0)
     seen = n <= curve[x].max()
     ax.plot(n[seen], mid[seen], color=color)
     ax.plot(n[~seen], mid[~seen], color=color, ls='--')
-    ax.errorbar(curve[x], curve.accuracy, np.abs(curve[['low', 'high']].sub(curve.accuracy, axis=0)).T, fmt='o', ms=4, capsize=2, color=color)
+    ax.errorbar(
+        curve[x],
+        curve.accuracy,
+        np.abs(curve[['low', 'high']].sub(curve.accuracy, axis=0)).T,
+        fmt='o',
+        ms=4,
+        capsize=2,
+        color=color,
+    )
     names = dict(fields='photographs', wells='wells', tiles='tiles')
-    ax.set(xscale='log', xlabel=f'training {names.get(x, x)}', ylabel='accuracy', title=f'error = {law.a:.2g} n^-{law.b:.2g} + {law.c:.2g}')
+    ax.set(
+        xscale='log',
+        xlabel=f'training {names.get(x, x)}',
+        ylabel='accuracy',
+        title=f'error = {law.a:.2g} n^-{law.b:.2g} + {law.c:.2g}',
+    )
     return ax

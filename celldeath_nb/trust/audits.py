@@ -20,141 +20,258 @@ from .controls import CLEARLY, negative_controls, train_cheap
 # %% ../../nbs/api/83_trust.audits.ipynb #e06aa7a9
 class Audit:
     "What `audit` found: `verdict`, `sentences`, `notes`, `worth`, and the tables `confounding`, `duplicates`, `shortcuts`, `controls`."
-    def __init__(self,
-        confounding:Findings, # of `confounding`
-        duplicates:pd.DataFrame, # of `find_near_duplicates`
-        shortcuts:pd.DataFrame, # of `shortcut_baseline`
-        controls:pd.DataFrame, # of `negative_controls`; may be empty
-    ): self.confounding, self.duplicates, self.shortcuts, self.controls = confounding, duplicates, shortcuts, controls
+
+    def __init__(
+        self,
+        confounding: Findings,  # of `confounding`
+        duplicates: pd.DataFrame,  # of `find_near_duplicates`
+        shortcuts: pd.DataFrame,  # of `shortcut_baseline`
+        controls: pd.DataFrame,  # of `negative_controls`; may be empty
+    ):
+        self.confounding = confounding
+        self.duplicates = duplicates
+        self.shortcuts = shortcuts
+        self.controls = controls
+
     @property
     def failures(self):
         res = [o['sentence'] for o in self.confounding.caught]
-        res += [f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to {o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.' for o in _blind(self.shortcuts).itertuples()]
-        return res + _copies(self.duplicates) + [o.sentence for o in self.controls.itertuples() if o.verdict == 'failed']
+        res += [
+            f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to {o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.'
+            for o in _blind(self.shortcuts).itertuples()
+        ]
+        return (
+            res + _copies(self.duplicates) + [o.sentence for o in self.controls.itertuples() if o.verdict == 'failed']
+        )
+
     @property
     def verdict(self):
-        if self.failures: return 'failed'
-        return 'cannot be told with so few' if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
+        if self.failures:
+            return 'failed'
+        return (
+            'cannot be told with so few' if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
+        )
+
     @property
-    def sentences(self): return self.failures or [{'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; what was not photographed cannot be seen.'}.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')]
+    def sentences(self):
+        return self.failures or [
+            {
+                'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; what was not photographed cannot be seen.'
+            }.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')
+        ]
+
     @property
-    def notes(self): return _overlaps(self.duplicates)
+    def notes(self):
+        return _overlaps(self.duplicates)
+
     @property
-    def worth(self): return [_worth(self.shortcuts[self.shortcuts['side'] == o.side], o) for o in self.shortcuts.itertuples() if o.sees == 'network']
-    def _repr_html_(self): return _page(self)
+    def worth(self):
+        return [
+            _worth(self.shortcuts[self.shortcuts['side'] == o.side], o)
+            for o in self.shortcuts.itertuples()
+            if o.sees == 'network'
+        ]
+
+    def _repr_html_(self):
+        return _page(self)
 
 # %% ../../nbs/api/83_trust.audits.ipynb #0a031564
 @patch
-def beside(self:Audit,
-    tiles, # the `Tiles` that were audited
-    preds:pd.DataFrame, # a network's predictions: `tile`, `label`, `pred`, `split`
-    group:str='well', # see `shortcut_baseline`
-) -> Audit: # a new one, with the network among the shortcuts
+def beside(
+    self: Audit,
+    tiles,  # the `Tiles` that were audited
+    preds: pd.DataFrame,  # a network's predictions: `tile`, `label`, `pred`, `split`
+    group: str = 'well',  # see `shortcut_baseline`
+) -> Audit:  # a new one, with the network among the shortcuts
     "The same audit with a network beside it."
     df = labeled_table(tiles)
     rows = pd.DataFrame(network_rows(preds, df, audit_groups(df, group), df['label'].nunique(), 0))
-    return Audit(self.confounding, self.duplicates, pd.concat([self.shortcuts, rows], ignore_index=True) if len(self.shortcuts) else rows, self.controls)
+    return Audit(
+        self.confounding,
+        self.duplicates,
+        pd.concat([self.shortcuts, rows], ignore_index=True) if len(self.shortcuts) else rows,
+        self.controls,
+    )
 
 # %% ../../nbs/api/83_trust.audits.ipynb #3dc29ef8
 def _blind(s):
     "Rows of ways of looking that see no cells at all, clearly above chance, one a way."
-    if not len(s): return s
-    s = s[s['sees'].isin(['border', 'background', 'file']) & (s['low'] > s['chance']+CLEARLY) & (s['groups'] > 5)]
+    if not len(s):
+        return s
+    s = s[s['sees'].isin(['border', 'background', 'file']) & (s['low'] > s['chance'] + CLEARLY) & (s['groups'] > 5)]
     return s.sort_values('low', ascending=False).drop_duplicates('sees')
+
 
 def _copies(d):
     "Pairs that should not be."
     res = []
-    if 'crosses' in d and (n := int(d['crosses'].sum())): res.append(f'{n} pairs of tiles that show the same stand on two sides of the split, so validation asks for what was learned. Split by place: see `group_by_place`.')
-    if 'labels' in d and len(two := d[(d['labels'] > 1) & (d['kind'] == 'exact copy')]): res.append(f'{len(two)} tiles are there twice under two labels, for example {two.tile_a.iloc[0]} and {two.tile_b.iloc[0]}. One of the labels is wrong; take the photograph out.')
+    if 'crosses' in d and (n := int(d['crosses'].sum())):
+        res.append(
+            f'{n} pairs of tiles that show the same stand on two sides of the split, so validation asks for what was learned. Split by place: see `group_by_place`.'
+        )
+    if 'labels' in d and len(two := d[(d['labels'] > 1) & (d['kind'] == 'exact copy')]):
+        res.append(
+            f'{len(two)} tiles are there twice under two labels, for example {two.tile_a.iloc[0]} and {two.tile_b.iloc[0]}. One of the labels is wrong; take the photograph out.'
+        )
     return res
+
 
 def _overlaps(d):
     "What to know of photographs that overlap."
-    if not len(d): return []
-    return [f'{len(d)} pairs of tiles from different photographs show the same, for example {d.tile_a.iloc[0]} and {d.tile_b.iloc[0]}. Photographs that overlap belong on one side of a split: '
-            '`celldeath train` and `celldeath demo` see to it; in a notebook use tiles, pairs = group_by_place(tiles) and split_by(tiles, ..., group="place").']
+    if not len(d):
+        return []
+    return [
+        f'{len(d)} pairs of tiles from different photographs show the same, for example {d.tile_a.iloc[0]} and {d.tile_b.iloc[0]}. Photographs that overlap belong on one side of a split: '
+        '`celldeath train` and `celldeath demo` see to it; in a notebook use tiles, pairs = group_by_place(tiles) and split_by(tiles, ..., group="place").'
+    ]
 
 # %% ../../nbs/api/83_trust.audits.ipynb #17e284ed
 def _worth(s, net):
     "The network beside the best that sees no cells, in words."
     s = s[s['sees'] != 'network']
-    if not len(s): return f'The network is right in {net.share:.0%} on {net.side}; there was nothing to compare it with.'
-    best, more = s.loc[s['share'].idxmax()], net.share-s['share'].max()
-    said = (f'On {net.side} the network is right in {net.share:.0%} of the tiles ({net.low:.0%} to {net.high:.0%}, mean over classes), and a classifier that sees only the {best.sees} of a tile in {best.share:.0%} ({best.low:.0%} to {best.high:.0%}).')
-    return said + (f' Your network is worth the difference, {100*more:+.0f} points.' if more > 0 else ' So nothing was shown that needs the cells.')
+    if not len(s):
+        return f'The network is right in {net.share:.0%} on {net.side}; there was nothing to compare it with.'
+    best = s.loc[s['share'].idxmax()]
+    more = net.share - s['share'].max()
+    said = f'On {net.side} the network is right in {net.share:.0%} of the tiles ({net.low:.0%} to {net.high:.0%}, mean over classes), and a classifier that sees only the {best.sees} of a tile in {best.share:.0%} ({best.low:.0%} to {best.high:.0%}).'
+    return said + (
+        f' Your network is worth the difference, {100 * more:+.0f} points.'
+        if more > 0
+        else ' So nothing was shown that needs the cells.'
+    )
 
 # %% ../../nbs/api/83_trust.audits.ipynb #9c0292f0
 def _page(a):
     "The audit as HTML."
-    items = lambda o: '<ul>'+''.join(f'<li>{escape(x)}</li>' for x in o)+'</ul>' if o else ''
-    parts = [f'<h2>Audit: {escape(a.verdict)}</h2>', items(a.sentences), items(a.worth), items(a.notes), '<h3>Does the label coincide with something else?</h3>', a.confounding._repr_html_()]
-    for title, t in (('What a classifier reaches without cells', a.shortcuts), ('Controls that must be at chance', a.controls), ('The same picture twice', a.duplicates.head(50))):
-        parts += [f'<h3>{title}</h3>', t.round(3).to_html(index=False, escape=True) if len(t) else '<p>None was found, or none was looked for.</p>']
+    items = lambda o: '<ul>' + ''.join(f'<li>{escape(x)}</li>' for x in o) + '</ul>' if o else ''
+    parts = [
+        f'<h2>Audit: {escape(a.verdict)}</h2>',
+        items(a.sentences),
+        items(a.worth),
+        items(a.notes),
+        '<h3>Does the label coincide with something else?</h3>',
+        a.confounding._repr_html_(),
+    ]
+    for title, t in (
+        ('What a classifier reaches without cells', a.shortcuts),
+        ('Controls that must be at chance', a.controls),
+        ('The same picture twice', a.duplicates.head(50)),
+    ):
+        parts += [
+            f'<h3>{title}</h3>',
+            t.round(3).to_html(index=False, escape=True)
+            if len(t)
+            else '<p>None was found, or none was looked for.</p>',
+        ]
     return '\n'.join(parts)
+
 
 def _shortcuts(tiles, group, preds, masks, seed):
     "The shortcuts, or an empty table where there are too few groups to learn from one and ask another."
-    try: return shortcut_baseline(tiles, group, masks, preds, seed)
+    try:
+        return shortcut_baseline(tiles, group, masks, preds, seed)
     except ValueError as e:
-        if 'group only' not in str(e): raise
+        if 'group only' not in str(e):
+            raise
         return pd.DataFrame(columns=['sees', 'side', 'share', 'low', 'high', 'chance', 'tiles', 'groups', 'verdict'])
+
 
 def _controls_of(tiles, which, recipe, train, seed):
     "The controls asked for: by a cheap classifier in quarters, or by a network in halves."
-    if which is None: return pd.DataFrame()
-    if which not in ('cheap', 'network'): raise ValueError(f'controls={which!r} is refused: "cheap", "network" or None.')
-    return negative_controls(tiles, recipe, train_cheap if which == 'cheap' else train, folds=4 if which == 'cheap' else 2, seed=seed)
+    if which is None:
+        return pd.DataFrame()
+    if which not in ('cheap', 'network'):
+        raise ValueError(f'controls={which!r} is refused: "cheap", "network" or None.')
+    return negative_controls(
+        tiles, recipe, train_cheap if which == 'cheap' else train, folds=4 if which == 'cheap' else 2, seed=seed
+    )
 
 # %% ../../nbs/api/83_trust.audits.ipynb #6c8c4db9
 def audit(
-    tiles, # `Tiles` with a column `label`, and `split` if they have been split
-    out:str|Path|None=None, # folder for audit.html and audit.csv; `None`: nothing is written
-    preds:pd.DataFrame|None=None, # the network's predictions, to stand beside the shortcuts
-    controls:str|None='cheap', # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
-    recipe=None, # for the controls, see `negative_controls`
-    train=None, # for the controls with a network, see `negative_controls`
-    group:str='well', # see `shortcut_baseline`
-    masks:np.ndarray|None=None, # bool [n, h, w], true where a cell is, see `shortcut_baseline`
-    pairs:pd.DataFrame|None=None, # of `find_near_duplicates`; `None`: they are looked for
-    overwrite:bool=False, # replace a folder that is there
-    seed:int=0, # of folds, shuffles and draws
-) -> Audit: # `.verdict`, `.sentences`, and the tables
+    tiles,  # `Tiles` with a column `label`, and `split` if they have been split
+    out: str | Path | None = None,  # folder for audit.html and audit.csv; `None`: nothing is written
+    preds: pd.DataFrame | None = None,  # the network's predictions, to stand beside the shortcuts
+    controls: str
+    | None = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
+    recipe=None,  # for the controls, see `negative_controls`
+    train=None,  # for the controls with a network, see `negative_controls`
+    group: str = 'well',  # see `shortcut_baseline`
+    masks: np.ndarray | None = None,  # bool [n, h, w], true where a cell is, see `shortcut_baseline`
+    pairs: pd.DataFrame | None = None,  # of `find_near_duplicates`; `None`: they are looked for
+    overwrite: bool = False,  # replace a folder that is there
+    seed: int = 0,  # of folds, shuffles and draws
+) -> Audit:  # `.verdict`, `.sentences`, and the tables
     "Can the label be told without looking at the cells? All that the data allow, in one page."
     found = confounding(tiles, seed=seed)
     pairs = _sided(find_near_duplicates(tiles) if pairs is None else pairs, tiles.table)
-    res = Audit(found, pairs, _shortcuts(tiles, group, preds, masks, seed), _controls_of(tiles, controls, recipe, train, seed))
-    if out is not None: _write_audit(res, out, overwrite)
+    res = Audit(
+        found, pairs, _shortcuts(tiles, group, preds, masks, seed), _controls_of(tiles, controls, recipe, train, seed)
+    )
+    if out is not None:
+        _write_audit(res, out, overwrite)
     return res
+
 
 def _sided(pairs, df):
     "The pairs with what their two tiles have in common: the side of the split, and how many labels."
     side = dict(zip(df['tile'], df['split'])) if 'split' in df else None
     label = dict(zip(df['tile'], df['label']))
     pairs = pairs.assign(labels=[len({label.get(a), label.get(b)}) for a, b in zip(pairs.tile_a, pairs.tile_b)])
-    return pairs if side is None else pairs.assign(crosses=[side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)])
+    return (
+        pairs
+        if side is None
+        else pairs.assign(crosses=[side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)])
+    )
 
 # %% ../../nbs/api/83_trust.audits.ipynb #9b64412d
 def _write_audit(a, out, overwrite):
     "The page and the table, in a folder that appears when it is whole."
     with new_folder(out, overwrite) as tmp:
         page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Audit</title></head><body style="font-family:sans-serif;max-width:60em;margin:2em auto">{_figure(a.shortcuts)}{_page(a)}</body></html>'
-        (tmp/'audit.html').write_text(page, encoding='utf-8')
-        write_csv(_flat_table(a), tmp/'audit.csv')
+        (tmp / 'audit.html').write_text(page, encoding='utf-8')
+        write_csv(_flat_table(a), tmp / 'audit.csv')
+
 
 def _figure(s):
     "The figure of the shortcuts as a picture inside the page."
-    if not len(s): return ''
+    if not len(s):
+        return ''
     import base64, io
     from matplotlib import pyplot as plt
-    buf, fig = io.BytesIO(), plot_shortcuts(s).figure
+
+    buf = io.BytesIO()
+    fig = plot_shortcuts(s).figure
     fig.savefig(buf, format='png', dpi=100)
     plt.close(fig)
     return f'<p style="float:right;max-width:48%"><img style="max-width:100%" alt="What a classifier reaches without cells" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}"></p>'
 
+
 def _flat_table(a):
     "All that was looked at, one row each."
-    rows = [dict(looked_at=f'{o["factor"]} (V)', value=o['v'], low=o['low'], high=o['high'], n=o['n'], verdict=o['verdict']) for o in a.confounding]
-    rows += [dict(looked_at=f'{o.sees}, {o.side} (share right)', value=o.share, low=o.low, high=o.high, n=o.groups, verdict=o.verdict) for o in a.shortcuts.itertuples()]
-    rows += [dict(looked_at=f'control: {o["control"]}', value=o.get('share'), low=o.get('low'), high=o.get('high'), n=o.get('groups'), verdict=o['verdict']) for o in a.controls.to_dict('records')]
+    rows = [
+        dict(looked_at=f'{o["factor"]} (V)', value=o['v'], low=o['low'], high=o['high'], n=o['n'], verdict=o['verdict'])
+        for o in a.confounding
+    ]
+    rows += [
+        dict(
+            looked_at=f'{o.sees}, {o.side} (share right)',
+            value=o.share,
+            low=o.low,
+            high=o.high,
+            n=o.groups,
+            verdict=o.verdict,
+        )
+        for o in a.shortcuts.itertuples()
+    ]
+    rows += [
+        dict(
+            looked_at=f'control: {o["control"]}',
+            value=o.get('share'),
+            low=o.get('low'),
+            high=o.get('high'),
+            n=o.get('groups'),
+            verdict=o['verdict'],
+        )
+        for o in a.controls.to_dict('records')
+    ]
     return pd.DataFrame(rows + [dict(looked_at='pairs that show the same', value=len(a.duplicates), verdict='')])

@@ -22,165 +22,281 @@ from ..evaluate.intervals import wilson
 from ..learn.nets import best_device, make_net
 from ..learn.models import Model
 from .masks import dice, mask_reader
-from .maps import Cams, as_tiles, batch_input, cam, check_cam, device_of, evaluating, figure_grid, run_maps, seen_as_trained, target_classes
+from celldeath_nb.trust.maps import (
+    Cams,
+    as_tiles,
+    batch_input,
+    cam,
+    check_cam,
+    device_of,
+    evaluating,
+    figure_grid,
+    run_maps,
+    seen_as_trained,
+    target_classes,
+)
 
 # %% ../../nbs/api/86_trust.checks.ipynb #c404b35c
 @dataclass(eq=False)
 class Trust:
     "What a check found."
-    tiles:pd.DataFrame # one row a tile
-    table:pd.DataFrame # one row a class and quantity: `what`, `label`, `tiles`, `photographs`, `undefined`, `mean`, `low`, `high`, ...
-    sentence:str # in words
-    curves:dict=field(default_factory=dict) # what a figure needs besides
 
-    def __repr__(self): return self.sentence+'\n'+self.table.round(3).to_string(index=False)
-    def _repr_html_(self): return f'<p>{escape(self.sentence)}</p>'+self.table.round(3).to_html(index=False)
+    tiles: pd.DataFrame  # one row a tile
+    table: (
+        pd.DataFrame
+    )  # one row a class and quantity: `what`, `label`, `tiles`, `photographs`, `undefined`, `mean`, `low`, `high`, ...
+    sentence: str  # in words
+    curves: dict = field(default_factory=dict)  # what a figure needs besides
 
-def _ratio(y, x, units, confidence=.95):
+    def __repr__(self):
+        return self.sentence + '\n' + self.table.round(3).to_string(index=False)
+
+    def _repr_html_(self):
+        return f'<p>{escape(self.sentence)}</p>' + self.table.round(3).to_html(index=False)
+
+
+def _ratio(y, x, units, confidence=0.95):
     "Sum of `y` over sum of `x` with its interval, resampling whole units; and how many units."
     s = pd.DataFrame(dict(y=y, x=x)).groupby(np.asarray(units), sort=False).sum()
-    r, n = s.y.sum()/s.x.sum() if s.x.sum() else np.nan, len(s)
-    if n < 2 or not np.isfinite(r): return r, np.nan, np.nan, n
-    half = student.ppf((1+confidence)/2, n-1)*np.sqrt(n/(n-1)*((s.y-r*s.x)**2).sum())/abs(s.x.sum())
-    return r, r-half, r+half, n
+    r = s.y.sum() / s.x.sum() if s.x.sum() else np.nan
+    n = len(s)
+    if n < 2 or not np.isfinite(r):
+        return r, np.nan, np.nan, n
+    half = (
+        student.ppf((1 + confidence) / 2, n - 1) * np.sqrt(n / (n - 1) * ((s.y - r * s.x) ** 2).sum()) / abs(s.x.sum())
+    )
+    return r, r - half, r + half, n
 
 # %% ../../nbs/api/86_trust.checks.ipynb #9c59146f
 def _groups(t):
     "Rows of each class, and all of them."
     names = t.label if 'label' in t else t.target
-    return {**{c: (names == c).to_numpy() for c in sorted(names.unique())}, **({'all': np.ones(len(t), bool)} if names.nunique() > 1 else {})}
+    return {
+        **{c: (names == c).to_numpy() for c in sorted(names.unique())},
+        **({'all': np.ones(len(t), bool)} if names.nunique() > 1 else {}),
+    }
+
 
 def _units(t, unit):
     "The unit that each tile belongs to."
-    if unit in t: return t[unit].astype(str).to_numpy()
-    if unit == 'field': return np.array([str(o).rpartition('#')[0] or str(o) for o in t.tile])
+    if unit in t:
+        return t[unit].astype(str).to_numpy()
+    if unit == 'field':
+        return np.array([str(o).rpartition('#')[0] or str(o) for o in t.tile])
     raise ValueError(f'These tiles have no column {unit!r} to resample by. There is: {", ".join(map(str, t.columns))}.')
+
 
 def _within(r, low, high, n, bounds):
     "An interval that stays where its quantity lives; a share that never varied gets Wilson's for `n` units."
-    if bounds == (0, 1) and n > 1 and high-low < 1e-9 and r in (0, 1): return wilson(int(r*n), n)
+    if bounds == (0, 1) and n > 1 and high - low < 1e-9 and r in (0, 1):
+        return wilson(int(r * n), n)
     return (low, high) if bounds is None else tuple(np.clip((low, high), *bounds))
+
 
 def _by_class(t, whats, unit='field', over=None, bounds=None):
     "A row for each quantity and class: its mean with interval, over tiles where it is defined."
-    rows, units = [], _units(t, unit)
+    rows = []
+    units = _units(t, unit)
     for what in whats:
         for c, mask in _groups(t).items():
             y, x = t[what].to_numpy(float), np.ones(len(t)) if over is None else t[over].to_numpy(float)
-            ok = mask&np.isfinite(y)&np.isfinite(x)
+            ok = mask & np.isfinite(y) & np.isfinite(x)
             r, low, high, n = _ratio(y[ok], x[ok], units[ok]) if ok.any() else (np.nan, np.nan, np.nan, 0)
             low, high = _within(r, low, high, n, bounds)
-            rows.append(dict(what=what, label=c, tiles=int(mask.sum()), photographs=n, undefined=int(mask.sum()-ok.sum()), mean=r, low=low, high=high))
+            rows.append(
+                dict(
+                    what=what,
+                    label=c,
+                    tiles=int(mask.sum()),
+                    photographs=n,
+                    undefined=int(mask.sum() - ok.sum()),
+                    mean=r,
+                    low=low,
+                    high=high,
+                )
+            )
     out = pd.DataFrame(rows)
     return out if unit == 'field' else out.rename(columns=dict(photographs=f'{unit}s'))
 
 # %% ../../nbs/api/86_trust.checks.ipynb #e204cfd3
 def plot_trust(
-    trust:Trust, # what a check found
-    ax=None, # matplotlib axes; None: new ones
-    null:float=None, # a value to draw a line at: what no relation would give
-): # the axes
+    trust: Trust,  # what a check found
+    ax=None,  # matplotlib axes; None: new ones
+    null: float = None,  # a value to draw a line at: what no relation would give
+):  # the axes
     "Means with their intervals, by quantity and class; classes differ by marker, not only by color."
     t = trust.table
-    ax = figure_grid(figsize=(5.5, .6+.3*len(t)), layout='constrained')[1] if ax is None else ax
-    names, marks = list(dict.fromkeys(t.label)), 'osD^vPX*'
+    ax = figure_grid(figsize=(5.5, 0.6 + 0.3 * len(t)), layout='constrained')[1] if ax is None else ax
+    names = list(dict.fromkeys(t.label))
+    marks = 'osD^vPX*'
     for i, r in enumerate(t.itertuples()):
         k = names.index(r.label)
-        ax.errorbar(r.mean, i, xerr=[[max(np.nan_to_num(r.mean-r.low), 0)], [max(np.nan_to_num(r.high-r.mean), 0)]], fmt=marks[k % 8], color=f'C{k}', mec='black', ms=6, capsize=3)
-    if null is not None: ax.axvline(null, color='black', lw=.8, ls='--')
-    ax.set_yticks(range(len(t)), [r.what if len(names) == 1 else f'{r.what}, {r.label}' if t.what.nunique() > 1 else str(r.label) for r in t.itertuples()], fontsize=8, parse_math=False)
+        ax.errorbar(
+            r.mean,
+            i,
+            xerr=[[max(np.nan_to_num(r.mean - r.low), 0)], [max(np.nan_to_num(r.high - r.mean), 0)]],
+            fmt=marks[k % 8],
+            color=f'C{k}',
+            mec='black',
+            ms=6,
+            capsize=3,
+        )
+    if null is not None:
+        ax.axvline(null, color='black', lw=0.8, ls='--')
+    ax.set_yticks(
+        range(len(t)),
+        [
+            r.what if len(names) == 1 else f'{r.what}, {r.label}' if t.what.nunique() > 1 else str(r.label)
+            for r in t.itertuples()
+        ],
+        fontsize=8,
+        parse_math=False,
+    )
     ax.invert_yaxis()
     return ax
 
 # %% ../../nbs/api/86_trust.checks.ipynb #7ca5baa3
 def segmentation_dice(
-    tiles:Tiles, # with known masks
-    masks='truth', # the known ones, see `tile_masks`
-    unit:str='field', # what is resampled for intervals
-) -> Trust: # by tile: `dice`, `dice_all` (everything called cell), `area` (share of the tile that is cell)
+    tiles: Tiles,  # with known masks
+    masks='truth',  # the known ones, see `tile_masks`
+    unit: str = 'field',  # what is resampled for intervals
+) -> Trust:  # by tile: `dice`, `dice_all` (everything called cell), `area` (share of the tile that is cell)
     "Agreement of `segment_cells` with known masks."
-    known, found, rows = mask_reader(tiles, masks), mask_reader(tiles, 'segment'), []
+    known = mask_reader(tiles, masks)
+    found = mask_reader(tiles, 'segment')
+    rows = []
     for i in bar(range(len(tiles)), what='segmenting'):
         k = known(i)
         rows.append(dict(dice=dice(found(i), k), dice_all=dice(np.ones_like(k), k), area=k.mean()))
     t = pd.concat([tiles.table, pd.DataFrame(rows)], axis=1)
     table = _by_class(t.assign(label=t.line if 'line' in t else ''), ['dice', 'dice_all', 'area'], unit, bounds=(0, 1))
     d, a = (_all_of(table, o) for o in ('dice', 'dice_all'))
-    return Trust(t, table, f'The segmentation agrees with the known cells with a Dice coefficient of {_said(d)}; calling everything a cell would reach {a["mean"]:.2f}.')
+    return Trust(
+        t,
+        table,
+        f'The segmentation agrees with the known cells with a Dice coefficient of {_said(d)}; calling everything a cell would reach {a["mean"]:.2f}.',
+    )
 
-def _all_of(table, what): return table[table.what == what].iloc[-1]
-def _said(r, digits=2): return f'{r["mean"]:.{digits}f}'+('' if np.isnan(r.low) else f' ({r.low:.{digits}f} to {r.high:.{digits}f})')
+
+def _all_of(table, what):
+    return table[table.what == what].iloc[-1]
+
+
+def _said(r, digits=2):
+    return f'{r["mean"]:.{digits}f}' + ('' if np.isnan(r.low) else f' ({r.low:.{digits}f} to {r.high:.{digits}f})')
 
 # %% ../../nbs/api/86_trust.checks.ipynb #80d8cb28
 def _spread(n, size):
     "The matrix [size, n] that brings n values to `size` pixels, as `Cams.full` does on each axis."
     return F.interpolate(torch.eye(n)[None], size=size, mode='linear', align_corners=False)[0].T.numpy().astype(float)
 
+
 def _weights(read, n, grid, size):
     "For each tile how much of each grid cell's mass falls on its mask, [n, h*w]; for the whole tile, [h*w]; share of area [n]."
-    A, B = _spread(grid[0], size[0]), _spread(grid[1], size[1])
-    W, area = np.empty((n, grid[0]*grid[1])), np.empty(n)
+    A = _spread(grid[0], size[0])
+    B = _spread(grid[1], size[1])
+    W = np.empty((n, grid[0] * grid[1]))
+    area = np.empty(n)
     for i in bar(range(n), what='masks'):
         m = read(i)
-        W[i], area[i] = (A.T@m@B).ravel(), m.mean()
+        W[i] = (A.T @ m @ B).ravel()
+        area[i] = m.mean()
     return W, np.outer(A.sum(0), B.sum(0)).ravel(), area
 
 # %% ../../nbs/api/86_trust.checks.ipynb #1279a959
 def _shuffled_pairs(t, rng):
     "For each tile the number of a tile of another photograph, drawn within its class: photographs change places, whole."
-    units, other = _units(t, 'field'), np.arange(len(t))
+    units = _units(t, 'field')
+    other = np.arange(len(t))
     for c, mask in _groups(t).items():
-        if c == 'all' and len(_groups(t)) > 1: continue
+        if c == 'all' and len(_groups(t)) > 1:
+            continue
         names = pd.unique(units[mask])
-        rows = {u: np.flatnonzero(mask&(units == u)) for u in names}
-        for a, b in zip(names, rng.permutation(names)): other[rows[a]] = np.resize(rows[b], len(rows[a]))
+        rows = {u: np.flatnonzero(mask & (units == u)) for u in names}
+        for a, b in zip(names, rng.permutation(names)):
+            other[rows[a]] = np.resize(rows[b], len(rows[a]))
     return other
+
 
 def _permuted(t, P, W, n_perm, seed):
     "p of each class: how often shuffled maps lie as much on the cells as the true ones."
-    rng, groups, ok = np.random.default_rng(seed), _groups(t), np.isfinite(P).all(1)
+    rng = np.random.default_rng(seed)
+    groups = _groups(t)
+    ok = np.isfinite(P).all(1)
     P = np.where(ok[:, None], P, 0)
-    stat = lambda other: {c: (P[other]*W)[m].sum() for c, m in groups.items()}
-    true, hits = stat(np.arange(len(t))), dict.fromkeys(groups, 0)
+    stat = lambda other: {c: (P[other] * W)[m].sum() for c, m in groups.items()}
+    true = stat(np.arange(len(t)))
+    hits = dict.fromkeys(groups, 0)
     for _ in bar(range(n_perm), what='shuffling'):
-        for c, s in stat(_shuffled_pairs(t, rng)).items(): hits[c] += s >= true[c]-1e-9*abs(true[c])
+        for c, s in stat(_shuffled_pairs(t, rng)).items():
+            hits[c] += s >= true[c] - 1e-9 * abs(true[c])
     few = {c: len(np.unique(_units(t, 'field')[m])) < 2 for c, m in groups.items()}
-    return {c: np.nan if few[c] else (h+1)/(n_perm+1) for c, h in hits.items()}
+    return {c: np.nan if few[c] else (h + 1) / (n_perm + 1) for c, h in hits.items()}
 
 # %% ../../nbs/api/86_trust.checks.ipynb #8a3482bc
 def cell_share(
-    cams:Cams, # from `cam`, of these tiles
-    tiles:Tiles, # the same, in the same order
-    masks='segment', # where the cells are, see `tile_masks`
-    n_perm:int=1000, # times that maps are shuffled among photographs; 0: not
-    seed:int=0, # of the shuffling
-    unit:str='field', # what is resampled for intervals
-    kind:str='cells', # which of the simulator's label images, see `tile_masks`
-) -> Trust: # by tile: `share` of the map's mass on cells, `area` share of cells, `ratio`; by class with `p`
+    cams: Cams,  # from `cam`, of these tiles
+    tiles: Tiles,  # the same, in the same order
+    masks='segment',  # where the cells are, see `tile_masks`
+    n_perm: int = 1000,  # times that maps are shuffled among photographs; 0: not
+    seed: int = 0,  # of the shuffling
+    unit: str = 'field',  # what is resampled for intervals
+    kind: str = 'cells',  # which of the simulator's label images, see `tile_masks`
+) -> Trust:  # by tile: `share` of the map's mass on cells, `area` share of cells, `ratio`; by class with `p`
     "Does the map lie on cells, more than their area alone would make it?"
     tiles = as_tiles(tiles)
     _same_tiles(cams, tiles)
     mass = np.maximum(cams.maps, 0).reshape(len(cams), -1).astype(float)
     W, whole, area = _weights(mask_reader(tiles, masks, kind), len(tiles), cams.maps.shape[1:], tiles.tile_px)
     with np.errstate(invalid='ignore', divide='ignore'):
-        P = mass/(mass@whole)[:, None]
-        t = cams.frame().assign(share=(P*W).sum(1), area=area, ratio=(P*W).sum(1)/area)
-    table = _by_class(t.assign(share_of_map=t.share), ['share_of_map'], unit, bounds=(0, 1)).drop(columns='what').rename(columns=dict(mean='share', low='share_low', high='share_high'))
+        P = mass / (mass @ whole)[:, None]
+        t = cams.frame().assign(share=(P * W).sum(1), area=area, ratio=(P * W).sum(1) / area)
+    table = (
+        _by_class(t.assign(share_of_map=t.share), ['share_of_map'], unit, bounds=(0, 1))
+        .drop(columns='what')
+        .rename(columns=dict(mean='share', low='share_low', high='share_high'))
+    )
     r = _by_class(t.assign(what=t.share, over=np.where(np.isfinite(t.share), t.area, np.nan)), ['what'], unit, 'over')
-    table = table.assign(area=_by_class(t, ['area'], unit)['mean'], what='ratio', mean=r['mean'], low=r.low, high=r.high, p=np.nan)
-    if n_perm: table['p'] = table.label.map(_permuted(t, P, W, n_perm, seed))
+    table = table.assign(
+        area=_by_class(t, ['area'], unit)['mean'], what='ratio', mean=r['mean'], low=r.low, high=r.high, p=np.nan
+    )
+    if n_perm:
+        table['p'] = table.label.map(_permuted(t, P, W, n_perm, seed))
     return Trust(t, table, _share_sentence(table.iloc[-1], masks))
 
 # %% ../../nbs/api/86_trust.checks.ipynb #82246320
 def _same_tiles(cams, tiles):
-    if len(cams) != len(tiles): raise ValueError(f'There are {len(cams)} maps and {len(tiles)} tiles. Draw the maps of the same tiles: cam(model, tiles).')
-    if cams.table is not None and 'tile' in cams.table and 'tile' in tiles.table and cams.table.tile.tolist() != tiles.table.tile.tolist(): raise ValueError('The maps are of other tiles, or in another order. Draw the maps of the same tiles: cam(model, tiles).')
+    if len(cams) != len(tiles):
+        raise ValueError(
+            f'There are {len(cams)} maps and {len(tiles)} tiles. Draw the maps of the same tiles: cam(model, tiles).'
+        )
+    if (
+        cams.table is not None
+        and 'tile' in cams.table
+        and 'tile' in tiles.table
+        and cams.table.tile.tolist() != tiles.table.tile.tolist()
+    ):
+        raise ValueError(
+            'The maps are of other tiles, or in another order. Draw the maps of the same tiles: cam(model, tiles).'
+        )
+
 
 def _share_sentence(r, masks):
-    how = dict(truth='the simulated truth', segment='a segmentation, which has errors of its own').get(masks if isinstance(masks, str) else '', 'the masks given')
-    verdict = 'more than their area' if r.low > 1 else 'less than their area' if r.high < 1 else 'no more than chance allows for their area'
+    how = dict(truth='the simulated truth', segment='a segmentation, which has errors of its own').get(
+        masks if isinstance(masks, str) else '', 'the masks given'
+    )
+    verdict = (
+        'more than their area'
+        if r.low > 1
+        else 'less than their area'
+        if r.high < 1
+        else 'no more than chance allows for their area'
+    )
     same = '' if np.isnan(r.p) else f' Maps of other photographs lie on them as well in {r.p:.1%} of shufflings.'
-    return f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times their share, {verdict}. Cells are those of {how}.{same}'+(f' {int(r.undefined)} maps have no mass.' if r.undefined else '')
+    return (
+        f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times their share, {verdict}. Cells are those of {how}.{same}'
+        + (f' {int(r.undefined)} maps have no mass.' if r.undefined else '')
+    )
 
 # %% ../../nbs/api/86_trust.checks.ipynb #bbede944
 def _peaks(cams, size):
@@ -188,43 +304,68 @@ def _peaks(cams, size):
     at = [np.unravel_index(cams.full(size, [i])[0].argmax(), size) for i in range(len(cams))]
     return np.array(at)
 
+
 def pointing_game(
-    cams:Cams, # from `cam`, of these tiles
-    tiles:Tiles, # the same, in the same order
-    masks='truth', # where the peak should lie, see `tile_masks`
-    kind:str='planted', # which of the simulator's label images
-    unit:str='field', # what is resampled for intervals
-) -> Trust: # by tile: `hit`, `area`, `peak_row`, `peak_col`; tiles whose mask is empty are left out
+    cams: Cams,  # from `cam`, of these tiles
+    tiles: Tiles,  # the same, in the same order
+    masks='truth',  # where the peak should lie, see `tile_masks`
+    kind: str = 'planted',  # which of the simulator's label images
+    unit: str = 'field',  # what is resampled for intervals
+) -> Trust:  # by tile: `hit`, `area`, `peak_row`, `peak_col`; tiles whose mask is empty are left out
     "How often the peak of a map lies where it should, beside chance."
     tiles = as_tiles(tiles)
     _same_tiles(cams, tiles)
-    read, at = mask_reader(tiles, masks, kind), _peaks(cams, tiles.tile_px)
-    rows = [dict(hit=float(m[r, c]), area=m.mean(), peak_row=r, peak_col=c) for m, (r, c) in ((read(i), o) for i, o in enumerate(at))]
+    read = mask_reader(tiles, masks, kind)
+    at = _peaks(cams, tiles.tile_px)
+    rows = [
+        dict(hit=float(m[r, c]), area=m.mean(), peak_row=r, peak_col=c)
+        for m, (r, c) in ((read(i), o) for i, o in enumerate(at))
+    ]
     t = pd.concat([cams.frame(), pd.DataFrame(rows)], axis=1)
     t.loc[t.flat, 'hit'] = np.nan
     t, empty = t[t.area > 0].reset_index(drop=True), int((t.area == 0).sum())
-    if not len(t): raise ValueError('All masks are empty, so there is nothing to point at. Take the tiles in which something was planted.')
+    if not len(t):
+        raise ValueError(
+            'All masks are empty, so there is nothing to point at. Take the tiles in which something was planted.'
+        )
     table = _by_class(t.assign(over=t.area), ['hit', 'area'], unit, bounds=(0, 1))
-    hit, area = _all_of(table, 'hit'), _all_of(table, 'area')
-    return Trust(t, table, f'The peak lies where it should in {_said(hit)} of {len(t)} tiles; by chance it would in {area["mean"]:.2f}.'+(f' {empty} tiles with nothing to point at were left out.' if empty else ''))
+    hit = _all_of(table, 'hit')
+    area = _all_of(table, 'area')
+    return Trust(
+        t,
+        table,
+        f'The peak lies where it should in {_said(hit)} of {len(t)} tiles; by chance it would in {area["mean"]:.2f}.'
+        + (f' {empty} tiles with nothing to point at were left out.' if empty else ''),
+    )
 
 # %% ../../nbs/api/86_trust.checks.ipynb #14306b33
 def _blur(x, sigma):
     from torchvision.transforms.functional import gaussian_blur
-    k = min(2*int(np.ceil(3*sigma))+1, 2*min(x.shape[-2:])-1)
+
+    k = min(2 * int(np.ceil(3 * sigma)) + 1, 2 * min(x.shape[-2:]) - 1)
     return gaussian_blur(x, [k, k], [sigma, sigma])
+
 
 def _rank(maps, size, rng):
     "For each pixel the share of pixels that are hotter, [n, 1, h, w]; ties in random order."
-    heat = F.interpolate(torch.from_numpy(maps)[:, None], size=tuple(size), mode='bilinear', align_corners=False).numpy().reshape(len(maps), -1)
+    heat = (
+        F.interpolate(torch.from_numpy(maps)[:, None], size=tuple(size), mode='bilinear', align_corners=False)
+        .numpy()
+        .reshape(len(maps), -1)
+    )
     out = np.empty_like(heat)
-    for i, h in enumerate(heat): out[i, np.lexsort((rng.random(h.size), -h))] = np.arange(h.size)/h.size
+    for i, h in enumerate(heat):
+        out[i, np.lexsort((rng.random(h.size), -h))] = np.arange(h.size) / h.size
     return torch.from_numpy(out).reshape(len(maps), 1, *size)
 
-def _scrambled(maps, rng): return rng.permuted(maps.reshape(len(maps), -1), axis=1).reshape(maps.shape)
+
+def _scrambled(maps, rng):
+    return rng.permuted(maps.reshape(len(maps), -1), axis=1).reshape(maps.shape)
 
 # %% ../../nbs/api/86_trust.checks.ipynb #1820e80b
-def _prob(net, x, target): return net(x).cpu().double().softmax(1).gather(1, target.cpu()[:, None])[:, 0].numpy()
+def _prob(net, x, target):
+    return net(x).cpu().double().softmax(1).gather(1, target.cpu()[:, None])[:, 0].numpy()
+
 
 def _curves_of(net, x, low, ranks, target, shares):
     "Probability of the target while the hottest share is deleted and inserted, [2, orders, n, shares]."
@@ -234,17 +375,28 @@ def _curves_of(net, x, low, ranks, target, shares):
     for k, rank in enumerate(ranks):
         for j, s in enumerate(shares[1:-1], 1):
             hot = rank < s
-            out[0, k, :, j], out[1, k, :, j] = _prob(net, torch.where(hot, low, x), target), _prob(net, torch.where(hot, x, low), target)
+            out[0, k, :, j] = _prob(net, torch.where(hot, low, x), target)
+            out[1, k, :, j] = _prob(net, torch.where(hot, x, low), target)
     return out
 
+
 def _all_curves(model, tiles, cams, shares, sigma, n_random, seed, bs, device):
-    net_size, parts = tuple(model.size), []
-    with evaluating(model, best_device(device)) as net, torch.inference_mode(), bar(total=len(tiles), what='deleting') as progress:
+    net_size = tuple(model.size)
+    parts = []
+    with (
+        evaluating(model, best_device(device)) as net,
+        torch.inference_mode(),
+        bar(total=len(tiles), what='deleting') as progress,
+    ):
         for i in range(0, len(tiles), bs):
-            idx = np.arange(i, min(i+bs, len(tiles)))
-            rng, maps, home = np.random.default_rng([seed, i]), cams.maps[idx], device_of(net)
+            idx = np.arange(i, min(i + bs, len(tiles)))
+            rng = np.random.default_rng([seed, i])
+            maps = cams.maps[idx]
+            home = device_of(net)
             x = batch_input(model, tiles.batch(idx), home)
-            ranks = [_rank(o, net_size, rng).to(home) for o in (maps, *(_scrambled(maps, rng) for _ in range(n_random)))]
+            ranks = [
+                _rank(o, net_size, rng).to(home) for o in (maps, *(_scrambled(maps, rng) for _ in range(n_random)))
+            ]
             target = torch.tensor([model.classes.index(cams.target[k]) for k in idx], device=home)
             parts.append(_curves_of(net, x, _blur(x, sigma), ranks, target, shares))
             progress.update(len(idx))
@@ -252,47 +404,60 @@ def _all_curves(model, tiles, cams, shares, sigma, n_random, seed, bs, device):
 
 # %% ../../nbs/api/86_trust.checks.ipynb #4f735b09
 def deletion_insertion(
-    model:Model, # whose maps they are
-    tiles:Tiles, # the tiles
-    cams:Cams, # their maps, from `cam`
-    steps:int=10, # in how many steps the tile is taken away
-    sigma:float=None, # of the blur, in pixels of the network's input; None: an eighth of the shorter side
-    n_random:int=2, # random orders to compare with
-    seed:int=0, # of these
-    unit:str='field', # what is resampled for intervals
-    bs:int=16, # tiles in a batch
-    device:str=None, # see `cam`
-) -> Trust: # by tile: areas `deletion`, `insertion`, the same `_random`, and `_gain` (above 0: better than random); `curves` for `plot_deletion`
+    model: Model,  # whose maps they are
+    tiles: Tiles,  # the tiles
+    cams: Cams,  # their maps, from `cam`
+    steps: int = 10,  # in how many steps the tile is taken away
+    sigma: float = None,  # of the blur, in pixels of the network's input; None: an eighth of the shorter side
+    n_random: int = 2,  # random orders to compare with
+    seed: int = 0,  # of these
+    unit: str = 'field',  # what is resampled for intervals
+    bs: int = 16,  # tiles in a batch
+    device: str = None,  # see `cam`
+) -> Trust:  # by tile: areas `deletion`, `insertion`, the same `_random`, and `_gain` (above 0: better than random); `curves` for `plot_deletion`
     "Does the probability of the class hang on the pixels that the map shows?"
     tiles = seen_as_trained(model, tiles)
     _same_tiles(cams, tiles)
     check_cam(model, tiles, bs)
-    if steps < 2 or n_random < 1: raise ValueError(f'steps={steps}, n_random={n_random}: at least two steps and one random order are needed for a comparison.')
-    shares = np.linspace(0, 1, steps+1)
-    c = _all_curves(model, tiles, cams, shares, sigma or min(model.size)/8, n_random, seed, bs, device)
-    area, t = np.trapezoid(c, shares, axis=3), cams.frame()
+    if steps < 2 or n_random < 1:
+        raise ValueError(
+            f'steps={steps}, n_random={n_random}: at least two steps and one random order are needed for a comparison.'
+        )
+    shares = np.linspace(0, 1, steps + 1)
+    c = _all_curves(model, tiles, cams, shares, sigma or min(model.size) / 8, n_random, seed, bs, device)
+    area = np.trapezoid(c, shares, axis=3)
+    t = cams.frame()
     for k, name in enumerate(('deletion', 'insertion')):
-        t[name], t[f'{name}_random'] = area[k, 0], area[k, 1:].mean(0)
-        t[f'{name}_gain'] = (t[f'{name}_random']-t[name])*(1 if k == 0 else -1)
+        t[name] = area[k, 0]
+        t[f'{name}_random'] = area[k, 1:].mean(0)
+        t[f'{name}_gain'] = (t[f'{name}_random'] - t[name]) * (1 if k == 0 else -1)
     whats = [f'{a}{b}' for a in ('deletion', 'insertion') for b in ('', '_random', '_gain')]
     t.loc[t.flat, whats] = np.nan
-    table, ok = _by_class(t, whats, unit, bounds=(-1, 1)), ~t.flat.to_numpy()
-    d, i = _all_of(table, 'deletion_gain'), _all_of(table, 'insertion_gain')
-    return Trust(t, table, f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network uses.',
-                 dict(shares=shares, deletion=c[0][:, ok].mean(1), insertion=c[1][:, ok].mean(1)))
+    table = _by_class(t, whats, unit, bounds=(-1, 1))
+    ok = ~t.flat.to_numpy()
+    d = _all_of(table, 'deletion_gain')
+    i = _all_of(table, 'insertion_gain')
+    return Trust(
+        t,
+        table,
+        f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network uses.',
+        dict(shares=shares, deletion=c[0][:, ok].mean(1), insertion=c[1][:, ok].mean(1)),
+    )
 
 # %% ../../nbs/api/86_trust.checks.ipynb #12f9ebb7
 def plot_deletion(
-    trust:Trust, # from `deletion_insertion`
-    axs=None, # two axes; None: new ones
-): # the axes
+    trust: Trust,  # from `deletion_insertion`
+    axs=None,  # two axes; None: new ones
+):  # the axes
     "Mean probability of the class while pixels go or come, by the map and at random."
     axs = figure_grid(1, 2, figsize=(7, 2.6), layout='constrained', sharey=True)[1] if axs is None else axs
     for ax, what in zip(axs, ('deletion', 'insertion')):
         y, x = trust.curves[what], trust.curves['shares']
         ax.plot(x, y[0], 'o-', color='black', ms=3, label='hottest first')
         ax.plot(x, y[1:].mean(0), 's--', color='C1', ms=3, label='random order')
-        ax.set(title=what, xlabel=f'share of pixels {"blurred" if what == "deletion" else "put back"}', ylim=(-.02, 1.02))
+        ax.set(
+            title=what, xlabel=f'share of pixels {"blurred" if what == "deletion" else "put back"}', ylim=(-0.02, 1.02)
+        )
     axs[0].set_ylabel('probability of the class')
     axs[0].legend(frameon=False, fontsize=8)
     return axs
@@ -300,29 +465,44 @@ def plot_deletion(
 # %% ../../nbs/api/86_trust.checks.ipynb #488535db
 def _rank_correlation(a, b):
     "Spearman's correlation of each pair of maps, [n]; nan where one is flat."
-    if a.shape != b.shape: raise ValueError(f'The maps are {list(a.shape[1:])} and {list(b.shape[1:])} places large; compare networks of one architecture, or take the same layer.')
+    if a.shape != b.shape:
+        raise ValueError(
+            f'The maps are {list(a.shape[1:])} and {list(b.shape[1:])} places large; compare networks of one architecture, or take the same layer.'
+        )
     a, b = (rankdata(o.reshape(len(o), -1), axis=1) for o in (a, b))
     return _pearson(a, b)
 
+
 def _pearson(a, b):
     a, b = (o.reshape(len(o), -1).astype(float) for o in (a, b))
-    a, b = a-a.mean(1, keepdims=True), b-b.mean(1, keepdims=True)
-    with np.errstate(invalid='ignore', divide='ignore'): return (a*b).sum(1)/np.sqrt((a*a).sum(1)*(b*b).sum(1))
+    a = a - a.mean(1, keepdims=True)
+    b = b - b.mean(1, keepdims=True)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
 
 # %% ../../nbs/api/86_trust.checks.ipynb #a716caf4
-def _with_weights(m): return {k: o for k, o in m.named_children() if any(True for _ in o.parameters())}
+def _with_weights(m):
+    return {k: o for k, o in m.named_children() if any(True for _ in o.parameters())}
+
 
 def _levels(net):
     "Parts of a network from the top down, each with a name; norms go with the convolution below them."
-    out, waiting, top, parts = [('head', [('1', net[1])])], [], '0', _with_weights(net[0])
-    while len(parts) == 1 and (below := _with_weights(*parts.values())): top, parts = f'{top}.{next(iter(parts))}', below
+    out = [('head', [('1', net[1])])]
+    waiting = []
+    top = '0'
+    parts = _with_weights(net[0])
+    while len(parts) == 1 and (below := _with_weights(*parts.values())):
+        top = f'{top}.{next(iter(parts))}'
+        parts = below
     for name, m in reversed(parts.items()):
         waiting.append((f'{top}.{name}', m))
         if any(isinstance(o, nn.Conv2d) for o in m.modules()):
             out.append((name, waiting))
             waiting = []
-    if waiting: out.append((waiting[-1][0].split('.')[-1], waiting))
+    if waiting:
+        out.append((waiting[-1][0].split('.')[-1], waiting))
     return out
+
 
 def _fresh(model, seed):
     "The same network, never trained."
@@ -333,22 +513,33 @@ def _fresh(model, seed):
 # %% ../../nbs/api/86_trust.checks.ipynb #792c4631
 def _random_rows(model, true, ask, seed):
     "Rank correlation with the maps of the same network, its weights random down to each level: {name: [n]}."
-    fresh, net, out = _fresh(model, seed).state_dict(), copy.deepcopy(model.net), {}
+    fresh = _fresh(model, seed).state_dict()
+    net = copy.deepcopy(model.net)
+    out = {}
     for name, parts in _levels(net):
-        for path, m in parts: m.load_state_dict({k[len(path)+1:]: v for k, v in fresh.items() if k.startswith(path+'.')})
+        for path, m in parts:
+            m.load_state_dict({k[len(path) + 1 :]: v for k, v in fresh.items() if k.startswith(path + '.')})
         out[f'random down to {name}'] = _rank_correlation(true.maps, ask(replace(model, net=net)))
     return out
 
+
 def _with_sizes(t, rho, unit):
     "The table of correlations, and their mean size whatever their sign."
-    for k, v in rho.items(): t[k] = v.mean(0)
+    for k, v in rho.items():
+        t[k] = v.mean(0)
     table = _by_class(t, list(rho), unit, bounds=(-1, 1))
-    return table.assign(size=_by_class(t.assign(**{k: np.abs(v).mean(0) for k, v in rho.items()}), list(rho), unit)['mean'])
+    return table.assign(
+        size=_by_class(t.assign(**{k: np.abs(v).mean(0) for k, v in rho.items()}), list(rho), unit)['mean']
+    )
+
 
 def _random_sentence(table, last, shuffled):
     part = lambda o: f'{_said(_all_of(table, o))} (mean size {_all_of(table, o)["size"]:.2f})'
-    return (f'With all weights random the maps correlate {part(last)} with the true ones'+(f', with labels shuffled {part("shuffled labels")}' if shuffled else '')
-            +f'; maps of other photographs {part("another photograph")}. The nearer to the last, the more the map depends on what was learned.')
+    return (
+        f'With all weights random the maps correlate {part(last)} with the true ones'
+        + (f', with labels shuffled {part("shuffled labels")}' if shuffled else '')
+        + f'; maps of other photographs {part("another photograph")}. The nearer to the last, the more the map depends on what was learned.'
+    )
 
 # %% ../../nbs/api/86_trust.checks.ipynb #8a866c68
 def _fill(a):
@@ -356,84 +547,115 @@ def _fill(a):
     out = a.copy()
     for i in range(a.shape[1]):
         ok = a[np.isfinite(a[:, i]), i]
-        if len(ok): out[:, i] = np.where(np.isfinite(a[:, i]), a[:, i], np.resize(ok, len(a)))
+        if len(ok):
+            out[:, i] = np.where(np.isfinite(a[:, i]), a[:, i], np.resize(ok, len(a)))
     return out
+
 
 def _beside_others(true, t, seed, draws=20):
     "Correlation of each map with maps of other photographs of its class, [draws, n]."
-    pairs = [_shuffled_pairs(t, np.random.default_rng(seed+k)) for k in range(draws)]
-    return _fill(np.stack([np.where(o == np.arange(len(t)), np.nan, _rank_correlation(true.maps, true.maps[o])) for o in pairs]))
+    pairs = [_shuffled_pairs(t, np.random.default_rng(seed + k)) for k in range(draws)]
+    return _fill(
+        np.stack([np.where(o == np.arange(len(t)), np.nan, _rank_correlation(true.maps, true.maps[o])) for o in pairs])
+    )
 
 # %% ../../nbs/api/86_trust.checks.ipynb #ce8a61c6
 def randomization_check(
-    model:Model, # a trained one
-    tiles:Tiles, # to draw maps of
-    target:str=None, # see `cam`; None: what the trained network predicts, for all networks alike
-    method:str='auto', # see `cam`
-    shuffled:Model=None, # the same network trained on shuffled labels, see `shuffle_labels`
-    draws:int=3, # random networks to average over
-    seed:int=0, # of the random weights
-    layer:str=None, # see `cam`
-    unit:str='field', # what is resampled for intervals
-    bs:int=16, # tiles in a batch
-    device:str=None, # see `cam`
-) -> Trust: # by tile: rank correlation with the true map for each level down to which weights are random, for shuffled labels, and for another photograph's map
+    model: Model,  # a trained one
+    tiles: Tiles,  # to draw maps of
+    target: str = None,  # see `cam`; None: what the trained network predicts, for all networks alike
+    method: str = 'auto',  # see `cam`
+    shuffled: Model = None,  # the same network trained on shuffled labels, see `shuffle_labels`
+    draws: int = 3,  # random networks to average over
+    seed: int = 0,  # of the random weights
+    layer: str = None,  # see `cam`
+    unit: str = 'field',  # what is resampled for intervals
+    bs: int = 16,  # tiles in a batch
+    device: str = None,  # see `cam`
+) -> Trust:  # by tile: rank correlation with the true map for each level down to which weights are random, for shuffled labels, and for another photograph's map
     "Does the map depend on what the network has learned?"
-    if shuffled is not None and list(shuffled.classes) != list(model.classes): raise ValueError(f'The network of shuffled labels tells apart {shuffled.classes}, this one {model.classes}. Train both on the same tiles.')
-    if draws < 1: raise ValueError(f'draws={draws}: at least one random network is needed.')
+    if shuffled is not None and list(shuffled.classes) != list(model.classes):
+        raise ValueError(
+            f'The network of shuffled labels tells apart {shuffled.classes}, this one {model.classes}. Train both on the same tiles.'
+        )
+    if draws < 1:
+        raise ValueError(f'draws={draws}: at least one random network is needed.')
     true = cam(model, tiles, target, method, bs, device, layer)
-    ask, t = lambda m: cam(m, tiles, true.target, true.method, bs, device, layer).maps, true.frame()
-    rows = [_random_rows(model, true, ask, 1000*seed+k) for k in range(draws)]
+    ask = lambda m: cam(m, tiles, true.target, true.method, bs, device, layer).maps
+    t = true.frame()
+    rows = [_random_rows(model, true, ask, 1000 * seed + k) for k in range(draws)]
     rho = {k: np.stack([r[k] for r in rows]) for k in rows[0]}
     last = list(rho)[-1]
-    if shuffled is not None: rho['shuffled labels'] = _rank_correlation(true.maps, ask(shuffled))[None]
+    if shuffled is not None:
+        rho['shuffled labels'] = _rank_correlation(true.maps, ask(shuffled))[None]
     rho['another photograph'] = _beside_others(true, t, seed)
     table = _with_sizes(t, rho, unit)
     return Trust(t, table, _random_sentence(table, last, shuffled is not None))
 
 # %% ../../nbs/api/86_trust.checks.ipynb #8d6c8f56
 def shuffle_labels(
-    tiles:Tiles, # with `label`, and `split` if there is one
-    unit:str='field', # what keeps one label
-    seed:int=0, # of the shuffling
-) -> Tiles: # the same with `label` shuffled; the true one as `true_label`
+    tiles: Tiles,  # with `label`, and `split` if there is one
+    unit: str = 'field',  # what keeps one label
+    seed: int = 0,  # of the shuffling
+) -> Tiles:  # the same with `label` shuffled; the true one as `true_label`
     "Labels that have nothing to do with the cells, for a network that can learn nothing from them."
-    t, rng = tiles.table, np.random.default_rng(seed)
-    units, new = _units(t, unit), t.label.to_numpy(dtype=object).copy()
-    if (pd.Series(t.label.astype(str).to_numpy()).groupby(units).nunique() > 1).any(): raise ValueError(f'A {unit} has tiles of several labels, so labels cannot change places among {unit}s. Shuffle by a smaller unit.')
-    for s in (t.split.unique() if 'split' in t else [None]):
+    t = tiles.table
+    rng = np.random.default_rng(seed)
+    units = _units(t, unit)
+    new = t.label.to_numpy(dtype=object).copy()
+    if (pd.Series(t.label.astype(str).to_numpy()).groupby(units).nunique() > 1).any():
+        raise ValueError(
+            f'A {unit} has tiles of several labels, so labels cannot change places among {unit}s. Shuffle by a smaller unit.'
+        )
+    for s in t.split.unique() if 'split' in t else [None]:
         mask = (t.split == s).to_numpy() if s is not None else np.ones(len(t), bool)
         names = pd.unique(units[mask])
-        mixed = dict(zip(names, rng.permutation([new[np.flatnonzero(mask&(units == u))[0]] for u in names])))
+        mixed = dict(zip(names, rng.permutation([new[np.flatnonzero(mask & (units == u))[0]] for u in names])))
         new[mask] = [mixed[u] for u in units[mask]]
     return tiles.add(label=new, true_label=t.label.to_numpy(dtype=object))
 
 # %% ../../nbs/api/86_trust.checks.ipynb #8b0a7235
-_views = {'mirrored left-right': (lambda x: x[:, :, ::-1],)*2, 'mirrored up-down': (lambda x: x[:, ::-1],)*2, 'turned by half': (lambda x: x[:, ::-1, ::-1],)*2,
-          'turned by a quarter': (lambda x: np.rot90(x, 1, (1, 2)), lambda x: np.rot90(x, -1, (1, 2)))}
+_views = {
+    'mirrored left-right': (lambda x: x[:, :, ::-1],) * 2,
+    'mirrored up-down': (lambda x: x[:, ::-1],) * 2,
+    'turned by half': (lambda x: x[:, ::-1, ::-1],) * 2,
+    'turned by a quarter': (lambda x: np.rot90(x, 1, (1, 2)), lambda x: np.rot90(x, -1, (1, 2))),
+}
+
 
 def stability(
-    models, # a `Model`, or several that differ by seed
-    tiles:Tiles, # to draw maps of
-    target:str=None, # see `cam`; None: what the first model predicts, for all alike
-    method:str='auto', # see `cam`
-    layer:str=None, # see `cam`
-    unit:str='field', # what is resampled for intervals
-    bs:int=16, # tiles in a batch
-    device:str=None, # see `cam`
-) -> Trust: # by tile: `other seeds` (mean over pairs of models) and a column for each way of turning: correlation of maps
+    models,  # a `Model`, or several that differ by seed
+    tiles: Tiles,  # to draw maps of
+    target: str = None,  # see `cam`; None: what the first model predicts, for all alike
+    method: str = 'auto',  # see `cam`
+    layer: str = None,  # see `cam`
+    unit: str = 'field',  # what is resampled for intervals
+    bs: int = 16,  # tiles in a batch
+    device: str = None,  # see `cam`
+) -> (
+    Trust
+):  # by tile: `other seeds` (mean over pairs of models) and a column for each way of turning: correlation of maps
     "Do maps agree across seeds, and with themselves when the tile is mirrored or turned?"
     models = [models] if isinstance(models, Model) else list(models)
     tiles = seen_as_trained(models[0], tiles)
     true = cam(models[0], tiles, target, method, bs, device, layer)
-    maps = [true.maps]+[cam(m, tiles, true.target, true.method, bs, device, layer).maps for m in models[1:]]
-    t, want, whats = true.frame(), target_classes(models[0], tiles, true.target), list(_views)
+    maps = [true.maps] + [cam(m, tiles, true.target, true.method, bs, device, layer).maps for m in models[1:]]
+    t = true.frame()
+    want = target_classes(models[0], tiles, true.target)
+    whats = list(_views)
     if len(maps) > 1:
         pairs = [_pearson(maps[i], maps[j]) for i in range(len(maps)) for j in range(i)]
-        t['other seeds'], whats = np.mean(pairs, 0), ['other seeds', *whats]
+        t['other seeds'] = np.mean(pairs, 0)
+        whats = ['other seeds', *whats]
     for name, (there, back) in _views.items():
         turned, _ = run_maps(models[0], tiles, want, true.method, layer, bs, device, there)
         t[name] = _pearson(true.maps, np.ascontiguousarray(back(turned)))
     table = _by_class(t, whats, unit, bounds=(-1, 1))
     some = [f'{o}: {_said(_all_of(table, o))}' for o in whats]
-    return Trust(t, table, 'Correlation of each map with the map of the same tile, '+', '.join(some)+'. One would mean that nothing else than the tile decides.')
+    return Trust(
+        t,
+        table,
+        'Correlation of each map with the map of the same tile, '
+        + ', '.join(some)
+        + '. One would mean that nothing else than the tile decides.',
+    )

@@ -14,119 +14,198 @@ from pandas.api.types import is_numeric_dtype
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #e7c88f92
 def cramers_v(
-    counts, # array [..., k, r]: how often level i of one column meets level j of the other
-) -> np.ndarray: # [...], 0 (nothing in common) to 1 (they coincide); nan where a column has one level only
+    counts,  # array [..., k, r]: how often level i of one column meets level j of the other
+) -> np.ndarray:  # [...], 0 (nothing in common) to 1 (they coincide); nan where a column has one level only
     "Cramer's V with Bergsma's correction for its bias in small tables."
     o = np.asarray(counts, float)
-    n, a, b = o.sum((-2, -1)), o.sum(-1, keepdims=True), o.sum(-2, keepdims=True)
+    n = o.sum((-2, -1))
+    a = o.sum(-1, keepdims=True)
+    b = o.sum(-2, keepdims=True)
     with np.errstate(divide='ignore', invalid='ignore'):
-        expected = a*b/n[..., None, None]
-        phi = np.where(expected > 0, (o-expected)**2/expected, 0).sum((-2, -1))/n
-        k, r = (a > 0).sum((-2, -1)), (b > 0).sum((-2, -1))
-        phi = np.maximum(0, phi - (k-1)*(r-1)/(n-1))
-        least = np.minimum(k - (k-1)**2/(n-1), r - (r-1)**2/(n-1)) - 1
-        return np.where(np.minimum(k, r) > 1, np.minimum(1, np.sqrt(phi/least)), np.nan)
+        expected = a * b / n[..., None, None]
+        phi = np.where(expected > 0, (o - expected) ** 2 / expected, 0).sum((-2, -1)) / n
+        k = (a > 0).sum((-2, -1))
+        r = (b > 0).sum((-2, -1))
+        phi = np.maximum(0, phi - (k - 1) * (r - 1) / (n - 1))
+        least = np.minimum(k - (k - 1) ** 2 / (n - 1), r - (r - 1) ** 2 / (n - 1)) - 1
+        return np.where(np.minimum(k, r) > 1, np.minimum(1, np.sqrt(phi / least)), np.nan)
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #19cb2530
 def v_interval(
-    counts, # array [k, r], see `cramers_v`
-    level:float=0.95, # of the interval
-    seed:int=0, # of the draws
-) -> tuple: # low, high
+    counts,  # array [k, r], see `cramers_v`
+    level: float = 0.95,  # of the interval
+    seed: int = 0,  # of the draws
+) -> tuple:  # low, high
     "Bootstrap interval of Cramer's V over photographs."
     o = np.asarray(counts)
-    draws = np.random.default_rng(seed).multinomial(o.sum(), o.ravel()/o.sum(), 2000).reshape(-1, *o.shape)
+    draws = np.random.default_rng(seed).multinomial(o.sum(), o.ravel() / o.sum(), 2000).reshape(-1, *o.shape)
     v = cramers_v(draws)
-    return tuple(np.nanquantile(v, [(1-level)/2, (1+level)/2])) if np.isfinite(v).any() else (np.nan, np.nan)
+    return tuple(np.nanquantile(v, [(1 - level) / 2, (1 + level) / 2])) if np.isfinite(v).any() else (np.nan, np.nan)
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #1629f87d
-_words = dict(experiment='the experiment', well='the number of the well', hour='the hour', line='the cell line', size='the size in pixels', format='the kind of file',
-              um_per_px='the scale', objective='the objective', software='the software', date='the date', acquired='the order of acquisition',
-              bits='the depth in bits', lossy='lossy compression')
-_remedies = dict(experiment='Photograph every class in every experiment, in about equal numbers.', well='Spread every class over the wells of the plate.',
-                 hour='Photograph every class at every hour, or compare within one hour.', line='Photograph every class of every line, or compare within one line.',
-                 date='Photograph every class on every day.', acquired='Take the classes in turn, well by well, and not one after the other.')
+_words = dict(
+    experiment='the experiment',
+    well='the number of the well',
+    hour='the hour',
+    line='the cell line',
+    size='the size in pixels',
+    format='the kind of file',
+    um_per_px='the scale',
+    objective='the objective',
+    software='the software',
+    date='the date',
+    acquired='the order of acquisition',
+    bits='the depth in bits',
+    lossy='lossy compression',
+)
+_remedies = dict(
+    experiment='Photograph every class in every experiment, in about equal numbers.',
+    well='Spread every class over the wells of the plate.',
+    hour='Photograph every class at every hour, or compare within one hour.',
+    line='Photograph every class of every line, or compare within one line.',
+    date='Photograph every class on every day.',
+    acquired='Take the classes in turn, well by well, and not one after the other.',
+)
 
-def _name(factor): return _words.get(factor, f'the column {factor}')
+
+def _name(factor):
+    return _words.get(factor, f'the column {factor}')
+
 
 def _levels(s):
     "A column as text: numbers with more than eight values in quarters, what is missing as its own level."
-    if is_numeric_dtype(s) and s.nunique() > 8: s = pd.qcut(s, 4, duplicates='drop').map(lambda o: f'{o.left:g} to {o.right:g}').astype(object)
-    elif is_numeric_dtype(s): s = s.map(lambda o: f'{o:g}', na_action='ignore').astype(object)
+    if is_numeric_dtype(s) and s.nunique() > 8:
+        s = pd.qcut(s, 4, duplicates='drop').map(lambda o: f'{o.left:g} to {o.right:g}').astype(object)
+    elif is_numeric_dtype(s):
+        s = s.map(lambda o: f'{o:g}', na_action='ignore').astype(object)
     return s.astype(object).where(s.notna(), 'not named').astype(str)
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #83e7a6f9
 def labeled_photographs(
-    table, # a table with a row a tile or a photograph, or `Tiles`
-    label:str='label', # the column that a network would learn
-) -> pd.DataFrame: # one row a photograph, with `size` and `format` where they can be had
+    table,  # a table with a row a tile or a photograph, or `Tiles`
+    label: str = 'label',  # the column that a network would learn
+) -> pd.DataFrame:  # one row a photograph, with `size` and `format` where they can be had
     "The labeled photographs of a table."
     df = table.table if hasattr(table, 'table') else table
     for c in (label, 'field'):
-        if c not in df: raise ValueError(f'The table has no column {c!r}; it has {", ".join(map(str, df.columns))}.')
+        if c not in df:
+            raise ValueError(f'The table has no column {c!r}; it has {", ".join(map(str, df.columns))}.')
     df = df.drop_duplicates('field').dropna(subset=[label])
     n = df[label].value_counts()
-    if len(n) < 2: raise ValueError(f'There is one class only ({", ".join(map(str, n.index)) or "none at all"}), so nothing can be told apart, with cells or without. Add photographs of another class.')
-    if {'width', 'height'} <= set(df): df = df.assign(size=df['width'].astype(str)+'x'+df['height'].astype(str))
+    if len(n) < 2:
+        raise ValueError(
+            f'There is one class only ({", ".join(map(str, n.index)) or "none at all"}), so nothing can be told apart, with cells or without. Add photographs of another class.'
+        )
+    if {'width', 'height'} <= set(df):
+        df = df.assign(size=df['width'].astype(str) + 'x' + df['height'].astype(str))
     return df if 'format' in df else df.assign(format=df['field'].map(lambda f: PurePosixPath(f).suffix.lower()))
+
 
 def _factors(df, label):
     "The columns worth looking at: known ones that have two levels or more and are not what the label is made from."
-    made = ['treatment', 'dose_um'] + ['line']*('line' in df and all(str(l) in str(y) for l, y in zip(df['line'], df[label])))
-    return [c for c in _words if c in df and c not in made+[label] and df[c].nunique(dropna=False) > 1]
+    made = ['treatment', 'dose_um'] + ['line'] * (
+        'line' in df and all(str(l) in str(y) for l, y in zip(df['line'], df[label]))
+    )
+    return [c for c in _words if c in df and c not in made + [label] and df[c].nunique(dropna=False) > 1]
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #b050501f
-_too_high, _suspect = 0.5, 0.25 # Cramer's V from which a factor is refused, and from which it is mentioned
+_too_high = 0.5  # Cramer's V from which a factor is refused, and from which it is mentioned
+_suspect = 0.25
 _order = ('too high', 'suspect', 'fine')
 
-def _verdict(v): return 'too high' if v >= _too_high else 'suspect' if v >= _suspect else 'fine'
+
+def _verdict(v):
+    return 'too high' if v >= _too_high else 'suspect' if v >= _suspect else 'fine'
+
 
 def _together(ct):
     "Where the classes occur side by side, which is the only place where they can be compared."
     both = ct[(ct > 0).all(axis=1)]
-    if not len(both): return 'No level of it holds all classes, so nothing in these photographs can separate the two.'
+    if not len(both):
+        return 'No level of it holds all classes, so nothing in these photographs can separate the two.'
     some = '; '.join(f'{k}: ' + ', '.join(f'{n} {c}' for c, n in row.items()) for k, row in both.head(4).iterrows())
     return f'All classes side by side are found in {len(both)} of {len(ct)} levels ({some}{" ..." if len(both) > 4 else ""}).'
 
+
 def _sentence(factor, ct, v, what_label='label'):
     "What a biologist needs to know about `factor`."
-    n, right, common = int(ct.to_numpy().sum()), int(ct.max(axis=1).sum()), int(ct.sum().max())
-    what, classes = _name(factor), ' and '.join(map(str, ct.columns)) if len(ct.columns) < 4 else 'the classes'
-    told = f'Whoever knows only {what} names the right class in {right} of {n} photographs ({right/n:.0%}; always naming the commonest: {common/n:.0%}).'
-    if _verdict(v) == 'fine': return f'{classes} are spread over {what} evenly enough (V {v:.2f}).'
-    if _verdict(v) == 'suspect': return f'{told} Part of an accuracy on these photographs may come from {what}. {_together(ct)}'
-    return (f'{what_label.capitalize()} and {what.removeprefix("the ")} nearly coincide. {told} A network can learn whatever else differs with {what} (light, focus, background) in place of the cells, '
-            f'so a high accuracy on these photographs is not to be believed. {_together(ct)} {_remedies.get(factor, "Take and save all photographs in the same way.")}')
+    n = int(ct.to_numpy().sum())
+    right = int(ct.max(axis=1).sum())
+    common = int(ct.sum().max())
+    what = _name(factor)
+    classes = ' and '.join(map(str, ct.columns)) if len(ct.columns) < 4 else 'the classes'
+    told = f'Whoever knows only {what} names the right class in {right} of {n} photographs ({right / n:.0%}; always naming the commonest: {common / n:.0%}).'
+    if _verdict(v) == 'fine':
+        return f'{classes} are spread over {what} evenly enough (V {v:.2f}).'
+    if _verdict(v) == 'suspect':
+        return f'{told} Part of an accuracy on these photographs may come from {what}. {_together(ct)}'
+    return (
+        f'{what_label.capitalize()} and {what.removeprefix("the ")} nearly coincide. {told} A network can learn whatever else differs with {what} (light, focus, background) in place of the cells, '
+        f'so a high accuracy on these photographs is not to be believed. {_together(ct)} {_remedies.get(factor, "Take and save all photographs in the same way.")}'
+    )
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #db96de02
 class Findings(list):
     "What `confounding` found: a list of dicts with `factor`, `v`, `low`, `high`, `n`, `verdict`, `sentence`, `crosstab`, the worst first."
+
     @property
-    def table(self): return pd.DataFrame([{k: o[k] for k in ('factor', 'v', 'low', 'high', 'n', 'verdict')} for o in self], columns=['factor', 'v', 'low', 'high', 'n', 'verdict'])
+    def table(self):
+        return pd.DataFrame(
+            [{k: o[k] for k in ('factor', 'v', 'low', 'high', 'n', 'verdict')} for o in self],
+            columns=['factor', 'v', 'low', 'high', 'n', 'verdict'],
+        )
+
     @property
-    def caught(self): return Findings(o for o in self if o['verdict'] == 'too high')
+    def caught(self):
+        return Findings(o for o in self if o['verdict'] == 'too high')
+
     @property
-    def sentences(self): return [o['sentence'] for o in self if o['verdict'] in ('too high', 'suspect')]
-    def _repr_html_(self): return ''.join(_html(o) for o in self) or '<p>There is no factor to look at: the photographs differ in nothing that is known of them but the label.</p>'
+    def sentences(self):
+        return [o['sentence'] for o in self if o['verdict'] in ('too high', 'suspect')]
+
+    def _repr_html_(self):
+        return (
+            ''.join(_html(o) for o in self)
+            or '<p>There is no factor to look at: the photographs differ in nothing that is known of them but the label.</p>'
+        )
+
 
 def _html(o):
     v = f'V {o["v"]:.2f} ({o["low"]:.2f} to {o["high"]:.2f}), {o["n"]} photographs: {o["verdict"]}'
-    return f'<h4>{escape(_name(o["factor"]))}: {escape(v)}</h4><p>{escape(o["sentence"])}</p>' + (o['crosstab'].to_html(escape=True) if o['verdict'] != 'fine' else '')
+    return f'<h4>{escape(_name(o["factor"]))}: {escape(v)}</h4><p>{escape(o["sentence"])}</p>' + (
+        o['crosstab'].to_html(escape=True) if o['verdict'] != 'fine' else ''
+    )
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #f17f8beb
 def confounding(
-    table, # a table with a row a tile or a photograph, or `Tiles`
-    label:str='label', # the column that a network would learn
-    factors:list|None=None, # columns to look at; `None`: all that are known, such as experiment, well, hour, line, size, format, scale, date
-    seed:int=0, # of the intervals' draws
-) -> Findings: # a list of dicts: factor, v, low, high, n, verdict, sentence, crosstab
+    table,  # a table with a row a tile or a photograph, or `Tiles`
+    label: str = 'label',  # the column that a network would learn
+    factors: list
+    | None = None,  # columns to look at; `None`: all that are known, such as experiment, well, hour, line, size, format, scale, date
+    seed: int = 0,  # of the intervals' draws
+) -> Findings:  # a list of dicts: factor, v, low, high, n, verdict, sentence, crosstab
     "How far the label coincides with what is not the cells: cross-tables, Cramer's V with interval, and a sentence each."
-    df, res = labeled_photographs(table, label), Findings()
+    df = labeled_photographs(table, label)
+    res = Findings()
     called = 'treatment' if 'treatment' in df and (df['treatment'] == df[label]).all() else label
     for f in _factors(df, label) if factors is None else factors:
-        if f not in df: raise ValueError(f'The table has no column {f!r}; it has {", ".join(map(str, df.columns))}.')
+        if f not in df:
+            raise ValueError(f'The table has no column {f!r}; it has {", ".join(map(str, df.columns))}.')
         ct = pd.crosstab(_levels(df[f]).rename(f), df[label].astype(str).rename(label))
-        v, (low, high) = float(cramers_v(ct)), v_interval(ct, seed=seed)
-        if np.isnan(v): continue
-        res.append(dict(factor=f, v=v, low=float(low), high=float(high), n=int(ct.to_numpy().sum()), verdict=_verdict(v), sentence=_sentence(f, ct, v, called), crosstab=ct))
+        v = float(cramers_v(ct))
+        (low, high) = v_interval(ct, seed=seed)
+        if np.isnan(v):
+            continue
+        res.append(
+            dict(
+                factor=f,
+                v=v,
+                low=float(low),
+                high=float(high),
+                n=int(ct.to_numpy().sum()),
+                verdict=_verdict(v),
+                sentence=_sentence(f, ct, v, called),
+                crosstab=ct,
+            )
+        )
     return Findings(sorted(res, key=lambda o: _order.index(o['verdict'])))

@@ -18,89 +18,145 @@ from .shortcuts import all_classes, cheap_model, shortcut_features, shortcut_row
 # %% ../../nbs/api/82_trust.controls.ipynb #3d8c0930
 def _dealt_by(df):
     "What is dealt as a whole: wells, or photographs where there are fewer than six wells."
-    try: return 'well' if group_keys(df, 'well').nunique() > 5 else 'field'
-    except ValueError: return 'field'
+    try:
+        return 'well' if group_keys(df, 'well').nunique() > 5 else 'field'
+    except ValueError:
+        return 'field'
+
 
 def _shuffled(tiles, seed):
     "Labels dealt anew to whole wells, independent of the true ones and of the experiment."
-    df, rng = tiles.table, np.random.default_rng(seed)
+    df = tiles.table
+    rng = np.random.default_rng(seed)
     keys = group_keys(df, _dealt_by(df))
     one = df.assign(key=keys.to_numpy(), order=rng.random(len(df))).drop_duplicates('key')
-    one = one.sort_values([c for c in ('line', 'label', 'experiment') if c in one]+['order'])
-    classes, nest = np.array(sorted(df['label'].astype(str).unique())), [c for c in ('line', 'label') if c in one]
-    turn = one.groupby(nest, dropna=False).cumcount().to_numpy() + pd.factorize(one['label'])[0] + rng.integers(len(classes))
+    one = one.sort_values([c for c in ('line', 'label', 'experiment') if c in one] + ['order'])
+    classes = np.array(sorted(df['label'].astype(str).unique()))
+    nest = [c for c in ('line', 'label') if c in one]
+    turn = (
+        one.groupby(nest, dropna=False).cumcount().to_numpy()
+        + pd.factorize(one['label'])[0]
+        + rng.integers(len(classes))
+    )
     return tiles.add(label=keys.map(dict(zip(one['key'], classes[turn % len(classes)]))).to_numpy())
 
+
 def _before_the_drug(tiles, seed):
-    if 'hour' not in tiles.table or not (tiles.table['hour'] == 0).any(): raise ValueError('There are no photographs of hour 0. Photograph every well once before the drug is given.')
+    if 'hour' not in tiles.table or not (tiles.table['hour'] == 0).any():
+        raise ValueError('There are no photographs of hour 0. Photograph every well once before the drug is given.')
     return tiles.subset((tiles.table['hour'] == 0).to_numpy())
+
 
 def _vehicle_wells(tiles, vehicle):
     df = tiles.table
     ctrl = (df['treatment'] if 'treatment' in df else df['label']).astype(str) == vehicle
     wells = df.loc[ctrl, 'well'].value_counts() if 'well' in df else []
-    if len(wells) < 2: raise ValueError(f'There are {len(wells)} numbered wells of {vehicle}; two are needed. Photograph two vehicle wells in every experiment and name them.')
-    sub = tiles.subset((ctrl & df['well'].isin(wells.index[:4])).to_numpy()) # the four that were photographed most
-    return sub.add(label=('well '+sub.table['well'].astype(str)).to_numpy())
+    if len(wells) < 2:
+        raise ValueError(
+            f'There are {len(wells)} numbered wells of {vehicle}; two are needed. Photograph two vehicle wells in every experiment and name them.'
+        )
+    sub = tiles.subset((ctrl & df['well'].isin(wells.index[:4])).to_numpy())  # the four that were photographed most
+    return sub.add(label=('well ' + sub.table['well'].astype(str)).to_numpy())
 
 # %% ../../nbs/api/82_trust.controls.ipynb #780d3ac4
-CLEARLY = .05 # how far above chance the whole interval has to lie
-_controls = {'labels shuffled': 'labels were shuffled among wells', 'before the drug': 'no drug had been given yet', 'vehicle wells': 'both classes were vehicle', 'background only': 'the cells were painted over'}
+CLEARLY = 0.05  # how far above chance the whole interval has to lie
+_controls = {
+    'labels shuffled': 'labels were shuffled among wells',
+    'before the drug': 'no drug had been given yet',
+    'vehicle wells': 'both classes were vehicle',
+    'background only': 'the cells were painted over',
+}
+
 
 def _control(name, tiles, vehicle, seed):
     "The tiles of one control, and what is kept together in it."
-    t = {'labels shuffled': lambda: _shuffled(tiles, seed), 'before the drug': lambda: _before_the_drug(tiles, seed), 'vehicle wells': lambda: _vehicle_wells(tiles, vehicle),
-         'background only': lambda: background_only(tiles)}[name]()
+    t = {
+        'labels shuffled': lambda: _shuffled(tiles, seed),
+        'before the drug': lambda: _before_the_drug(tiles, seed),
+        'vehicle wells': lambda: _vehicle_wells(tiles, vehicle),
+        'background only': lambda: background_only(tiles),
+    }[name]()
     return t, 'well' if name == 'vehicle wells' else _dealt_by(t.table)
+
 
 def _days(df):
     "Experiment and line of every tile, if there are three or more and each holds at least half of its fair share of every class; else `None`."
-    cols, y = [c for c in ('experiment', 'line') if c in df and df[c].notna().all()], df['label'].astype(str)
-    if 'experiment' not in cols: return None
+    cols = [c for c in ('experiment', 'line') if c in df and df[c].notna().all()]
+    y = df['label'].astype(str)
+    if 'experiment' not in cols:
+        return None
     day = df[cols].astype(str).agg(' '.join, axis=1)
     share = pd.crosstab(day, y, normalize='index')
-    return day if len(share) > 2 and share.to_numpy().min() >= .5/y.nunique() else None
+    return day if len(share) > 2 and share.to_numpy().min() >= 0.5 / y.nunique() else None
+
 
 def _control_folds(t, group, folds, seed):
     "The control's tiles split in turns: whole days are asked if they can be compared, else whole wells or photographs."
-    day, unit = _days(t.table), group_keys(t, group)
+    day = _days(t.table)
+    unit = group_keys(t, group)
     unit = unit if day is None else day
     most = unit.groupby(t.table['label'].to_numpy()).nunique().min()
     parts = k_fold(t.add(unit=unit.to_numpy()), max(2, min(folds, most)), 'unit', seed=seed)
     y = t.table['label'].astype(str).to_numpy()
     parts = [p for p in parts if all_classes(y[(p.table['split'] == 'train').to_numpy()], y)]
-    if not parts: raise ValueError('However wells and days are dealt, what is learned from lacks a class. Photograph more of them.')
+    if not parts:
+        raise ValueError(
+            'However wells and days are dealt, what is learned from lacks a class. Photograph more of them.'
+        )
     return parts
 
 # %% ../../nbs/api/82_trust.controls.ipynb #27cb8e3b
 def _control_verdict(name, row):
     "'passed', 'failed' or 'cannot be told with so few', and why."
-    least = row['chance']+CLEARLY
-    if row['groups'] < 4 or (row['low'] <= least and row['high'] > row['chance']+.25): verdict = 'cannot be told with so few'
-    else: verdict = 'failed' if row['low'] > least else 'passed'
+    least = row['chance'] + CLEARLY
+    if row['groups'] < 4 or (row['low'] <= least and row['high'] > row['chance'] + 0.25):
+        verdict = 'cannot be told with so few'
+    else:
+        verdict = 'failed' if row['low'] > least else 'passed'
     said = f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
-    more = {'failed': ' So something other than the cells tells the classes apart.', 'passed': '', 'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells and days.'}[verdict]
-    if verdict == 'passed' and row['low'] > row['chance']: more = f' The interval lies above chance, but begins less than {CLEARLY:.0%} above it, which is not counted as failed.'
-    return verdict, said+more
+    more = {
+        'failed': ' So something other than the cells tells the classes apart.',
+        'passed': '',
+        'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells and days.',
+    }[verdict]
+    if verdict == 'passed' and row['low'] > row['chance']:
+        more = f' The interval lies above chance, but begins less than {CLEARLY:.0%} above it, which is not counted as failed.'
+    return verdict, said + more
 
 # %% ../../nbs/api/82_trust.controls.ipynb #4259d72e
 def negative_controls(
-    tiles, # `Tiles` with a column `label`
-    recipe=None, # a `Recipe` for the training; `None`: the quick one
-    train=None, # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.training.train`, imported when it is needed
-    names:list|None=None, # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
-    vehicle:str='DMSO', # the treatment that is the vehicle
-    folds:int=2, # parts into which experiments or wells are dealt: so many trainings a control
-    seed:int=0, # of shuffles and splits
-) -> pd.DataFrame: # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
+    tiles,  # `Tiles` with a column `label`
+    recipe=None,  # a `Recipe` for the training; `None`: the quick one
+    train=None,  # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.training.train`, imported when it is needed
+    names: list
+    | None = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
+    vehicle: str = 'DMSO',  # the treatment that is the vehicle
+    folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control
+    seed: int = 0,  # of shuffles and splits
+) -> (
+    pd.DataFrame
+):  # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
     "Train where there is nothing to learn, and see whether something was learned."
     rows = []
     for name in names or _controls:
-        try: t, group = _control(name, tiles, vehicle, seed); parts = _control_folds(t, group, folds, seed)
-        except ValueError as e: rows.append(dict(control=name, verdict='not possible', sentence=str(e))); continue
+        try:
+            t, group = _control(name, tiles, vehicle, seed)
+            parts = _control_folds(t, group, folds, seed)
+        except ValueError as e:
+            rows.append(dict(control=name, verdict='not possible', sentence=str(e)))
+            continue
         once = _cheap(_cheap_numbers(t)) if train is train_cheap else train
-        asked = pd.concat([p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True)
-        row = _wider(*(shortcut_row(name, 'valid', asked['label'], asked['pred'], u.to_numpy(), t.table['label'].nunique(), seed) for u in (asked['unit'], group_keys(asked, group))))
+        asked = pd.concat(
+            [p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True
+        )
+        row = _wider(
+            *(
+                shortcut_row(
+                    name, 'valid', asked['label'], asked['pred'], u.to_numpy(), t.table['label'].nunique(), seed
+                )
+                for u in (asked['unit'], group_keys(asked, group))
+            )
+        )
         row['verdict'], row['sentence'] = _control_verdict(name, row)
         rows.append({'control': name, **{k: v for k, v in row.items() if k not in ('sees', 'side')}})
     return pd.DataFrame(rows)
@@ -110,13 +166,17 @@ def _wider(a, b):
     "The row over whole days; where these are fewer than six, with the wider of the intervals over days and over wells."
     return a if a['groups'] > 5 else {**a, 'low': min(a['low'], b['low']), 'high': max(a['high'], b['high'])}
 
+
 def _train_one(tiles, recipe, train):
     import tempfile
+
     if train is None:
         from celldeath_nb.learn.recipes import Recipe
         from celldeath_nb.learn.training import train
+
         recipe = recipe or Recipe.quick()
-    with tempfile.TemporaryDirectory() as d: return train(tiles, recipe, Path(d)/'run').preds
+    with tempfile.TemporaryDirectory() as d:
+        return train(tiles, recipe, Path(d) / 'run').preds
 
 # %% ../../nbs/api/82_trust.controls.ipynb #63fff831
 def _cheap_numbers(tiles):
@@ -124,24 +184,32 @@ def _cheap_numbers(tiles):
     X = np.concatenate([shortcut_features(tiles, k) for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
     return _within_day(tiles.table, X)
 
+
 def _within_day(df, X):
     "Numbers less their mean over the experiment, line and hour, if these can be compared."
-    if _days(df) is None: return X
-    key = _days(df)+' '+df['hour'].map(str) if 'hour' in df else _days(df)
-    return X-pd.DataFrame(X).groupby(key.to_numpy()).transform('mean').to_numpy()
+    if _days(df) is None:
+        return X
+    key = _days(df) + ' ' + df['hour'].map(str) if 'hour' in df else _days(df)
+    return X - pd.DataFrame(X).groupby(key.to_numpy()).transform('mean').to_numpy()
+
 
 def _cheap(X):
     "A training on numbers that are known already."
+
     def train(tiles, recipe=None, out=None):
         df = tiles.table
         learn = (df['split'] == 'train').to_numpy()
-        return SimpleNamespace(preds=df.assign(pred=cheap_model().fit(X[learn], df['label'][learn].astype(str)).predict(X)))
+        return SimpleNamespace(
+            preds=df.assign(pred=cheap_model().fit(X[learn], df['label'][learn].astype(str)).predict(X))
+        )
+
     return train
 
+
 def train_cheap(
-    tiles, # `Tiles` with columns `label` and `split`
-    recipe=None, # not used; there so that it can stand in for `train`
-    out=None, # not used
-): # with `.preds`: the tiles' table with `pred`
+    tiles,  # `Tiles` with columns `label` and `split`
+    recipe=None,  # not used; there so that it can stand in for `train`
+    out=None,  # not used
+):  # with `.preds`: the tiles' table with `pred`
     "A logistic regression on brightness, thumbnail, border and background, in place of a network."
     return _cheap(_cheap_numbers(tiles))(tiles)

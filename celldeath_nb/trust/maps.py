@@ -29,9 +29,13 @@ from ..learn.prediction import check_tiles
 # %% ../../nbs/api/85_trust.maps.ipynb #fbfb1f96
 def _linear_of(head):
     "The one linear layer of a pooling + linear head, or None."
-    layers = [o for o in head if not isinstance(o, (nn.Dropout, nn.Identity))] if isinstance(head, nn.Sequential) else []
-    if [type(o) for o in layers] != [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]: return None
+    layers = (
+        [o for o in head if not isinstance(o, (nn.Dropout, nn.Identity))] if isinstance(head, nn.Sequential) else []
+    )
+    if [type(o) for o in layers] != [nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear]:
+        return None
     return layers[-1] if layers[0].output_size in (1, (1, 1)) else None
+
 
 def _cam(features, head, target):
     "Zhou's map for each tile's target, and the logits."
@@ -47,8 +51,14 @@ def _head_gradients(features, head, target):
         score = logits.gather(1, target(logits.detach())[:, None]).sum()
     return features.detach(), torch.autograd.grad(score, features)[0], logits.detach()
 
-def _gradcam(f, g): return torch.einsum('nc,nchw->nhw', g.mean((2, 3)), f).relu()
-def _layercam(f, g): return (g.relu()*f).sum(1).relu()
+
+def _gradcam(f, g):
+    return torch.einsum('nc,nchw->nhw', g.mean((2, 3)), f).relu()
+
+
+def _layercam(f, g):
+    return (g.relu() * f).sum(1).relu()
+
 
 _from_gradients = dict(gradcam=_gradcam, layercam=_layercam)
 
@@ -56,172 +66,284 @@ _from_gradients = dict(gradcam=_gradcam, layercam=_layercam)
 def _layer_gradients(net, x, layer, target):
     "The same at the layer `layer`: features, gradients, logits."
     got = []
+
     def cut(module, args, out):
         got[:] = [out.detach().requires_grad_()]
         torch.set_grad_enabled(True)
         return got[0].clone()
+
     handle = layer.register_forward_hook(cut)
     try:
         with torch.no_grad():
             logits = net(x)
             score = logits.gather(1, target(logits.detach())[:, None]).sum()
-    finally: handle.remove()
+    finally:
+        handle.remove()
     return got[0].detach(), torch.autograd.grad(score, got[0])[0], logits.detach()
 
 # %% ../../nbs/api/85_trust.maps.ipynb #24a878d7
 def _halves(model):
     "Body and head of a model; refuse a network that is not made of these two."
-    if isinstance(model.net, nn.Sequential) and len(model.net) == 2: return model.net
-    raise ValueError(f'This network is not a body and a head, so it has no last grid of features to draw a map from ({type(model.net).__name__}). Build it with make_net.')
+    if isinstance(model.net, nn.Sequential) and len(model.net) == 2:
+        return model.net
+    raise ValueError(
+        f'This network is not a body and a head, so it has no last grid of features to draw a map from ({type(model.net).__name__}). Build it with make_net.'
+    )
+
 
 def map_layers(
-    model:Model, # any
-    depth:int=2, # how deep names may go: 1 'layer4', 2 'layer4.0'
-) -> pd.DataFrame: # `layer` as `cam` takes it, `channels`, `rows`, `cols` of its grid
+    model: Model,  # any
+    depth: int = 2,  # how deep names may go: 1 'layer4', 2 'layer4.0'
+) -> pd.DataFrame:  # `layer` as `cam` takes it, `channels`, `rows`, `cols` of its grid
     "The layers at which a map can be drawn."
     body, _ = _halves(model)
-    seen, hooks = [], []
+    seen = []
+    hooks = []
     for name, m in body.named_modules():
-        note = lambda m, i, o, name=name: seen.append((name, *o.shape[1:])) if torch.is_tensor(o) and o.ndim == 4 else None
-        if name and name.count('.') < depth: hooks.append(m.register_forward_hook(note))
+        note = lambda m, i, o, name=name: (
+            seen.append((name, *o.shape[1:])) if torch.is_tensor(o) and o.ndim == 4 else None
+        )
+        if name and name.count('.') < depth:
+            hooks.append(m.register_forward_hook(note))
     try:
-        with evaluating(model, None) as net, torch.inference_mode(): net[0](torch.zeros(1, 1, *model.size, device=device_of(net)))
+        with evaluating(model, None) as net, torch.inference_mode():
+            net[0](torch.zeros(1, 1, *model.size, device=device_of(net)))
     finally:
-        for h in hooks: h.remove()
-    return pd.DataFrame(seen, columns=['layer', 'channels', 'rows', 'cols']).drop_duplicates('layer', keep='last', ignore_index=True)
+        for h in hooks:
+            h.remove()
+    return pd.DataFrame(seen, columns=['layer', 'channels', 'rows', 'cols']).drop_duplicates(
+        'layer', keep='last', ignore_index=True
+    )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #dcdbb76b
-def device_of(net): return next((o.device for o in net.parameters()), torch.device('cpu'))
+def device_of(net):
+    return next((o.device for o in net.parameters()), torch.device('cpu'))
+
 
 @contextmanager
 def evaluating(model, device):
     "The network in evaluation mode on `device`, in the memory layout that is fastest there; afterwards every part is as it was."
     net = model.net
-    modes, home = [(m, m.training) for m in net.modules()], device_of(net)
-    layout = torch.channels_last if any(o.ndim == 4 and not o.is_contiguous() for o in net.parameters()) else torch.contiguous_format
-    try: yield net.to(device if device is not None else home, memory_format=torch.channels_last).eval()
+    modes = [(m, m.training) for m in net.modules()]
+    home = device_of(net)
+    layout = (
+        torch.channels_last
+        if any(o.ndim == 4 and not o.is_contiguous() for o in net.parameters())
+        else torch.contiguous_format
+    )
+    try:
+        yield net.to(device if device is not None else home, memory_format=torch.channels_last).eval()
     finally:
-        for m, was in modes: m.training = was
+        for m, was in modes:
+            m.training = was
         net.to(home, memory_format=layout)
+
 
 def _layer(model, name):
     "The module called `name`, or `ValueError` with those there are."
     found = dict(_halves(model)[0].named_modules())
-    if name and name in found: return found[name]
-    near, can = difflib.get_close_matches(str(name), list(found), 3), map_layers(model, 1).layer.tolist() or map_layers(model).layer.tolist()
-    raise ValueError(f'{model.arch} has no layer {name!r}. Maps can be drawn at {", ".join(can)}, and at layers within these (see map_layers){"; near it: "+", ".join(near) if near else ""}.')
+    if name and name in found:
+        return found[name]
+    near = difflib.get_close_matches(str(name), list(found), 3)
+    can = map_layers(model, 1).layer.tolist() or map_layers(model).layer.tolist()
+    raise ValueError(
+        f'{model.arch} has no layer {name!r}. Maps can be drawn at {", ".join(can)}, and at layers within these (see map_layers){"; near it: " + ", ".join(near) if near else ""}.'
+    )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #abbe86a2
 @dataclass(eq=False)
 class Cams:
     "Maps of some tiles."
-    maps:np.ndarray # float32 [n, h, w], as small as the network's last grid; with sign for 'cam', else not below 0
-    target:list # the class that each map speaks for
-    probs:np.ndarray # probabilities [n, classes]
-    classes:list # in the order of `probs`
-    method:str # 'cam', 'gradcam' or 'layercam'
-    layer:str=None # where the maps were drawn; None: the last grid
-    table:pd.DataFrame=None # what is known of the tiles
 
-    def __len__(self): return len(self.maps)
-    def __repr__(self): return f'{len(self)} maps of {self.maps.shape[1]}x{self.maps.shape[2]} by {self.method}'+(f', {self.flat.sum()} of them flat' if self.flat.any() else '')
-    def full(self,
-        size:tuple, # height and width in pixels
-        idxs=None, # numbers of maps; None: all
-    ) -> np.ndarray: # float32 [n, height, width]
+    maps: np.ndarray  # float32 [n, h, w], as small as the network's last grid; with sign for 'cam', else not below 0
+    target: list  # the class that each map speaks for
+    probs: np.ndarray  # probabilities [n, classes]
+    classes: list  # in the order of `probs`
+    method: str  # 'cam', 'gradcam' or 'layercam'
+    layer: str = None  # where the maps were drawn; None: the last grid
+    table: pd.DataFrame = None  # what is known of the tiles
+
+    def __len__(self):
+        return len(self.maps)
+
+    def __repr__(self):
+        return f'{len(self)} maps of {self.maps.shape[1]}x{self.maps.shape[2]} by {self.method}' + (
+            f', {self.flat.sum()} of them flat' if self.flat.any() else ''
+        )
+
+    def full(
+        self,
+        size: tuple,  # height and width in pixels
+        idxs=None,  # numbers of maps; None: all
+    ) -> np.ndarray:  # float32 [n, height, width]
         "The maps brought to the size of a tile, smoothly."
         maps = self.maps if idxs is None else self.maps[idxs]
-        return F.interpolate(torch.from_numpy(maps)[:, None], size=tuple(size), mode='bilinear', align_corners=False)[:, 0].numpy()
+        return F.interpolate(torch.from_numpy(maps)[:, None], size=tuple(size), mode='bilinear', align_corners=False)[
+            :, 0
+        ].numpy()
 
 # %% ../../nbs/api/85_trust.maps.ipynb #05e0e724
 @patch(as_prop=True)
-def flat(self:Cams):
+def flat(self: Cams):
     "Which maps are the same everywhere (zero, for instance), bool [n]."
-    return np.ptp(self.maps, (1, 2)) <= 1e-6*np.abs(self.maps).max((1, 2))
+    return np.ptp(self.maps, (1, 2)) <= 1e-6 * np.abs(self.maps).max((1, 2))
+
 
 @patch
-def frame(self:Cams) -> pd.DataFrame: # the tiles' table with `p_<class>`, `pred`, `target`, `p_target`, `map_min`, `map_max`, `flat`
+def frame(
+    self: Cams,
+) -> pd.DataFrame:  # the tiles' table with `p_<class>`, `pred`, `target`, `p_target`, `map_min`, `map_max`, `flat`
     "One row a map."
-    classes, i = self.classes, np.arange(len(self))
+    classes = self.classes
+    i = np.arange(len(self))
     t = pd.DataFrame(dict(tile=[str(o) for o in i])) if self.table is None else self.table.reset_index(drop=True)
     new = {f'p_{c}': self.probs[:, k] for k, c in enumerate(classes)}
-    new.update(pred=[classes[k] for k in self.probs.argmax(1)], target=list(self.target), p_target=self.probs[i, [classes.index(o) for o in self.target]],
-               map_min=self.maps.min((1, 2)), map_max=self.maps.max((1, 2)), flat=self.flat)
+    new.update(
+        pred=[classes[k] for k in self.probs.argmax(1)],
+        target=list(self.target),
+        p_target=self.probs[i, [classes.index(o) for o in self.target]],
+        map_min=self.maps.min((1, 2)),
+        map_max=self.maps.max((1, 2)),
+        flat=self.flat,
+    )
     return t.drop(columns=list(new), errors='ignore').assign(**new)
 
 # %% ../../nbs/api/85_trust.maps.ipynb #13bd3f23
 def target_classes(model, tiles, target):
     "For each tile the index of the class that is asked for; None: the predicted one."
-    if target is None: return None
-    if target == 'label' and 'label' not in tiles.table: raise ValueError("These tiles have no 'label', so there is no true class to draw. Leave target out for the predicted class.")
-    names = tiles.table.label.tolist() if isinstance(target, str) and target == 'label' else [target]*len(tiles) if isinstance(target, str) else list(target)
-    if len(names) != len(tiles): raise ValueError(f'There are {len(names)} targets for {len(tiles)} tiles. Give one class, or one for each tile.')
-    if lost := set(names)-set(model.classes): raise ValueError(f'The model does not know {sorted(map(str, lost))}; it tells apart {model.classes}. Ask for one of these, or leave target out for the predicted class.')
+    if target is None:
+        return None
+    if target == 'label' and 'label' not in tiles.table:
+        raise ValueError(
+            "These tiles have no 'label', so there is no true class to draw. Leave target out for the predicted class."
+        )
+    names = (
+        tiles.table.label.tolist()
+        if isinstance(target, str) and target == 'label'
+        else [target] * len(tiles)
+        if isinstance(target, str)
+        else list(target)
+    )
+    if len(names) != len(tiles):
+        raise ValueError(
+            f'There are {len(names)} targets for {len(tiles)} tiles. Give one class, or one for each tile.'
+        )
+    if lost := set(names) - set(model.classes):
+        raise ValueError(
+            f'The model does not know {sorted(map(str, lost))}; it tells apart {model.classes}. Ask for one of these, or leave target out for the predicted class.'
+        )
     return np.array([model.classes.index(o) for o in names], dtype=np.int64)
+
 
 def _method(model, method, layer):
     "The method that is meant, if the network allows it."
     exact = _linear_of(_halves(model)[1]) is not None
-    if method == 'auto': return 'cam' if exact and layer is None else 'gradcam' if layer is None else 'layercam'
-    if method not in ('cam', *_from_gradients): raise ValueError(f'method={method!r} is unknown; use cam, {", ".join(_from_gradients)}, or auto.')
-    if method == 'cam' and not exact: raise ValueError("An exact map needs a head of pooling and one linear layer, and this model has another. Use method='gradcam', or train with head='linear'.")
-    if method == 'cam' and layer is not None: raise ValueError(f"An exact map is drawn from the last grid; at layer {layer!r} use method='gradcam' or 'layercam'.")
+    if method == 'auto':
+        return 'cam' if exact and layer is None else 'gradcam' if layer is None else 'layercam'
+    if method not in ('cam', *_from_gradients):
+        raise ValueError(f'method={method!r} is unknown; use cam, {", ".join(_from_gradients)}, or auto.')
+    if method == 'cam' and not exact:
+        raise ValueError(
+            "An exact map needs a head of pooling and one linear layer, and this model has another. Use method='gradcam', or train with head='linear'."
+        )
+    if method == 'cam' and layer is not None:
+        raise ValueError(
+            f"An exact map is drawn from the last grid; at layer {layer!r} use method='gradcam' or 'layercam'."
+        )
     return method
 
 # %% ../../nbs/api/85_trust.maps.ipynb #0aaae342
 class _Few:
     "Tiles in memory, as far as maps need them."
+
     def __init__(self, x, table=None, um_per_px=np.nan):
-        self.x, self.tile_px, self.um_per_px = x, x.shape[1:], um_per_px
+        self.x = x
+        self.tile_px = x.shape[1:]
+        self.um_per_px = um_per_px
         self.table = pd.DataFrame(dict(tile=[str(i) for i in range(len(x))])) if table is None else table
-    def __len__(self): return len(self.x)
-    def batch(self, idxs): return self.x[np.asarray(idxs)]
+
+    def __len__(self):
+        return len(self.x)
+
+    def batch(self, idxs):
+        return self.x[np.asarray(idxs)]
+
     def subset(self, which):
         i = np.flatnonzero(which) if np.asarray(which).dtype == bool else np.asarray(which)
         return _Few(self.x[i], self.table.iloc[i].reset_index(drop=True), self.um_per_px)
 
+
 def as_tiles(tiles):
     "`Tiles`, or an array as something like it."
     if not isinstance(tiles, np.ndarray):
-        if not hasattr(tiles, 'batch') or not hasattr(tiles, 'table'): raise ValueError(f'Maps are drawn for a Tiles or an array uint8 [n, height, width], not a {type(tiles).__name__}.')
+        if not hasattr(tiles, 'batch') or not hasattr(tiles, 'table'):
+            raise ValueError(
+                f'Maps are drawn for a Tiles or an array uint8 [n, height, width], not a {type(tiles).__name__}.'
+            )
         return tiles
-    if tiles.ndim == 3 and tiles.dtype == np.uint8: return _Few(tiles)
-    why = 'It seems to be in color: take one channel, or read it with read_image.' if tiles.ndim == 4 else 'Tiles are gray and of 8 bits.'
-    raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {tiles.dtype} {list(tiles.shape)}. {why}')
+    if tiles.ndim == 3 and tiles.dtype == np.uint8:
+        return _Few(tiles)
+    why = (
+        'It seems to be in color: take one channel, or read it with read_image.'
+        if tiles.ndim == 4
+        else 'Tiles are gray and of 8 bits.'
+    )
+    raise ValueError(
+        f'An array of tiles must be uint8 [n, height, width]; this is {tiles.dtype} {list(tiles.shape)}. {why}'
+    )
+
 
 def seen_as_trained(model, tiles):
     "Tiles in the state of those that the model was trained on, remedies and all."
     few = as_tiles(tiles)
-    return as_tiles(as_recorded(tiles if isinstance(tiles, np.ndarray) else few, (model.info.get('cut') or {}).get('remedies')))
+    return as_tiles(
+        as_recorded(tiles if isinstance(tiles, np.ndarray) else few, (model.info.get('cut') or {}).get('remedies'))
+    )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #df002c00
 def check_cam(model, tiles, bs):
     "Refuse what does not fit, before work starts."
-    if not len(tiles): raise ValueError('There is no tile to draw a map of: the selection is empty.')
-    if bs < 1: raise ValueError(f'bs={bs}: a batch holds at least one tile.')
+    if not len(tiles):
+        raise ValueError('There is no tile to draw a map of: the selection is empty.')
+    if bs < 1:
+        raise ValueError(f'bs={bs}: a batch holds at least one tile.')
     check_tiles(model, tiles.tile_px, tiles.um_per_px)
     conv = next((o for o in model.net.modules() if isinstance(o, nn.Conv2d)), None)
-    if conv is None: raise ValueError(f'{model.arch} has no convolution, so it has no map. Use a convolutional network, such as resnet50.')
-    if conv.in_channels != 1: raise ValueError(f'{model.arch} takes pictures of {conv.in_channels} channels, and tiles have one (gray). Train it on tiles, or build it with make_net.')
+    if conv is None:
+        raise ValueError(
+            f'{model.arch} has no convolution, so it has no map. Use a convolutional network, such as resnet50.'
+        )
+    if conv.in_channels != 1:
+        raise ValueError(
+            f'{model.arch} takes pictures of {conv.in_channels} channels, and tiles have one (gray). Train it on tiles, or build it with make_net.'
+        )
+
 
 def _finite(features, logits, names):
     "Refuse numbers that are none, with the tiles' names."
-    ok = features.isfinite().flatten(1).all(1)&logits.isfinite().all(1)
-    if ok.all(): return
+    ok = features.isfinite().flatten(1).all(1) & logits.isfinite().all(1)
+    if ok.all():
+        return
     bad = [names[i] for i in np.flatnonzero(~ok.cpu().numpy())]
-    raise ValueError(f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a lower learning rate.')
+    raise ValueError(
+        f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a lower learning rate.'
+    )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #0744ff40
 def _folded(body):
     "The same body with every batch norm folded into the convolution before it; as it is where it cannot be traced."
-    try: out = fx.symbolic_trace(body)
-    except Exception: return body # a network may choose its way by what it sees; it is no worse for that
+    try:
+        out = fx.symbolic_trace(body)
+    except Exception:
+        return body  # a network may choose its way by what it sees; it is no worse for that
     mods = dict(out.named_modules())
     calls = [n for n in out.graph.nodes if n.op == 'call_module']
     for n in calls:
         conv = n.args[0]
-        if type(mods[n.target]) is not nn.BatchNorm2d or conv not in calls or type(mods[conv.target]) is not nn.Conv2d: continue
-        if len(conv.users) > 1 or sum(o.target == conv.target for o in calls) > 1: continue
+        if type(mods[n.target]) is not nn.BatchNorm2d or conv not in calls or type(mods[conv.target]) is not nn.Conv2d:
+            continue
+        if len(conv.users) > 1 or sum(o.target == conv.target for o in calls) > 1:
+            continue
         parent, _, name = conv.target.rpartition('.')
         setattr(out.get_submodule(parent), name, fuse_conv_bn_eval(mods[conv.target], mods[n.target]))
         n.replace_all_uses_with(conv)
@@ -234,16 +356,25 @@ def _folded(body):
 def _one_batch(net, x, method, layer, want, names):
     "Maps [n, h, w] and logits of one batch."
     target = lambda logits: logits.argmax(1) if want is None else torch.as_tensor(want, device=logits.device)
-    if layer is not None: f, g, logits = _layer_gradients(net, x, layer, target)
+    if layer is not None:
+        f, g, logits = _layer_gradients(net, x, layer, target)
     else:
-        with torch.inference_mode(): f = net[0](x)
-        if f.ndim != 4: raise ValueError(f'The body of this network gives no grid of features (its output is {list(f.shape)}), so there is no map. Use a convolutional network, such as resnet50.')
-        if method != 'cam': f, g, logits = _head_gradients(f, net[1], target)
+        with torch.inference_mode():
+            f = net[0](x)
+        if f.ndim != 4:
+            raise ValueError(
+                f'The body of this network gives no grid of features (its output is {list(f.shape)}), so there is no map. Use a convolutional network, such as resnet50.'
+            )
+        if method != 'cam':
+            f, g, logits = _head_gradients(f, net[1], target)
     with torch.inference_mode():
-        if method == 'cam': maps, logits = _cam(f, net[1], target)
-        else: maps = _from_gradients[method](f, g)
+        if method == 'cam':
+            maps, logits = _cam(f, net[1], target)
+        else:
+            maps = _from_gradients[method](f, g)
         _finite(f, logits, names)
         return maps.float().cpu().numpy(), logits.cpu().double().softmax(1).numpy()
+
 
 def batch_input(model, x, device):
     "What the network is shown; tiles that were turned by a quarter are shown turned."
@@ -253,34 +384,40 @@ def batch_input(model, x, device):
 # %% ../../nbs/api/85_trust.maps.ipynb #f6a2f119
 def run_maps(model, tiles, want, method, layer, bs, device, view=None):
     "Maps and probabilities of all tiles; `view` changes the pixels of a batch first."
-    module, n, maps = None if layer is None else _layer(model, layer), len(tiles), None
-    probs, names = np.empty((n, len(model.classes))), tiles.table.tile.tolist() if 'tile' in tiles.table else list(range(n))
+    module = None if layer is None else _layer(model, layer)
+    n = len(tiles)
+    maps = None
+    probs = np.empty((n, len(model.classes)))
+    names = tiles.table.tile.tolist() if 'tile' in tiles.table else list(range(n))
     with evaluating(model, best_device(device)) as net, bar(total=n, what='maps') as progress:
-        home, parts = device_of(net), net if module is not None else (_folded(net[0]), net[1])
+        home = device_of(net)
+        parts = net if module is not None else (_folded(net[0]), net[1])
         for i in range(0, n, bs):
-            idx = np.arange(i, min(i+bs, n))
+            idx = np.arange(i, min(i + bs, n))
             x = tiles.batch(idx)
             x = batch_input(model, x if view is None else np.ascontiguousarray(view(x)), home)
-            m, probs[idx] = _one_batch(parts, x, method, module, None if want is None else want[idx], names[i:i+bs])
-            if maps is None: maps = np.empty((n, *m.shape[1:]), np.float32)
+            m, probs[idx] = _one_batch(parts, x, method, module, None if want is None else want[idx], names[i : i + bs])
+            if maps is None:
+                maps = np.empty((n, *m.shape[1:]), np.float32)
             maps[idx] = m
             progress.update(len(idx))
     return maps, probs
 
 # %% ../../nbs/api/85_trust.maps.ipynb #4e2c1819
 def cam(
-    model:Model, # a trained one
-    tiles:Tiles, # what to look at; or an array uint8 [n, height, width]
-    target:str=None, # a class, 'label' for each tile's own, a list of one for each tile, or None for the predicted one
-    method:str='auto', # 'cam' (exact, for the linear head), 'gradcam', 'layercam'; 'auto' takes the first that head and layer allow
-    bs:int=16, # tiles in a batch
-    device:str=None, # 'cuda', 'mps', 'cpu'; None: the best there is
-    layer:str=None, # where the map is drawn, a name of `map_layers`; None: the last grid
-) -> Cams: # maps, targets and probabilities
+    model: Model,  # a trained one
+    tiles: Tiles,  # what to look at; or an array uint8 [n, height, width]
+    target: str = None,  # a class, 'label' for each tile's own, a list of one for each tile, or None for the predicted one
+    method: str = 'auto',  # 'cam' (exact, for the linear head), 'gradcam', 'layercam'; 'auto' takes the first that head and layer allow
+    bs: int = 16,  # tiles in a batch
+    device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+    layer: str = None,  # where the map is drawn, a name of `map_layers`; None: the last grid
+) -> Cams:  # maps, targets and probabilities
     "Where the network looks; `ValueError` if the class, the method, the layer or the tiles do not fit the model."
     tiles = seen_as_trained(model, tiles)
     check_cam(model, tiles, bs)
-    method, want = _method(model, method, layer), target_classes(model, tiles, target)
+    method = _method(model, method, layer)
+    want = target_classes(model, tiles, target)
     maps, probs = run_maps(model, tiles, want, method, layer, bs, device)
     names = [model.classes[i] for i in (probs.argmax(1) if want is None else want)]
     return Cams(maps, names, probs, list(model.classes), method, layer, tiles.table)
@@ -292,96 +429,134 @@ def _draw(table, n, seed):
     groups = table.label if 'label' in table else pd.Series('', index=table.index)
     return {c: np.sort(rng.permutation(np.flatnonzero(groups == c))[:n]) for c in sorted(groups.unique())}
 
+
 def _photo(ax, img, um_per_px, title):
     ax.imshow(img, cmap='gray', vmin=0, vmax=255)
     ax.set_title(title, fontsize=8, parse_math=False)
     ax.set(xticks=[], yticks=[])
-    if um_per_px is not None and np.isfinite(um_per_px): scale_bar(ax, um_per_px)
+    if um_per_px is not None and np.isfinite(um_per_px):
+        scale_bar(ax, um_per_px)
+
 
 def _overlaid(ax, img, heat, lo, hi):
     "Photograph below, map above, and a line around the hotter half of the scale."
     ax.imshow(img, cmap='gray', vmin=0, vmax=255)
     for color, width in (('black', 2.4), ('white', 1.1)):
-        if heat.min() < (lo+hi)/2 < heat.max(): ax.contour(heat, [(lo+hi)/2], colors=color, linewidths=width)
-    return ax.imshow(heat, cmap='viridis', vmin=lo, vmax=hi, alpha=.45)
+        if heat.min() < (lo + hi) / 2 < heat.max():
+            ax.contour(heat, [(lo + hi) / 2], colors=color, linewidths=width)
+    return ax.imshow(heat, cmap='viridis', vmin=lo, vmax=hi, alpha=0.45)
 
 # %% ../../nbs/api/85_trust.maps.ipynb #ea0be9cc
 def _row_of_maps(axs, tiles, cams, lo, hi, overlay):
     "One class: photograph, map, photograph, map..."
-    full, truth = cams.full(tiles.tile_px), tiles.table.get('label')
+    full = cams.full(tiles.tile_px)
+    truth = tiles.table.get('label')
     for k, pic in enumerate(tiles.batch(np.arange(len(cams)))):
-        a, b = axs[2*k:2*k+2]
-        a.axis('on'); b.axis('on')
-        p, best = cams.probs[k].max(), cams.classes[cams.probs[k].argmax()]
+        a, b = axs[2 * k : 2 * k + 2]
+        a.axis('on')
+        b.axis('on')
+        p = cams.probs[k].max()
+        best = cams.classes[cams.probs[k].argmax()]
         _photo(a, pic, tiles.um_per_px, '' if truth is None else f'truth {truth.iloc[k]}')
         im = _overlaid(b, pic, full[k], lo, hi) if overlay else b.imshow(full[k], cmap='viridis', vmin=lo, vmax=hi)
         b.set(xticks=[], yticks=[])
-        b.set_title(f'verdict {best} ({p:.0%})\n'+(f'map of {cams.target[k]} is flat: it shows nothing' if cams.flat[k] else f'map of {cams.target[k]}'), fontsize=8, parse_math=False)
+        b.set_title(
+            f'verdict {best} ({p:.0%})\n'
+            + (f'map of {cams.target[k]} is flat: it shows nothing' if cams.flat[k] else f'map of {cams.target[k]}'),
+            fontsize=8,
+            parse_math=False,
+        )
     return im
 
 # %% ../../nbs/api/85_trust.maps.ipynb #1d0dfe57
 def show_cams(
-    model:Model, # a trained one
-    tiles:Tiles, # to draw from; rows of the figure by their column `label`
-    n:int=2, # tiles of each class
-    target:str=None, # see `cam`
-    method:str='auto', # see `cam`
-    seed:int=0, # which tiles are drawn
-    device:str=None, # see `cam`
-    layer:str=None, # see `cam`
-    overlay:bool=False, # lay the map over a second copy of the photograph
-): # the matplotlib figure
+    model: Model,  # a trained one
+    tiles: Tiles,  # to draw from; rows of the figure by their column `label`
+    n: int = 2,  # tiles of each class
+    target: str = None,  # see `cam`
+    method: str = 'auto',  # see `cam`
+    seed: int = 0,  # which tiles are drawn
+    device: str = None,  # see `cam`
+    layer: str = None,  # see `cam`
+    overlay: bool = False,  # lay the map over a second copy of the photograph
+):  # the matplotlib figure
     "Random tiles of each class, each beside its map, on one color scale."
     tiles = as_tiles(tiles)
     check_cam(model, tiles, 1)
     few = {c: tiles.subset(i) for c, i in _draw(tiles.table, n, seed).items()}
     cams = {c: cam(model, t, target, method, device=device, layer=layer) for c, t in few.items()}
-    lo, hi = min(o.maps.min() for o in cams.values()), max(o.maps.max() for o in cams.values())
-    (h, w), k = tiles.tile_px, max(map(len, few.values()))
-    fig, axs = figure_grid(len(few), 2*k, figsize=(2*k*2+.9, len(few)*(1.95*h/w+.5)), squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for axr, (c, t) in zip(axs, few.items()): im = _row_of_maps(axr, t, cams[c], lo, hi, overlay)
-    bar_ = fig.colorbar(im, ax=axs, shrink=.8, label=f'{next(iter(cams.values())).method}: evidence for the class named')
+    lo = min(o.maps.min() for o in cams.values())
+    hi = max(o.maps.max() for o in cams.values())
+    (h, w) = tiles.tile_px
+    k = max(map(len, few.values()))
+    fig, axs = figure_grid(
+        len(few), 2 * k, figsize=(2 * k * 2 + 0.9, len(few) * (1.95 * h / w + 0.5)), squeeze=False, layout='constrained'
+    )
+    for ax in axs.flat:
+        ax.axis('off')
+    for axr, (c, t) in zip(axs, few.items()):
+        im = _row_of_maps(axr, t, cams[c], lo, hi, overlay)
+    bar_ = fig.colorbar(
+        im, ax=axs, shrink=0.8, label=f'{next(iter(cams.values())).method}: evidence for the class named'
+    )
     bar_.solids.set(alpha=1)
     return fig
 
 # %% ../../nbs/api/85_trust.maps.ipynb #2194c4b9
 def figure_grid(*args, **kwargs):
     from matplotlib import pyplot as plt
+
     return plt.subplots(*args, **kwargs)
 
 # %% ../../nbs/api/85_trust.maps.ipynb #4aad2d2c
 def _file_names(names):
-    return [f'{i:05d}_'+re.sub(r'[^A-Za-z0-9.,-]+', '_', str(o))[-80:] for i, o in enumerate(names)]
+    return [f'{i:05d}_' + re.sub(r'[^A-Za-z0-9.,-]+', '_', str(o))[-80:] for i, o in enumerate(names)]
+
 
 def _palette():
     from matplotlib import colormaps
-    return (colormaps['viridis'](np.arange(256))[:, :3]*255).round().astype(np.uint8).tobytes()
+
+    return (colormaps['viridis'](np.arange(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
+
 
 def _write_map(path, heat, lo, hi, um_per_px, palette):
     "One map as PNG and as TIFF."
     from PIL import Image
     from tifffile import imwrite
-    im = Image.fromarray(np.clip((heat-lo)/max(hi-lo, 1e-30)*255, 0, 255).round().astype(np.uint8), 'L')
+
+    im = Image.fromarray(np.clip((heat - lo) / max(hi - lo, 1e-30) * 255, 0, 255).round().astype(np.uint8), 'L')
     im.putpalette(palette)
-    im.save(path.with_name(path.name+'.png'))
-    scale = dict(resolution=(1e4/um_per_px,)*2, resolutionunit='CENTIMETER') if np.isfinite(um_per_px) else {}
-    imwrite(path.with_name(path.name+'.tif'), heat, **scale)
+    im.save(path.with_name(path.name + '.png'))
+    scale = dict(resolution=(1e4 / um_per_px,) * 2, resolutionunit='CENTIMETER') if np.isfinite(um_per_px) else {}
+    imwrite(path.with_name(path.name + '.tif'), heat, **scale)
 
 # %% ../../nbs/api/85_trust.maps.ipynb #1bf2d10c
 def save_cams(
-    cams:Cams, # from `cam`
-    out:str|Path, # the folder to make
-    size:tuple=None, # height and width in pixels; None: as small as the network's grid
-    um_per_px:float=None, # written into the TIFFs; None: what the table says
-    overwrite:bool=False, # replace a folder that is there
-) -> Path: # `out`, with `cams.csv`, and a PNG (one color scale for all) and a float32 TIFF for each map
+    cams: Cams,  # from `cam`
+    out: str | Path,  # the folder to make
+    size: tuple = None,  # height and width in pixels; None: as small as the network's grid
+    um_per_px: float = None,  # written into the TIFFs; None: what the table says
+    overwrite: bool = False,  # replace a folder that is there
+) -> Path:  # `out`, with `cams.csv`, and a PNG (one color scale for all) and a float32 TIFF for each map
     "Write maps as pictures, as numbers, and their table; whole or not at all."
-    out, t, size, palette = Path(out), cams.frame(), size or cams.maps.shape[1:], _palette()
-    um = t.um_per_px.to_numpy(float) if um_per_px is None and 'um_per_px' in t else np.full(len(t), um_per_px or np.nan, float)
-    um = um*(1 if size != cams.maps.shape[1:] else np.nan)
-    names, lo, hi = _file_names(t.tile if 'tile' in t else t.index), float(cams.maps.min()), float(cams.maps.max())
+    out = Path(out)
+    t = cams.frame()
+    size = size or cams.maps.shape[1:]
+    palette = _palette()
+    um = (
+        t.um_per_px.to_numpy(float)
+        if um_per_px is None and 'um_per_px' in t
+        else np.full(len(t), um_per_px or np.nan, float)
+    )
+    um = um * (1 if size != cams.maps.shape[1:] else np.nan)
+    names = _file_names(t.tile if 'tile' in t else t.index)
+    lo = float(cams.maps.min())
+    hi = float(cams.maps.max())
     with new_folder(out, overwrite) as tmp:
-        for i, name in enumerate(bar(names, what='writing')): _write_map(Path(tmp)/name, cams.full(size, [i])[0], lo, hi, um[i], palette)
-        write_csv(t.assign(png=[f'{o}.png' for o in names], tiff=[f'{o}.tif' for o in names], scale_low=lo, scale_high=hi), Path(tmp)/'cams.csv')
+        for i, name in enumerate(bar(names, what='writing')):
+            _write_map(Path(tmp) / name, cams.full(size, [i])[0], lo, hi, um[i], palette)
+        write_csv(
+            t.assign(png=[f'{o}.png' for o in names], tiff=[f'{o}.tif' for o in names], scale_low=lo, scale_high=hi),
+            Path(tmp) / 'cams.csv',
+        )
     return out

@@ -14,102 +14,148 @@ from ..tiles.store import Tiles
 
 # %% ../../nbs/api/84_trust.masks.ipynb #fa019cb6
 def segment_cells(
-    px:np.ndarray, # uint8 [height, width]
-    um_per_px:float=.434221, # micrometers per pixel
-    window_um:float=3., # side of the windows whose standard deviation is taken, micrometers
-    close_um:float=3., # gaps up to this are closed, micrometers
-    least_um2:float=60., # smaller specks and holes do not count, square micrometers
-) -> np.ndarray: # bool [height, width]
+    px: np.ndarray,  # uint8 [height, width]
+    um_per_px: float = 0.434221,  # micrometers per pixel
+    window_um: float = 3.0,  # side of the windows whose standard deviation is taken, micrometers
+    close_um: float = 3.0,  # gaps up to this are closed, micrometers
+    least_um2: float = 60.0,  # smaller specks and holes do not count, square micrometers
+) -> np.ndarray:  # bool [height, width]
     "Where a phase-contrast picture has cells: local standard deviation, Otsu's threshold."
     from skimage.filters import threshold_otsu
     from skimage.morphology import closing, disk, remove_small_holes, remove_small_objects
-    um = um_per_px if um_per_px and np.isfinite(um_per_px) else .434221
-    a, w, small = px.astype(np.float32), max(3, round(window_um/um)|1), max(1, round(least_um2/um**2))
+
+    um = um_per_px if um_per_px and np.isfinite(um_per_px) else 0.434221
+    a = px.astype(np.float32)
+    w = max(3, round(window_um / um) | 1)
+    small = max(1, round(least_um2 / um**2))
     mean = uniform_filter(a, w)
-    sd = np.sqrt(np.clip(uniform_filter(a*a, w)-mean*mean, 0, None))
-    f = np.log(sd/np.maximum(mean, 1)+1e-3)
-    if np.ptp(f) < 1e-6: return np.zeros(px.shape, bool)
-    b = closing(f > threshold_otsu(f), disk(max(1, round(close_um/um))))
-    return remove_small_objects(remove_small_holes(b, **_size(remove_small_holes, small)), **_size(remove_small_objects, small))
+    sd = np.sqrt(np.clip(uniform_filter(a * a, w) - mean * mean, 0, None))
+    f = np.log(sd / np.maximum(mean, 1) + 1e-3)
+    if np.ptp(f) < 1e-6:
+        return np.zeros(px.shape, bool)
+    b = closing(f > threshold_otsu(f), disk(max(1, round(close_um / um))))
+    return remove_small_objects(
+        remove_small_holes(b, **_size(remove_small_holes, small)), **_size(remove_small_objects, small)
+    )
+
 
 def _size(f, n):
     "The limit under the name that this version of scikit-image has for it."
     from inspect import signature
-    if 'max_size' in signature(f).parameters: return dict(max_size=n)
-    return dict(min_size=n+1) if 'min_size' in signature(f).parameters else dict(area_threshold=n+1)
+
+    if 'max_size' in signature(f).parameters:
+        return dict(max_size=n)
+    return dict(min_size=n + 1) if 'min_size' in signature(f).parameters else dict(area_threshold=n + 1)
 
 # %% ../../nbs/api/84_trust.masks.ipynb #3f24e681
 def dice(
-    a:np.ndarray, # bool, one mask
-    b:np.ndarray, # bool of the same shape, the other
-) -> float: # 0 to 1; nan if both are empty
+    a: np.ndarray,  # bool, one mask
+    b: np.ndarray,  # bool of the same shape, the other
+) -> float:  # 0 to 1; nan if both are empty
     "Twice the common area over the sum of both (Dice 1945)."
-    if a.shape != b.shape: raise ValueError(f'The masks have {list(a.shape)} and {list(b.shape)} pixels; they must be of one size.')
-    n = np.count_nonzero(a)+np.count_nonzero(b)
-    return float(2*np.count_nonzero(a&b)/n) if n else np.nan
+    if a.shape != b.shape:
+        raise ValueError(f'The masks have {list(a.shape)} and {list(b.shape)} pixels; they must be of one size.')
+    n = np.count_nonzero(a) + np.count_nonzero(b)
+    return float(2 * np.count_nonzero(a & b) / n) if n else np.nan
 
 # %% ../../nbs/api/84_trust.masks.ipynb #3a4137d3
 def _label_file(tiles, name, source, kind):
     "The label image of the photograph `name`."
     stem = Path(name).with_suffix('')
     if source == 'truth':
-        home = Path(tiles.manifest['folder'])/stem.parent/'truth'
-        tries = [home/f'{stem.name}.{kind}.png']
-    else: tries = [Path(source)/p/f'{stem.name}{e}' for p in dict.fromkeys((stem.parent, Path('.'))) for e in (f'.{kind}.png', '.png', '.tif', '.tiff', '.npy')]
+        home = Path(tiles.manifest['folder']) / stem.parent / 'truth'
+        tries = [home / f'{stem.name}.{kind}.png']
+    else:
+        tries = [
+            Path(source) / p / f'{stem.name}{e}'
+            for p in dict.fromkeys((stem.parent, Path('.')))
+            for e in (f'.{kind}.png', '.png', '.tif', '.tiff', '.npy')
+        ]
     for o in tries:
-        if o.is_file(): return o
-    raise FileNotFoundError(f"There is no label image of {name}; looked for {tries[0]}{' and the like' if len(tries) > 1 else ''}. Give the folder that holds one for each photograph, or masks='segment'.")
+        if o.is_file():
+            return o
+    raise FileNotFoundError(
+        f"There is no label image of {name}; looked for {tries[0]}{' and the like' if len(tries) > 1 else ''}. Give the folder that holds one for each photograph, or masks='segment'."
+    )
+
 
 def _read_labels(path):
     "A label image: any two-dimensional array of whole numbers, 0 for background."
-    if path.suffix == '.npy': a = np.load(path, allow_pickle=False)
+    if path.suffix == '.npy':
+        a = np.load(path, allow_pickle=False)
     else:
         from skimage.io import imread
+
         a = imread(path)
-    if a.ndim != 2: raise ValueError(f'{path} is not a label image: it has the shape {list(a.shape)}, and should have height and width only.')
+    if a.ndim != 2:
+        raise ValueError(
+            f'{path} is not a label image: it has the shape {list(a.shape)}, and should have height and width only.'
+        )
     return a != 0
 
 # %% ../../nbs/api/84_trust.masks.ipynb #746c23f4
 def _cut_labels(tiles, name, labels, path):
     "Masks of all places of one photograph, cut as its tiles were: {(top, left): mask}."
     from PIL import Image
-    s, job, (th, tw) = tiles.manifest['sources'], tiles.manifest['settings'], tiles.tile_px
+
+    s = tiles.manifest['sources']
+    job = tiles.manifest['settings']
+    (th, tw) = tiles.tile_px
     i = s['field'].index(name)
     want = (s['height'][i], s['width'][i])
-    if job.get('turn') is not None and (labels.shape[0] > labels.shape[1]) != (want[0] > want[1]): labels = np.rot90(labels)
-    if labels.shape != want and not job.get('rescale_to'): raise ValueError(f'{path} has {labels.shape[0]}x{labels.shape[1]} pixels, its photograph {want[0]}x{want[1]}. Masks must be of the size of the photograph.')
-    resize = lambda m, size: m if m.shape == tuple(size) else np.asarray(Image.fromarray(m.astype(np.uint8)).resize(tuple(size)[::-1], Image.Resampling.NEAREST)) > 0
+    if job.get('turn') is not None and (labels.shape[0] > labels.shape[1]) != (want[0] > want[1]):
+        labels = np.rot90(labels)
+    if labels.shape != want and not job.get('rescale_to'):
+        raise ValueError(
+            f'{path} has {labels.shape[0]}x{labels.shape[1]} pixels, its photograph {want[0]}x{want[1]}. Masks must be of the size of the photograph.'
+        )
+    resize = lambda m, size: (
+        m
+        if m.shape == tuple(size)
+        else np.asarray(Image.fromarray(m.astype(np.uint8)).resize(tuple(size)[::-1], Image.Resampling.NEAREST)) > 0
+    )
     labels = resize(np.ascontiguousarray(labels), want)
     (h, w), places = tile_layout(want, job['grid'], job['tile_px'], job['overlap'], job['edge'])
-    down, right = (max(p[2+k] for p in places)+(h, w)[k] for k in (0, 1))
-    labels = np.pad(labels, ((0, max(0, down-want[0])), (0, max(0, right-want[1]))), mode='symmetric')
-    return {(t, l): resize(labels[t:t+h, l:l+w], (th, tw)) for _, _, t, l in places}
+    down, right = (max(p[2 + k] for p in places) + (h, w)[k] for k in (0, 1))
+    labels = np.pad(labels, ((0, max(0, down - want[0])), (0, max(0, right - want[1]))), mode='symmetric')
+    return {(t, l): resize(labels[t : t + h, l : l + w], (th, tw)) for _, _, t, l in places}
 
 # %% ../../nbs/api/84_trust.masks.ipynb #2a735c05
 def mask_reader(tiles, source, kind='cells'):
     "A function that gives the mask of tile i; label images are read once for neighbors."
     if isinstance(source, np.ndarray):
         want = (len(tiles), *tiles.tile_px)
-        if source.shape != want: raise ValueError(f'The masks have the shape {list(source.shape)}; for these tiles it must be {list(want)}.')
+        if source.shape != want:
+            raise ValueError(f'The masks have the shape {list(source.shape)}; for these tiles it must be {list(want)}.')
         return lambda i: source[i] != 0
-    if source == 'segment': return lambda i: segment_cells(tiles.batch([i])[0], tiles.um_per_px)
-    if not isinstance(source, (str, Path)): raise ValueError(f"masks must be 'truth', 'segment', a folder of label images or an array, not a {type(source).__name__}.")
-    if not hasattr(tiles, 'manifest'): raise ValueError("Label images belong to photographs, and these tiles are an array. Give masks as an array [n, height, width], or 'segment'.")
-    at, last = tiles.table[['field', 'top', 'left']].to_numpy(), {}
+    if source == 'segment':
+        return lambda i: segment_cells(tiles.batch([i])[0], tiles.um_per_px)
+    if not isinstance(source, (str, Path)):
+        raise ValueError(
+            f"masks must be 'truth', 'segment', a folder of label images or an array, not a {type(source).__name__}."
+        )
+    if not hasattr(tiles, 'manifest'):
+        raise ValueError(
+            "Label images belong to photographs, and these tiles are an array. Give masks as an array [n, height, width], or 'segment'."
+        )
+    at = tiles.table[['field', 'top', 'left']].to_numpy()
+    last = {}
+
     def read(i):
         name, top, left = at[i]
         if last.get('name') != name:
             path = _label_file(tiles, name, source, kind)
             last.update(name=name, masks=_cut_labels(tiles, name, _read_labels(path), path))
         return last['masks'][int(top), int(left)]
+
     return read
 
 # %% ../../nbs/api/84_trust.masks.ipynb #325560ff
 def tile_masks(
-    tiles:Tiles, # whose masks are wanted
-    masks='segment', # 'truth' (the simulator's), 'segment' (see `segment_cells`), a folder of label images, or an array [n, height, width]
-    kind:str='cells', # which of the simulator's label images: 'cells', 'nuclei', or 'planted' of `plant_cells`
-) -> np.ndarray: # bool [n, height, width]
+    tiles: Tiles,  # whose masks are wanted
+    masks='segment',  # 'truth' (the simulator's), 'segment' (see `segment_cells`), a folder of label images, or an array [n, height, width]
+    kind: str = 'cells',  # which of the simulator's label images: 'cells', 'nuclei', or 'planted' of `plant_cells`
+) -> np.ndarray:  # bool [n, height, width]
     "Where the cells of each tile are."
     read = mask_reader(tiles, masks, kind)
     return np.stack([read(i) for i in range(len(tiles))])

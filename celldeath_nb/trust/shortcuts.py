@@ -17,33 +17,39 @@ from .confounders import labeled_photographs
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #5b48c632
 def _brightness(px):
     "Mean, spread, 1st and 99th percentile of each tile, from its counts of gray levels."
-    g, h = np.arange(256), np.stack([np.bincount(p.ravel(), minlength=256) for p in px])
-    n, mean = h.sum(1), (h@g)/h.sum(1)
-    low, high = ((h.cumsum(1) > q*(n[:, None]-1)).argmax(1) for q in (.01, .99))
-    return np.c_[mean, np.sqrt((h*(g-mean[:, None])**2).sum(1)/n), low, high]
+    g = np.arange(256)
+    h = np.stack([np.bincount(p.ravel(), minlength=256) for p in px])
+    n = h.sum(1)
+    mean = (h @ g) / h.sum(1)
+    low, high = ((h.cumsum(1) > q * (n[:, None] - 1)).argmax(1) for q in (0.01, 0.99))
+    return np.c_[mean, np.sqrt((h * (g - mean[:, None]) ** 2).sum(1) / n), low, high]
+
 
 def _thumbnail(px):
     n, h, w = px.shape
-    return px[:, :h//8*8, :w//8*8].reshape(n, 8, h//8, 8, w//8).mean((2, 4)).reshape(n, -1)
+    return px[:, : h // 8 * 8, : w // 8 * 8].reshape(n, 8, h // 8, 8, w // 8).mean((2, 4)).reshape(n, -1)
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #84ac4957
 def _border(px, d=6):
     edges = px[:, :d].mean(1), px[:, -d:].mean(1), px[:, :, :d].mean(2), px[:, :, -d:].mean(2)
     return np.concatenate([np.stack([p.mean(1) for p in np.array_split(e, 8, axis=1)], 1) for e in edges], 1)
 
+
 def _quiet(px, b=16):
     "Mean, unevenness and noise of the quietest tenth of the squares of a tile."
     n, h, w = px.shape
-    sq = px[:, :h//b*b, :w//b*b].reshape(n, h//b, b, w//b, b).astype(np.float32)
-    m, s = sq.mean((2, 4)).reshape(n, -1), sq.std((2, 4)).reshape(n, -1)
-    some = s <= np.quantile(s, .1, axis=1, keepdims=True)
-    return np.c_[_masked_stats(m, some), (s*some).sum(1)/some.sum(1)]
+    sq = px[:, : h // b * b, : w // b * b].reshape(n, h // b, b, w // b, b).astype(np.float32)
+    m = sq.mean((2, 4)).reshape(n, -1)
+    s = sq.std((2, 4)).reshape(n, -1)
+    some = s <= np.quantile(s, 0.1, axis=1, keepdims=True)
+    return np.c_[_masked_stats(m, some), (s * some).sum(1) / some.sum(1)]
+
 
 def _masked_stats(x, keep):
     "Mean and spread of what is kept of each row; where nothing is kept, those of the other rows on average."
     n = np.maximum(keep.sum(1), 1)
-    mean = (x*keep).sum(1)/n
-    res = np.c_[mean, np.sqrt(((x-mean[:, None])**2*keep).sum(1)/n)]
+    mean = (x * keep).sum(1) / n
+    res = np.c_[mean, np.sqrt(((x - mean[:, None]) ** 2 * keep).sum(1) / n)]
     some = keep.any(1)
     res[~some] = res[some].mean(0) if some.any() else 0
     return res
@@ -51,41 +57,82 @@ def _masked_stats(x, keep):
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #f8551d91
 _file_columns = ('acquired', 'order', 'format', 'bits', 'um_per_px', 'lossy', 'width', 'height', 'software', 'date')
 
+
 def _file(df):
     "Numbers as they are, words as columns of 0 and 1."
     cols = [c for c in _file_columns if c in df and df[c].nunique(dropna=False) > 1]
-    if not cols: return None
-    d = pd.concat([df[c].fillna(df[c].median()).astype(float) if is_numeric_dtype(df[c]) else pd.get_dummies(df[c].astype(str), dtype=float) for c in cols], axis=1)
+    if not cols:
+        return None
+    d = pd.concat(
+        [
+            df[c].fillna(df[c].median()).astype(float)
+            if is_numeric_dtype(df[c])
+            else pd.get_dummies(df[c].astype(str), dtype=float)
+            for c in cols
+        ],
+        axis=1,
+    )
     return d.to_numpy()
+
 
 def shortcut_features(tiles, kind, masks=None, bs=256):
     "The numbers of one way of looking, [n, k]; `None` where the tiles do not have what it takes."
-    if kind == 'file': return _file(tiles.table)
+    if kind == 'file':
+        return _file(tiles.table)
     if masks is not None and masks.shape != (len(tiles), *tiles.tile_px):
-        raise ValueError(f'The masks have the shape {masks.shape}, the tiles {(len(tiles), *tiles.tile_px)}: one mask a tile of the same size is needed, true where a cell is.')
-    if kind == 'background' and masks is not None: see = lambda px, i: _masked_stats(px.reshape(len(px), -1).astype(np.float32), ~masks[i].reshape(len(px), -1).astype(bool))
-    else: see = lambda px, i: dict(brightness=_brightness, thumbnail=_thumbnail, border=_border, background=_quiet)[kind](px)
-    return np.concatenate([see(tiles.batch(i), i) for i in np.array_split(np.arange(len(tiles)), -(-len(tiles)//bs))])
+        raise ValueError(
+            f'The masks have the shape {masks.shape}, the tiles {(len(tiles), *tiles.tile_px)}: one mask a tile of the same size is needed, true where a cell is.'
+        )
+    if kind == 'background' and masks is not None:
+        see = lambda px, i: _masked_stats(
+            px.reshape(len(px), -1).astype(np.float32), ~masks[i].reshape(len(px), -1).astype(bool)
+        )
+    else:
+        see = lambda px, i: dict(brightness=_brightness, thumbnail=_thumbnail, border=_border, background=_quiet)[kind](
+            px
+        )
+    return np.concatenate([see(tiles.batch(i), i) for i in np.array_split(np.arange(len(tiles)), -(-len(tiles) // bs))])
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #ea6fe841
 def cheap_model():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000, class_weight='balanced'))
+
 
 def _folds(df, y, groups, seed):
     "Pairs of rows to learn from and rows to ask about, and what to call them."
     if 'split' in df and {'train'} < set(df['split']):
         s = df['split'].to_numpy()
-        if len(set(y[s == 'train'])) < 2: raise ValueError(f'The training side holds the class {y[s == "train"][0]} only, so nothing can be learned. Split again, by smaller groups.')
-        return {side: [(np.flatnonzero(s == 'train'), np.flatnonzero(s == side))] for side in ('valid', 'test') if (s == side).any()}
+        if len(set(y[s == 'train'])) < 2:
+            raise ValueError(
+                f'The training side holds the class {y[s == "train"][0]} only, so nothing can be learned. Split again, by smaller groups.'
+            )
+        return {
+            side: [(np.flatnonzero(s == 'train'), np.flatnonzero(s == side))]
+            for side in ('valid', 'test')
+            if (s == side).any()
+        }
     from sklearn.model_selection import StratifiedGroupKFold
+
     n = pd.Series(groups).groupby(y).nunique()
-    if n.min() < 2: raise ValueError(f'{n.idxmin()} comes from {n.min()} group only, so nothing can be learned from one and asked of another. Photograph at least one more.')
-    parts = [p for p in StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups) if all_classes(y[p[0]], y)]
-    if not parts: raise ValueError('However the groups are dealt, what is learned from lacks a class. Photograph more wells of every class.')
+    if n.min() < 2:
+        raise ValueError(
+            f'{n.idxmin()} comes from {n.min()} group only, so nothing can be learned from one and asked of another. Photograph at least one more.'
+        )
+    parts = [
+        p
+        for p in StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups)
+        if all_classes(y[p[0]], y)
+    ]
+    if not parts:
+        raise ValueError(
+            'However the groups are dealt, what is learned from lacks a class. Photograph more wells of every class.'
+        )
     return {'in turns': parts}
+
 
 def all_classes(learned, y):
     "Whether what is learned from holds every class; a fold that does not is never handed to a classifier, which would refuse it or learn to say one thing."
@@ -94,80 +141,132 @@ def all_classes(learned, y):
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #c3f22cba
 _looks = ('brightness', 'thumbnail', 'border', 'background', 'file')
 
+
 def audit_groups(df, group):
     "Groups of the kind asked for, or photographs where those are missing or fewer than six."
-    try: g = group_keys(df, group)
-    except ValueError: g = None
+    try:
+        g = group_keys(df, group)
+    except ValueError:
+        g = None
     return (g if g is not None and g.nunique() >= 6 else group_keys(df, 'field')).to_numpy()
 
-def _judge(low, chance, groups): return 'too few' if groups < 6 else 'above chance' if low > chance else 'at chance'
+
+def _judge(low, chance, groups):
+    return 'too few' if groups < 6 else 'above chance' if low > chance else 'at chance'
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #01887671
 def shortcut_baseline(
-    tiles, # `Tiles` with a column `label`, and `split` if they have been split
-    group:str='well', # what is learned from and asked about as a whole, and drawn again for the interval: 'field', 'well', 'experiment'; photographs where there are fewer than six of these
-    masks:np.ndarray|None=None, # bool [n, h, w], true where a cell is; `None`: the background is the quietest tenth of each tile
-    preds:pd.DataFrame|None=None, # the network's predictions, with `tile`, `label`, `pred` and `split`, to stand beside
-    seed:int=0, # of the folds and draws
-) -> pd.DataFrame: # one row a way of looking and side: `sees`, `side`, `share` right (mean over classes), `low`, `high`, `chance`, `tiles`, `groups`, `verdict`
+    tiles,  # `Tiles` with a column `label`, and `split` if they have been split
+    group: str = 'well',  # what is learned from and asked about as a whole, and drawn again for the interval: 'field', 'well', 'experiment'; photographs where there are fewer than six of these
+    masks: np.ndarray
+    | None = None,  # bool [n, h, w], true where a cell is; `None`: the background is the quietest tenth of each tile
+    preds: pd.DataFrame
+    | None = None,  # the network's predictions, with `tile`, `label`, `pred` and `split`, to stand beside
+    seed: int = 0,  # of the folds and draws
+) -> pd.DataFrame:  # one row a way of looking and side: `sees`, `side`, `share` right (mean over classes), `low`, `high`, `chance`, `tiles`, `groups`, `verdict`
     "What a classifier reaches that cannot see the cells."
     df = labeled_table(tiles)
-    y, groups = df['label'].astype(str).to_numpy(), audit_groups(df, group)
-    sides, rows, seen = _folds(df, y, groups, seed), [], {k: shortcut_features(tiles, k, masks) for k in _looks}
+    y = df['label'].astype(str).to_numpy()
+    groups = audit_groups(df, group)
+    sides = _folds(df, y, groups, seed)
+    rows = []
+    seen = {k: shortcut_features(tiles, k, masks) for k in _looks}
     for kind, X in seen.items():
-        if X is None: continue
+        if X is None:
+            continue
         for side, parts in sides.items():
-            ask, got = np.concatenate([b for _, b in parts]), np.concatenate([cheap_model().fit(X[a], y[a]).predict(X[b]) for a, b in parts])
+            ask = np.concatenate([b for _, b in parts])
+            got = np.concatenate([cheap_model().fit(X[a], y[a]).predict(X[b]) for a, b in parts])
             rows.append(shortcut_row(kind, side, y[ask], got, groups[ask], len(set(y)), seed))
     return pd.DataFrame(rows + ([] if preds is None else network_rows(preds, df, groups, len(set(y)), seed)))
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #0d1876b7
 def labeled_table(
-    tiles, # `Tiles`, or a table with a row a tile
-) -> pd.DataFrame: # the table, with `label` in every row
+    tiles,  # `Tiles`, or a table with a row a tile
+) -> pd.DataFrame:  # the table, with `label` in every row
     "The table of the tiles, once it is known to hold two classes and their labels."
     df = tiles.table if hasattr(tiles, 'table') else tiles
     labeled_photographs(df)
-    if df['label'].isna().any(): raise ValueError(f'{df["label"].isna().sum()} tiles have no label. Leave them out: tiles.subset(tiles.table.label.notna().to_numpy()).')
+    if df['label'].isna().any():
+        raise ValueError(
+            f'{df["label"].isna().sum()} tiles have no label. Leave them out: tiles.subset(tiles.table.label.notna().to_numpy()).'
+        )
     return df
+
 
 def shortcut_row(sees, side, truth, answer, groups, k, seed):
     share, low, high = balanced_share(truth, answer, groups, seed)
-    return dict(sees=sees, side=side, share=share, low=low, high=high, chance=1/k, tiles=len(truth), groups=len(set(groups)), verdict=_judge(low, 1/k, len(set(groups))))
+    return dict(
+        sees=sees,
+        side=side,
+        share=share,
+        low=low,
+        high=high,
+        chance=1 / k,
+        tiles=len(truth),
+        groups=len(set(groups)),
+        verdict=_judge(low, 1 / k, len(set(groups))),
+    )
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #02751495
 def network_rows(preds, df, groups, k, seed):
     "The network beside the shortcuts."
     g = dict(zip(df['tile'], groups))
-    return [shortcut_row('network', side, d['label'], d['pred'], d['tile'].map(g).fillna('?').to_numpy(), k, seed) for side, d in preds.groupby('split') if side != 'train']
+    return [
+        shortcut_row('network', side, d['label'], d['pred'], d['tile'].map(g).fillna('?').to_numpy(), k, seed)
+        for side, d in preds.groupby('split')
+        if side != 'train'
+    ]
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #fa70eb75
 def plot_shortcuts(
-    table:pd.DataFrame, # of `shortcut_baseline`
-    ax=None, # matplotlib axes; `None`: new ones
-): # the axes
+    table: pd.DataFrame,  # of `shortcut_baseline`
+    ax=None,  # matplotlib axes; `None`: new ones
+):  # the axes
     "The shares of `shortcut_baseline` with their intervals and the line of chance."
     from matplotlib import pyplot as plt
-    if ax is None: _, ax = plt.subplots(figsize=(6, .6+.35*len(table)), dpi=80, layout='constrained')
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 0.6 + 0.35 * len(table)), dpi=80, layout='constrained')
     table = table.sort_values('side', key=lambda c: c.map({'in turns': 0, 'valid': 1, 'test': 2}), kind='stable')
     for i, o in enumerate(table.itertuples()):
-        ax.errorbar(o.share, i, xerr=[[max(0, o.share-o.low)], [max(0, o.high-o.share)]], fmt='o', capsize=3, color='#0072B2' if o.sees == 'network' else '#D55E00')
+        ax.errorbar(
+            o.share,
+            i,
+            xerr=[[max(0, o.share - o.low)], [max(0, o.high - o.share)]],
+            fmt='o',
+            capsize=3,
+            color='#0072B2' if o.sees == 'network' else '#D55E00',
+        )
     ax.axvline(table['chance'].iloc[0], color='.5', ls=':', lw=1)
-    ax.set(yticks=range(len(table)), yticklabels=table['sees']+', '+table['side'], xlim=(0, 1.02), xlabel='share of tiles that are right (mean over classes, 95 % interval)')
+    ax.set(
+        yticks=range(len(table)),
+        yticklabels=table['sees'] + ', ' + table['side'],
+        xlim=(0, 1.02),
+        xlabel='share of tiles that are right (mean over classes, 95 % interval)',
+    )
     ax.invert_yaxis()
     net = table[table['sees'] == 'network']
     if len(net):
-        more = net.share.iloc[-1]-table[(table.sees != 'network') & (table.side == net.side.iloc[-1])].share.max()
-        ax.set_title(f'Your network is worth the difference ({net.side.iloc[-1]}): {100*more:+.0f} points' if more > 0 else 'Nothing was shown that needs the cells', fontsize=10)
+        more = net.share.iloc[-1] - table[(table.sees != 'network') & (table.side == net.side.iloc[-1])].share.max()
+        ax.set_title(
+            f'Your network is worth the difference ({net.side.iloc[-1]}): {100 * more:+.0f} points'
+            if more > 0
+            else 'Nothing was shown that needs the cells',
+            fontsize=10,
+        )
     return ax
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #7ccc2af3
 def compare_remedies(
-    tiles, # `Tiles` with a column `label`, see `shortcut_baseline`
-    how:tuple=('flat', 'standardize', 'match'), # remedies to try, each on its own
-    group:str='well', # see `shortcut_baseline`
-    seed:int=0, # of folds and draws
-) -> pd.DataFrame: # one row a way of looking and side, one column a remedy and first 'none': share that is right
+    tiles,  # `Tiles` with a column `label`, see `shortcut_baseline`
+    how: tuple = ('flat', 'standardize', 'match'),  # remedies to try, each on its own
+    group: str = 'well',  # see `shortcut_baseline`
+    seed: int = 0,  # of folds and draws
+) -> pd.DataFrame:  # one row a way of looking and side, one column a remedy and first 'none': share that is right
     "The audit's shortcuts before and after each remedy."
-    def share(t): return shortcut_baseline(t, group, seed=seed).set_index(['sees', 'side'])['share']
+
+    def share(t):
+        return shortcut_baseline(t, group, seed=seed).set_index(['sees', 'side'])['share']
+
     return pd.DataFrame({'none': share(tiles), **{h: share(normalize_fields(tiles, h)) for h in how}})
