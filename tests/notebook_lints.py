@@ -489,7 +489,7 @@ def opens_and_ends_like_a_lesson(nb):
         res.append(f'{items(_ending[0])} things to remember, not 3')
     if items(_ending[1]) != 5:
         res.append(f'{items(_ending[1])} questions, not 5')
-    solved = [c for _, c in nb.code if 'code-fold' in c.dirs and re.search(r'^#@title Solution', c.src, re.M)]
+    solved = [c for _, c in nb.code if 'code-fold' in c.dirs and re.search(r'^# ?@title Solution', c.src, re.M)]
     if not solved or not any(re.search(r'\bassert\b|\btest_\w+\(', c.src) for c in solved):
         res.append('no folded solution that checks its answer')
     return res
