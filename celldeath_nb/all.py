@@ -53,6 +53,7 @@ from .trust.maps import *
 from .trust.checks import *
 from .studies.curves import *
 from .report import *
+from .road import *
 
 # %% ../nbs/api/99_all.ipynb #4243f095
 __all__ = [o for o in dir() if not o.startswith('_')]

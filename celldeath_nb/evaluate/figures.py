@@ -13,7 +13,7 @@ import pandas as pd
 from ..photos.pictures import scale_bar
 from .preds import check_preds, class_names, positive_class
 from .intervals import ratio_of
-from .scores import accuracy_only, as_arrays, confusion
+from .scores import Metrics, accuracy_only, as_arrays, confusion
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #099f0572
 FIXED_COLORS = dict(CPT='#D55E00', DMSO='#0072B2')
@@ -98,6 +98,7 @@ def plot_confusion(
     positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     cmap: str = 'Blues',  # color map of the shares of each row
+    scores: Metrics = None,  # of `metrics` on the same table, for the title; None: computed
 ) -> plt.Axes:  # the axes drawn on
     "Counts and shares of each true class, true in rows and predicted in columns, with the accuracy and its interval above."
     given = preds.index.name == 'true'
@@ -136,7 +137,7 @@ def plot_confusion(
     )
     ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
     ax.set_title(
-        _accuracy_title(C, None if given else accuracy_only(preds, level, by, classes), level),
+        _accuracy_title(C, scores or (None if given else accuracy_only(preds, level, by, classes)), level),
         fontsize=10 if style != 'small' else 8,
     )
     return ax
