@@ -14,7 +14,11 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 # what takes seconds to import; the package is not among them, so every notebook imports it anew
-heavy = ['nbdev.test', 'torch', 'torchvision.models', 'timm', 'fastai.vision.all', 'matplotlib.pyplot']
+heavy = 'nbdev.test torch torchvision.models timm fastai.vision.all matplotlib.pyplot scipy.ndimage scipy.stats'
+heavy += (
+    ' sklearn.linear_model sklearn.model_selection skimage.filters statsmodels.genmod.generalized_estimating_equations'
+)
+heavy = heavy.split()
 
 runners_own = re.compile(
     r'[/\\](execnb|IPython|nbdev|fastcore|asyncio|multiprocessing|concurrent)[/\\]|[/\\](run_notebooks|threading)\.py'

@@ -64,7 +64,7 @@ def test_ruff_finds_nothing():
 
 
 def test_ruff_would_format_nothing():
-    done = ruff('format', '--check', *sources)
+    done = ruff('format', '--check', '--output-format=concise', *sources)
     assert not done.returncode, f'run ruff format {" ".join(sources)}\n{done.stdout}{done.stderr}'
 
 

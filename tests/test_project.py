@@ -455,9 +455,14 @@ def test_the_wheel_holds_every_module(tmp_path):
         shutil.copy(root / o, tmp_path / 'src')
     pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir', tmp_path, tmp_path / 'src']
     subprocess.run(pip, check=True)
-    names = zipfile.ZipFile(next(tmp_path.glob('*.whl'))).namelist()
+    wheel = zipfile.ZipFile(next(tmp_path.glob('*.whl')))
+    names = wheel.namelist()
     want = {o.relative_to(root).as_posix() for o in pkg.rglob('*') if o.is_file() and '__pycache__' not in o.parts}
     assert {o for o in names if '.dist-info/' not in o} == want and 'celldeath_nb/py.typed' in want
+    told = wheel.read(next(o for o in names if o.endswith('.dist-info/METADATA'))).decode().splitlines()
+    cfg = settings()
+    assert {f'Classifier: {o}' for o in cfg['classifiers'].strip().splitlines()} <= set(told)
+    assert {f'Project-URL: {o.replace(" = ", ", ")}' for o in cfg['urls'].strip().splitlines()} <= set(told)
 
 
 def test_what_is_left_behind_is_noticed(tmp_path):
