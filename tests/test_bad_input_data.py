@@ -1,4 +1,4 @@
-"Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/03_tiles.ipynb gives it."
+"Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/31_tiles.store.ipynb gives it."
 
 import io, json, os, re, shutil, socket, struct, subprocess, sys, unicodedata, zlib
 from pathlib import Path
@@ -1036,7 +1036,7 @@ def test_67_other_version(store):
 
 
 def test_the_table_names_all_68_cases():
-    book = json.loads((Path(__file__).parents[1] / 'nbs' / 'api' / '03_tiles.ipynb').read_text())
+    book = json.loads((Path(__file__).parents[1] / 'nbs' / 'api' / '31_tiles.store.ipynb').read_text())
     rows = [
         l
         for c in book['cells']
