@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_channel', 'read_fcs', 'read_tubes', 'guess_tubes']
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #acdea73b
+# %% ../../nbs/api/67_assays.fcs.ipynb #fa518cbb
 import difflib, os, re
 from pathlib import Path, PureWindowsPath
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import AttrDict
 
-from ..files import read_csv
+from ..files import bar, read_csv
 
 # %% ../../nbs/api/67_assays.fcs.ipynb #b445d425
 _most_text = 20_000_000  # bytes of keywords; the longest seen in the wild has 0.2 MB
@@ -54,7 +54,7 @@ def _head(f, path, size, at):
     places = [_whole_number(o, path, 'an offset in its header') if o.lstrip('-') else 0 for o in places]
     return AttrDict(version=version, text=places[:2], data=places[2:])
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #567c4ce2
+# %% ../../nbs/api/67_assays.fcs.ipynb #3cac3173
 def _pairs(raw):
     "Keywords and values; keywords in capitals."
     try:
@@ -65,8 +65,14 @@ def _pairs(raw):
     body = text[1:].rstrip(' \r\n\0' if part.strip(' \r\n\0') else '')
     body = body.removesuffix(part)
     escaped = [o.replace('\0', part) for o in body.replace(part + part, '\0').split(part)]
-    tries = [_keyed(o) for o in (escaped, body.split(part))]
-    return max(tries, key=lambda d: sum(bool(re.fullmatch(r'\$(P\d+[NBR]|PAR|MODE|DATATYPE)', k)) for k in d))
+    return _keyed(max((escaped, body.split(part)), key=lambda o: _sense(o, part)))
+
+
+def _sense(parts, part):
+    "How many needed keywords a reading of the text finds, and, to be avoided, how many that cannot be."
+    keys = [k.strip().upper() for k in parts[::2]]
+    needed = sum(bool(re.fullmatch(r'\$(P\d+[NBR]|PAR|MODE|DATATYPE)', k)) for k in keys)
+    return needed, -sum(not k or part in k for k in keys)
 
 
 def _keyed(parts):
@@ -190,7 +196,7 @@ def _channels(kw, path):
         )
     return rows
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #83bd1bb7
+# %% ../../nbs/api/67_assays.fcs.ipynb #1b5442fc
 def _plain(text):
     return re.sub(r'[^a-z0-9+]', '', str(text).lower())
 
@@ -213,7 +219,7 @@ def _matches(rows, name):
         lambda a, m: n in (_plain(a), _plain(m)),
         lambda a, m: n in (_plain(_stem(a)), _plain(_stem(m))),
         lambda a, m: s and s in (_plain(_stem(a)), _plain(_stem(m))) and _stem(name) != name.lower(),
-        lambda a, m: n and n in _words(a) | _words(m),
+        lambda a, m: n and n in _words(_stem(a)) | _words(_stem(m)),
         lambda a, m: len(n) > 3 and (n in _plain(a) or n in _plain(m)),
     )
     return next((found for rule in rules if (found := [r['name'] for r, t in zip(rows, texts) if rule(*t)])), [])
@@ -267,7 +273,7 @@ def _widths(kw, n, path):
         raise _bad(path, f'packs channel {odd[0][0]} into {odd[0][1]} bits, which is not read', 'Export it as FCS 3.1.')
     return [b // 8 for b in bits]
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #d2c95d50
+# %% ../../nbs/api/67_assays.fcs.ipynb #151907cc
 def _looks_right(f, size, start, need, widths, kw, order):
     "Whether floats at byte `start` are such as a cytometer writes, judged by the first hundred events."
     n = min(100, need // sum(widths))
@@ -278,7 +284,7 @@ def _looks_right(f, size, start, need, widths, kw, order):
     if kw['$DATATYPE'].upper() == 'I':
         return True
     x = np.frombuffer(raw, f'{order}f{widths[0]}')
-    return bool(np.isfinite(x).all() and ((np.abs(x) > 1e-20) | (x == 0)).all() and np.abs(x).max(initial=0) < 1e12)
+    return bool(np.isfinite(x).all() and ((np.abs(x) > 1e-15) | (x == 0)).all() and np.abs(x).max(initial=0) < 1e12)
 
 
 def _place(f, path, size, at, head, kw, need, widths, order):
@@ -378,7 +384,7 @@ def _matrix(values, names):
     ok = len(names) and len(set(names)) == len(names) and np.isfinite(s).all() and np.allclose(np.diag(s), 1, atol=1e-3)
     return pd.DataFrame(s, names, names) if ok and (np.abs(s - np.diag(np.diag(s))) > 0).any() else None
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #6f69d38b
+# %% ../../nbs/api/67_assays.fcs.ipynb #127ab060
 def _opened(path):
     "The path of a file that can be read."
     path = Path(path)
@@ -418,14 +424,14 @@ def _chosen(found, dataset, path):
         )
     return found[k]
 
-
+# %% ../../nbs/api/67_assays.fcs.ipynb #1ac3b748
 def _count(kw, head, widths, path):
     "How many events the keywords promise, or the header, where FCS 2.0 says nothing."
     if '$TOT' in kw:
-        return _whole_number(kw['$TOT'], path, '$TOT, the number of events,', 10**10)
+        return _whole_number(kw['$TOT'], path, '$TOT, the number of events,', 10**13)
     return max(head.data[1] - head.data[0] + 1, 0) // sum(widths)
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #ee185b6d
+
 def read_fcs(
     path: str | Path,  # an FCS file, version 2.0 to 3.2
     dataset: int | None = None,  # which data set, from 0, of a file that holds several
@@ -556,7 +562,7 @@ def _fitting(name, files):
     low = {o.lower(): o for o in files}
     return next((low[o] for o in (name.lower(), name.lower() + '.fcs', name.lower() + '.lmd') if o in low), name)
 
-# %% ../../nbs/api/67_assays.fcs.ipynb #067c7c3d
+# %% ../../nbs/api/67_assays.fcs.ipynb #80d9b2c1
 def read_tubes(
     folder: str | Path,  # the folder with the FCS files
     map_csv: str
@@ -575,7 +581,7 @@ def read_tubes(
         [],
         [dict(file=o, problem='is in the folder and not in the map') for o in files if o not in set(table.file)],
     )
-    for _, row in table.iterrows():
+    for _, row in bar(table.iterrows(), total=len(table), what='reading headers'):
         try:
             kept.append({**row, **_look(folder, row)})
         except (ValueError, OSError) as e:

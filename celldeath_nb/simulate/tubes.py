@@ -18,7 +18,7 @@ from fastcore.basics import AttrDict
 from ..files import new_folder, write_csv, write_whole
 from .microscope import cell_lines, drug_strength
 
-# %% ../../nbs/api/14_simulate.tubes.ipynb #9a348960
+# %% ../../nbs/api/14_simulate.tubes.ipynb #ada04dd0
 POPULATIONS = ('alive', 'early', 'late', 'dead')
 
 
@@ -44,6 +44,10 @@ def _dose(line, treatment, hour, dose_um, effect):
         raise _unknown('treatment', treatment, ('DMSO', 'CPT'))
     for k, v in dict(hour=hour, effect=effect, dose_um=dose_um or 0).items():
         _number(k, v, 0)
+    if treatment == 'DMSO' and dose_um:
+        raise ValueError(
+            f'dose_um={dose_um:g} with DMSO is refused: the vehicle holds no drug. Leave dose_um out, or give treatment="CPT".'
+        )
     return 0.0 if treatment == 'DMSO' else 10.0 if dose_um is None else float(dose_um)
 
 # %% ../../nbs/api/14_simulate.tubes.ipynb #e5a86c7a
@@ -172,7 +176,7 @@ def _all_events(rng, n, shares, radius):
     order = rng.permutation(n)
     return scatter[order], dyes[order], names[order]
 
-# %% ../../nbs/api/14_simulate.tubes.ipynb #67318d18
+# %% ../../nbs/api/14_simulate.tubes.ipynb #ed4725c7
 def _plan(line, treatments, hour, dose_um, replicates):
     "One row a tube: its name, its role, and what is in it."
     rows = []
@@ -180,7 +184,7 @@ def _plan(line, treatments, hour, dose_um, replicates):
         for role in ('unstained', *(f'single_{d}' for d in DYES), 'untreated'):
             rows.append(dict(tube=f'N{k}_{role}', role=role, replicate=f'N{k}', treatment='', dose_um=0.0))
         for t in treatments:
-            dose = _dose(line, t, hour, dose_um, 1)
+            dose = _dose(line, t, hour, dose_um if t == 'CPT' else None, 1)
             rows.append(
                 dict(tube=f'N{k}_{line}_{t}_{hour:g}H', role='sample', replicate=f'N{k}', treatment=t, dose_um=dose)
             )
