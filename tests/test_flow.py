@@ -468,8 +468,9 @@ def test_few_bright_cells_and_none(tmp_path):
     parts = {k: simulate_tube('T47D', 'DMSO', 6, n=1500, seed=[3, i], stained=s, killed=q)[0] for i, (k, s, q) in enumerate((('unstained', (), 0), ('single_annexin', ('annexin',), .3), ('single_7-AAD', ('7-AAD',), .3), ('untreated', tuple(DYES), 0)))}
     g = quadrant_gates(parts)
     assert 'its single stain was added' in g.note[0] and 500 < g.x_gate[0] < 4000
+    assert 'not compensated' in quadrant_gates(parts['untreated']).note[0]
     alone = quadrant_gates(compensate(parts['untreated'], SPILL))
-    assert 'no valley' in alone.note[0] and 200 < alone.x_gate[0] < 4000
+    assert 'no valley' in alone.note[0] and 'not compensated' not in alone.note[0] and 200 < alone.x_gate[0] < 4000
     with pytest.raises(ValueError, match='fewer than 500'): quadrant_gates(compensate(parts['untreated'][:450], SPILL))
 
 def test_a_tube_that_lacks_a_channel_or_is_gone_does_not_stop_the_others(tubes, tmp_path):

@@ -143,7 +143,7 @@ def _gates_of(controls, method, x, y, spill, cells):
     singles = {k[7:]: e for k, e in done.items() if k.startswith('single_')}
     return _pair(done['untreated'], singles, method, x, y), s, gate
 
-# %% ../../nbs/api/69_assays.flow.ipynb #bec35ba2
+# %% ../../nbs/api/69_assays.flow.ipynb #5f8e7757
 def quadrant_gates(
     controls: pd.DataFrame
     | dict,  # tubes of `read_tubes`; or tables of events by role, `untreated` at least; or one table of an untreated tube
@@ -162,6 +162,8 @@ def quadrant_gates(
     for replicate, tables in _control_sets(controls):
         if isinstance(controls, pd.DataFrame) and 'role' not in controls:
             row, s, gate = _pair(tables['untreated'], {}, method, x, y), None, None
+            raw = '' if controls.attrs.get('compensated') else 'the events as they were given, not compensated'
+            row['note'] = '; '.join(o for o in (row['note'], raw) if o)
         else:
             row, s, gate = _gates_of(tables, method, x, y, spill, cells)
         rows.append(dict(replicate=replicate, **row))
@@ -251,12 +253,14 @@ def _count(events, gates, replicate=''):
         events=len(events), n=n, **shares, **{name: shares[q] for q, name in QUADRANTS.items()}, note='; '.join(notes)
     )
 
-# %% ../../nbs/api/69_assays.flow.ipynb #bc5b5aeb
+# %% ../../nbs/api/69_assays.flow.ipynb #1173d82a
 def quadrants(
     samples: pd.DataFrame | dict,  # tubes of `read_tubes`; or tables of events by tube; or one table of events
     gates: pd.DataFrame
     | dict,  # of `quadrant_gates`; or two channels with their lines, annexin first: {'FITC-A': 1200, '7-AAD': 900}
-) -> pd.DataFrame:  # a row a tube: `tube`, what the map says of it, `events`, `n` single cells, percentages `Q1..Q4` and `dead, late, early, alive`, `note`
+) -> (
+    pd.DataFrame
+):  # a row a tube: the map's columns, `events`, `n` single cells, percentages `Q1` to `Q4` and by name, `note`
     "The percentage of cells in each quadrant."
     rows = []
     for told, load in bar(list(_each(samples)), what='counting'):
