@@ -530,7 +530,7 @@ def _draw_paper(ax, t, y):
 
 def _draw_ours(ax, t, y):
     "Our numbers with their intervals, open where photographs were simulated."
-    for sim, fill, name in ((False, '#0072B2', 'ours'), (True, 'white', 'ours, simulated photographs')):
+    for sim, fill, name in ((False, '#0072B2', 'ours'), (True, 'white', 'ours, simulated')):
         at = (t.simulated == sim).to_numpy()
         if not at.any():
             continue
