@@ -131,6 +131,6 @@ def test_abstention():
     assert t.alpha.tolist() == [(i+1)/20 for i in range(10)] and (t.answered <= t.n).all()
     one = well_calls(new, .1, cal)
     row = t[np.isclose(t.alpha, .1)].iloc[0]
-    assert row.answered == (one.call != 'cannot tell').sum() and row.accuracy == (one.right == True).sum()/row.answered
+    assert row.answered == (one.call != 'cannot tell').sum() and row.accuracy == one.right.eq(True).sum()/row.answered
     assert plot_abstention(cal, new).get_xlabel() == 'share of wells that get a call'
     with pytest.raises(ValueError, match='Accuracy needs the truth'): abstention_table(cal, new.drop(columns='label'))

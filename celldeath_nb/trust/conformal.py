@@ -255,7 +255,7 @@ def abstention_table(
             raise ValueError(
                 'Accuracy needs the truth of every well, and some have no label. Leave those out: preds[preds.label.notna()].'
             )
-        n, k = int((t.call != CANNOT_TELL).sum()), int((t.right == True).sum())
+        n, k = int((t.call != CANNOT_TELL).sum()), int(t.right.eq(True).sum())
         low, high = wilson(k, n)
         inside = np.mean([str(l) in s.split(' | ') for l, s in zip(t.label, t['set'])])
         rows.append(
