@@ -58,7 +58,9 @@ from .trust.audits import *
 from .trust.masks import *
 from .trust.maps import *
 from .trust.checks import *
+from .trust.conformal import *
 from .studies.curves import *
+from .studies.published import *
 from .report import *
 from .road import *
 
