@@ -495,6 +495,100 @@ def opens_and_ends_like_a_lesson(nb):
     return res
 
 
+_paths_of = {'Path', 'resolve', 'absolute', 'expanduser', 'joinpath', 'with_name', 'with_suffix', 'iterdir', 'glob'}
+_paths_of |= {'rglob', 'list_images', 'sorted', 'list', 'next', 'str'}
+_changes = {
+    'write_text',
+    'write_bytes',
+    'unlink',
+    'rename',
+    'replace',
+    'mkdir',
+    'makedirs',
+    'rmdir',
+    'rmtree',
+    'remove',
+}
+_changes |= {'touch', 'move', 'symlink_to', 'simulate_experiment'}  # what they are called on, or given first
+_writes = {
+    'save',
+    'savefig',
+    'to_csv',
+    'to_json',
+    'imwrite',
+    'imsave',
+    'dump',
+    'make_archive',
+    'write_csv',
+    'write_json',
+}
+_writes |= {
+    'copy',
+    'copy2',
+    'copyfile',
+    'copytree',
+    'move',
+    'cut_tiles',
+    'sample_data',
+    'take_road',
+    'train',
+    'write_report',
+}
+
+
+def _leads_to(node, given):
+    "Whether `node` is a path made from one of the names `given`."
+    if isinstance(node, ast.Name):
+        return node.id in given
+    if isinstance(node, ast.Call):
+        inner = [*node.args, *([node.func.value] if isinstance(node.func, ast.Attribute) else [])]
+        return _called(node) in _paths_of and any(_leads_to(o, given) for o in inner)
+    parts = {
+        ast.BinOp: lambda o: [o.left],
+        ast.IfExp: lambda o: [o.body, o.orelse],
+        ast.BoolOp: lambda o: o.values,
+        ast.Subscript: lambda o: [o.value],
+        ast.JoinedStr: lambda o: o.values,
+        ast.FormattedValue: lambda o: [o.value],
+        ast.Attribute: lambda o: [o.value] if o.attr in ('parent', 'parents') else [],
+    }
+    return any(_leads_to(o, given) for o in parts.get(type(node), lambda o: [])(node))
+
+
+def _spoils(node, given):
+    "Whether the call `node` writes, moves or removes something in a folder that was given."
+    receiver = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+    named = [k.value for k in node.keywords if k.arg in ('out', 'dst', 'dest', 'file', 'path', 'fname')]
+    what = _called(node)
+    mode = next((t for o in [*node.args, *(k.value for k in node.keywords)] if (t := _text(o))), 'r')
+    at = (receiver + node.args[:1]) if what in _changes else []
+    at += (node.args[what.startswith('copy') :] + named) if what in _writes else []
+    at += (receiver + node.args[:1]) if what == 'open' and set(mode) & set('wax+') else []
+    return any(_leads_to(o, given) for o in at)
+
+
+def given_folders_are_only_read(nb):
+    "A folder of the reader's is named once, by `own`, and nothing is written into it."
+    res, given, named = [], {'own'}, False
+    for i, c in nb.code:
+        for o in sorted((o for o in ast.walk(c.tree) if hasattr(o, 'lineno')), key=lambda o: o.lineno):
+            if isinstance(o, (ast.Assign, ast.For)):
+                left = {
+                    x.id
+                    for t in getattr(o, 'targets', [getattr(o, 'target', o)])
+                    for x in ast.walk(t)
+                    if isinstance(x, ast.Name)
+                }
+                named |= 'own' in left
+                given |= left if _leads_to(getattr(o, 'value', getattr(o, 'iter', o)), given) else set()
+            if isinstance(o, ast.Call) and _spoils(o, given):
+                res.append(f'cell {i}: {ast.unparse(o)[:60]} writes where the reader keeps files')
+    asked = re.search(r'\bput the path\b|\bpath of (their|your) (own )?folder', nb.prose, re.I)
+    if asked and not named:
+        res.append('the reader is asked for a folder, and no cell binds it to `own`')
+    return res
+
+
 def valid_python(nb):
     res = []
     for i, c in nb.code:
@@ -526,6 +620,7 @@ lints = [
     american,
     every_name_is_shown,
     opens_and_ends_like_a_lesson,
+    given_folders_are_only_read,
     valid_python,
 ]
 

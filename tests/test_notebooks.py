@@ -222,6 +222,17 @@ bad = [
         'opens_and_ends_like_a_lesson',
         [*lesson[:7], code('#| code-fold: true', '#@title Solution', 'answer = 4'), lesson[-1]],
     ),
+    (
+        'given_folders_are_only_read',
+        [md('Put the path of your folder where `messy` is made.'), code("messy = draw('a')")],
+    ),
+    ('given_folders_are_only_read', [code("own = ''", "(Path(own) / names[0]).write_text('<html>')")]),
+    (
+        'given_folders_are_only_read',
+        [code("given = Path(own) if own else draw('a')", "cut_tiles(fields, given / 'tiles')")],
+    ),
+    ('given_folders_are_only_read', [code('for p in Path(own).glob("*.png"):', '    p.unlink()')]),
+    ('given_folders_are_only_read', [code("shutil.copy('a.png', own)", "open(f'{own}/a.csv', 'w')")]),
     ('valid_python', [code('answer = ...  your answer')]),
 ]
 
@@ -238,6 +249,9 @@ def test_lints_praise_what_is_good():
         *good,
         md('More.', '', badge.format('api/99_x.ipynb')),
         code("pd.read_csv('https://host/x.csv')", "out = train(out='runs/a')"),
+        md('Put the path of your folder between the quotes of `own`.'),
+        code("own = ''", "given = Path(own)", "fields = read_fields(given)", "shutil.copytree(given, room / 'a')"),
+        md('More.'),
         code("open_run('runs/a')", f"told = f'{'a message may be longer ' * 6}{{1}}'"),
     ]
     complain([f'{f.__name__}: {o}' for f in lints.lints for o in f(planted(*made))])
