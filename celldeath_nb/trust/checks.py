@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..files import bar
 from ..units import LEVELS, group_keys, unit_ids
 from ..tiles.store import Tiles
-from ..evaluate.intervals import wilson
+from ..evaluate.intervals import still_limits
 from ..learn.nets import best_device, make_net
 from ..learn.models import Model
 from .masks import dice, mask_reader
@@ -86,9 +86,9 @@ def _units(t, unit):
 
 
 def _within(r, low, high, n, bounds):
-    "An interval that stays where its quantity lives; a share that never varied gets Wilson's for `n` units."
-    if bounds == (0, 1) and n > 1 and high - low < 1e-9 and r in (0, 1):
-        return wilson(int(r * n), n)
+    "An interval that stays where its quantity lives; what never varied gets Wilson's for `n` units, or none where it has no bounds."
+    if n > 1 and high - low < 1e-9:
+        return (np.nan, np.nan) if bounds is None else still_limits(r, n, *bounds)
     return (low, high) if bounds is None else tuple(np.clip((low, high), *bounds))
 
 
