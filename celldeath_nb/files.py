@@ -8,12 +8,21 @@ __all__ = ['sync', 'check_free', 'write_whole', 'new_folder', 'swap_in', 'guard_
 
 # %% ../nbs/api/00_files.ipynb #552950e1
 import csv
+import hashlib
 import json
+import multiprocessing
 import os
+import platform
+import re
+import secrets
 import shutil
+import stat
 import sys
 import tempfile
-from contextlib import contextmanager
+import threading
+import time
+import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 import pandas as pd
 
@@ -43,6 +52,101 @@ def sync(
     finally:
         os.close(fd)
 
+# %% ../nbs/api/00_files.ipynb #9825ecf3
+def this_host():
+    "This machine, and which count of processes on it, in letters that a file name may hold."
+    try:
+        count = re.sub(r'\D', '', os.readlink('/proc/self/ns/pid'))
+    except OSError:
+        count = ''  # not Linux: one count a machine
+    return re.sub(r'[^\w-]+', '-', f'{platform.node()[:40]}-{count}')
+
+
+def born(pid):
+    "When a process began, in the system's own ticks; None if it is gone or this cannot be told."
+    try:
+        state, *rest = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+    except (OSError, IndexError, ValueError):
+        return None
+    return None if state in 'ZX' else int(rest[18])
+
+
+def lives(pid, since=None):
+    "Whether process `pid` of this machine is there, and is the one that began at `since`."
+    if os.name != 'posix':
+        return True  # a signal of 0 is no mere question elsewhere
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass  # somebody else's
+    except (OSError, OverflowError):
+        return False
+    now = born(pid)
+    if now is None:
+        return not Path('/proc/self/stat').exists()  # where there is no /proc the signal's answer has to do
+    return since in (None, now)
+
+# %% ../nbs/api/00_files.ipynb #5e49c088
+_ours = re.compile(r'\..*\.(?P<host>[\w-]+)~(?P<pid>\d{1,10})\.[^.]*\.part')
+
+
+def temporary_name(path):
+    "How the name of something half-written begins that will be `path`: it says whose it is."
+    return f'.{Path(path).name[:30]}.{this_host()}~{os.getpid()}.'
+
+
+def is_left_over(name):
+    "Whether this name was given by a process of this machine that is gone."
+    m = _ours.fullmatch(name)
+    return bool(m) and os.name == 'posix' and m['host'] == this_host() and not lives(int(m['pid']))
+
+
+def sweep(folder):
+    "Remove what processes that are gone left half-written in `folder`, and say so."
+    left = [o for o in os.scandir(folder) if o.name.endswith('.part') and is_left_over(o.name)]
+    for o in left:
+        shutil.rmtree(o.path, ignore_errors=True) if o.is_dir(follow_symlinks=False) else Path(o.path).unlink(True)
+    if left:
+        names = ', '.join(o.name for o in left[:3]) + (f' and {len(left) - 3} more' if len(left) > 3 else '')
+        warnings.warn(f'{folder}: removed what a process that was stopped left half-written ({names}).')
+
+
+_swept = set()
+
+
+def sweep_once(folder):
+    "The same, at most once a process: who writes thousands of files in one folder need not look each time."
+    key = str(folder), os.getpid()
+    if key not in _swept:
+        _swept.add(key)
+        sweep(folder)
+
+# %% ../nbs/api/00_files.ipynb #cc22f681
+@contextmanager
+def scratch_folder():
+    "A temporary folder that goes when the block ends; if the process is killed, the next one that asks for such a folder removes it."
+    home = Path(tempfile.gettempdir())
+    sweep(home)
+    tmp = Path(tempfile.mkdtemp(prefix=temporary_name('celldeath'), suffix='.part', dir=home))
+    try:
+        yield tmp
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def end_with_parent(every=1.0):
+    "For the start of a worker process: end when the process that it works for has ended, however that ended."
+    boss = multiprocessing.parent_process()
+    pid = boss.pid if boss else os.getppid()
+    since = born(pid)
+
+    def watch():
+        while lives(pid, since) if os.name == 'posix' else boss.is_alive():
+            time.sleep(every)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
 # %% ../nbs/api/00_files.ipynb #51fcf47e
 def check_free(
     path: str | Path,  # where something is to be written
@@ -64,7 +168,8 @@ def write_whole(
     "A temporary path beside `path`, which takes its place when the block ends well, and vanishes when it does not."
     path = check_free(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, tmp = tempfile.mkstemp(prefix='.' + path.name[:40] + '.', suffix='.part', dir=path.parent)
+    sweep_once(path.parent)
+    fd, tmp = tempfile.mkstemp(prefix=temporary_name(path), suffix='.part', dir=path.parent)
     os.close(fd)
     tmp = Path(tmp)
     try:
@@ -94,7 +199,8 @@ def new_folder(
     if path.exists() and not path.is_dir():
         raise FileExistsError(f'{path} is a file; a folder of that name cannot be made. Give another name.')
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix='.' + path.name[:40] + '.', suffix='.part', dir=path.parent))
+    sweep(path.parent)
+    tmp = Path(tempfile.mkdtemp(prefix=temporary_name(path), suffix='.part', dir=path.parent))
     try:
         os.chmod(tmp, 0o777 & ~_umask())
         yield tmp
@@ -135,7 +241,7 @@ def _taken_back(path):
         _aside(path).rename(path)
     return path
 
-
+# %% ../nbs/api/00_files.ipynb #f7f3221a
 def _sync_all(folder):
     "Ask the disk to keep every file of a folder; for thousands of them, all that it has to keep."
     files = [Path(d) / f for d, _, fs in os.walk(folder) for f in fs]
@@ -201,6 +307,121 @@ def read_csv(
 ) -> pd.DataFrame:  # as it was written
     "Read a table; the opposite of `write_csv`."
     return _map_texts(pd.read_csv(path, **kwargs), plain_text)
+
+# %% ../nbs/api/00_files.ipynb #d0cf01e8
+def lock_page(lock):
+    "What a lock says of its owner; nothing if it is gone or was not written by us."
+    try:
+        page = json.loads(lock.read_text(encoding='utf-8')) if lock.stat().st_size < 2000 else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    good = isinstance(page, dict) and type(page.get('pid')) is int and 0 < page['pid'] < 2**31
+    return page if good and all(isinstance(page.get(k), str) for k in ('host', 'token', 'who')) else {}
+
+
+def _silent(lock, mine):
+    "For how many seconds a lock was not touched, by the clock of its own disk."
+    os.utime(mine)
+    try:
+        return mine.stat().st_mtime - lock.stat().st_mtime
+    except FileNotFoundError:
+        return 0
+
+
+def _ended(page, lock, mine, dead):
+    "Whether the owner of a lock is gone."
+    if page and page['host'] == this_host() and os.name == 'posix':
+        return not lives(page['pid'], page.get('born'))
+    return _silent(lock, mine) > dead
+
+
+def _made(mine, lock):
+    "True if the file `mine` has got the name `lock` as well, which one alone can get."
+    try:
+        os.link(mine, lock)
+        return True
+    except FileExistsError:
+        return False
+    except OSError:
+        pass  # a file system without second names
+    try:
+        fd = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    with open(fd, 'wb') as f:
+        f.write(mine.read_bytes())
+    return True
+
+# %% ../nbs/api/00_files.ipynb #85408200
+def _taken_over(lock, mine, page, dead):
+    "True if the lock of an owner that is gone is ours now."
+    turn = lock.with_name(lock.name + '.turn')
+    try:
+        os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        if _silent(turn, mine) > dead:
+            turn.unlink(missing_ok=True)
+        time.sleep(0.05)
+        return False
+    try:
+        if not lock.exists() or lock_page(lock) != page or not _ended(page, lock, mine, dead):
+            return False
+        os.replace(mine, lock)
+        return True
+    finally:
+        turn.unlink(missing_ok=True)
+
+
+def _claim(path, lock, dead):
+    "What the lock says that is ours now, and a sentence if it was taken over; `FileExistsError` if another lives."
+    said = None
+    began = time.strftime('%Y-%m-%d %H:%M:%S')
+    me = dict(host=this_host(), pid=os.getpid(), born=born(os.getpid()), token=secrets.token_hex(8))
+    me['who'] = f'process {me["pid"]} on {platform.node()}, since {began}'
+    fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    os.close(fd)
+    mine = Path(mine)
+    try:
+        mine.write_text(json.dumps(me), encoding='utf-8')
+        while not _made(mine, lock):
+            page = lock_page(lock)
+            if lock.exists() and not _ended(page, lock, mine, dead):
+                who = page.get('who', 'it does not say which')
+                raise FileExistsError(
+                    f'{path} is being written by another process ({who}). Wait for it, or give another name.'
+                )
+            if lock.exists() and _taken_over(lock, mine, page, dead):
+                said = f'{path}: {page.get("who", "a process")} was stopped before it was done. Its place is taken.'
+                break
+    finally:
+        mine.unlink(missing_ok=True)
+    return me, said
+
+# %% ../nbs/api/00_files.ipynb #7bcbe013
+@contextmanager
+def only_writer(path, beat=5.0, dead=120.0):
+    "The only one who writes `path`, or `FileExistsError` that names the other; gives a function that tells whether it still is."
+    path = Path(path)
+    lock = path.with_name(f'.{path.name}.lock')
+    me, said = _claim(path, lock, dead)
+    mine = lambda: os.getpid() == me['pid'] and lock_page(lock).get('token') == me['token']
+    done = threading.Event()
+
+    def show_life():
+        while not done.wait(beat) and mine():
+            with suppress(OSError):  # a drive that is away for a while
+                os.utime(lock)
+
+    threading.Thread(target=show_life, daemon=True).start()
+    try:
+        if said:
+            warnings.warn(said)
+        sweep(path.parent)
+        yield mine
+    finally:
+        done.set()
+        if mine():
+            lock.unlink(missing_ok=True)
 
 # %% ../nbs/api/00_files.ipynb #f0533525
 def write_json(

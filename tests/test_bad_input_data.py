@@ -1036,7 +1036,7 @@ def test_67_other_version(store):
 
 
 def test_the_table_names_all_68_cases():
-    book = json.loads((Path(__file__).parents[1] / 'nbs' / 'api' / '03_tiles.ipynb').read_text())
+    book = json.loads((Path(__file__).parents[1] / 'nbs' / 'api' / '31_tiles.store.ipynb').read_text())
     rows = [
         l
         for c in book['cells']
