@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sync', 'check_free', 'write_whole', 'new_folder', 'swap_in', 'guard_text', 'plain_text', 'write_csv', 'read_csv',
-           'write_json', 'read_json', 'bar']
+           'write_json', 'read_json', 'check_ordinary', 'bar']
 
 # %% ../nbs/api/00_files.ipynb #552950e1
 import csv
@@ -417,6 +417,8 @@ def only_writer(path, beat=5.0, dead=120.0):
         if said:
             warnings.warn(said)
         sweep(path.parent)
+        if _aside(_taken_back(path)).exists():
+            shutil.rmtree(_aside(path), ignore_errors=True)
         yield mine
     finally:
         done.set()
@@ -453,16 +455,114 @@ def read_json(
 ):  # what it says
     "Read a JSON file, or raise `ValueError` naming it."
     path = Path(path)
-    if path.stat().st_size > max_bytes:
-        raise ValueError(
-            f'{path} has {path.stat().st_size:,} bytes, more than the {max_bytes:,} that such a file may have. It is not one of ours.'
-        )
+    check_ordinary(path, max_bytes)
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        text = path.read_text(encoding='utf-8')
+        obj = json.loads(text)
+        if '\\u' in text:
+            json.dumps(obj, ensure_ascii=False).encode()  # halves of characters cannot be written anywhere
+    except (ValueError, RecursionError) as e:
         raise ValueError(
-            f'{path} is damaged: it cannot be read as JSON ({e}). Make it again, or take a copy that is whole.'
+            f'{path} is damaged: it cannot be read as JSON ({str(e)[:200]}). Make it again, or take a copy that is whole.'
         ) from None
+    return obj
+
+
+def check_ordinary(
+    path: str | Path,  # the file
+    max_bytes: int = None,  # how large it may be
+):
+    "`FileNotFoundError` or `ValueError` unless `path` is a file that can be read to its end."
+    st = os.stat(path)
+    if not stat.S_ISREG(st.st_mode):
+        raise ValueError(f'{path} is no ordinary file (a pipe, a device or a folder) and is not read.')
+    if max_bytes is not None and st.st_size > max_bytes:
+        raise ValueError(
+            f'{path} has {st.st_size:,} bytes, more than the {max_bytes:,} that such a file may have. It is not one of ours.'
+        )
+
+# %% ../nbs/api/00_files.ipynb #754b764c
+def own_file(folder, name, max_bytes=None):
+    "The path of an ordinary file in `folder`; a link that leads out of it, a pipe and a file that is too large are refused."
+    f = Path(folder) / name
+    home = os.path.realpath(folder)
+    if os.path.commonpath([home, os.path.realpath(f)]) != home:
+        raise ValueError(
+            f'{f} is a link that leads out of its folder, to {os.path.realpath(f)}. Copy the file itself into the folder.'
+        )
+    if not f.exists():
+        raise FileNotFoundError(f'{f} is missing. Copy the whole folder again.')
+    check_ordinary(f, max_bytes)
+    return f
+
+
+def file_sum(path):
+    "The SHA-256 of a file, as text."
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+# %% ../nbs/api/00_files.ipynb #6df5aea3
+def _page_sum(page):
+    rest = {k: v for k, v in page.items() if k != 'checksum'}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def sealed(page):
+    "The page as JSON will give it back, with a checksum of all that it says."
+    page = json.loads(json.dumps(page, default=_plain))
+    return {**page, 'checksum': _page_sum(page)}
+
+
+def check_seal(page, path, instead='Take a copy that is whole.'):
+    "`ValueError` unless the page says what was sealed."
+    try:
+        whole = isinstance(page, dict) and page.get('checksum') == _page_sum(page)
+    except RecursionError:
+        whole = False
+    if not whole:
+        raise ValueError(f'{path} is damaged or was changed (its checksum is wrong). {instead}')
+
+# %% ../nbs/api/00_files.ipynb #7e8ccbab
+def a_number(low=-1e300, high=1e300):
+    "The rule that asks for a number of this range."
+    return lambda o: isinstance(o, (int, float)) and not isinstance(o, bool) and low <= o <= high
+
+
+def a_whole(low=0, high=2**53):
+    "The rule that asks for a whole number of this range."
+    return lambda o: isinstance(o, int) and not isinstance(o, bool) and low <= o <= high
+
+
+def a_text(most=10_000, form='(?s).*'):
+    "The rule that asks for a text, and for its form."
+    return lambda o: isinstance(o, str) and len(o) <= most and re.fullmatch(form, o) is not None
+
+
+def a_list(rule, least=0, most=10**10):
+    "The rule that asks for a list of things that all follow `rule`."
+    return lambda o: isinstance(o, list) and least <= len(o) <= most and all(map(rule, o))
+
+
+def a_page(**rules):
+    "The rule that asks for a page whose fields follow theirs; it may have others."
+    return lambda o: isinstance(o, dict) and not misfits(o, rules)
+
+
+def either(*rules):
+    "The rule that asks for what one of `rules` does; anything else is a value that is meant itself."
+    return lambda o: any(r(o) if callable(r) else o is r or type(o) is type(r) and o == r for r in rules)
+
+
+def misfits(page, rules):
+    "The fields that are missing or do not follow their rule."
+    return [k for k, ok in rules.items() if k not in page or not ok(page[k])]
+
+
+def check_page(page, rules, path, instead='Take a copy that is whole.'):
+    "`ValueError` naming the fields of a page that are not what they must be."
+    bad = misfits(page, rules) if isinstance(page, dict) else ['page']
+    if bad:
+        raise ValueError(f'{path} is damaged: it has no usable {", ".join(bad[:5])}. {instead}')
 
 # %% ../nbs/api/00_files.ipynb #aad2b7cc
 def bar(
