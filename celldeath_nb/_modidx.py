@@ -1323,6 +1323,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._choose_window': ( 'api/tiles.cut.html#_choose_window',
                                                                                    'celldeath_nb/tiles/cut.py'),
+                                        'celldeath_nb.tiles.cut._clipped': ('api/tiles.cut.html#_clipped', 'celldeath_nb/tiles/cut.py'),
+                                        'celldeath_nb.tiles.cut._cut_off': ('api/tiles.cut.html#_cut_off', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._each': ('api/tiles.cut.html#_each', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._fields_of': ('api/tiles.cut.html#_fields_of', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._fill': ('api/tiles.cut.html#_fill', 'celldeath_nb/tiles/cut.py'),

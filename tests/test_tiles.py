@@ -293,6 +293,7 @@ def test_a_large_table_opens_fast(tmp_path):
         width=2,
         tiles=4,
         tile_crc='00000000' * 4,
+        clipped=0.0,
         places=[(0, 0, 0, 0), (0, 1, 0, 1), (1, 0, 1, 0), (1, 1, 1, 1)],
         notes=[],
     )
@@ -338,6 +339,35 @@ def test_adding_what_does_not_belong(folder, tmp_path):
     other = make(tmp_path / 'other', 1, 50, 50, seed=9)
     t = add_photographs(tmp_path / 't', read_fields(other, um_per_px=0.5).assign(field='other.png'))
     assert len(t) == 16 and 'tiles would be 25x25' in t.problems[0]['reason']
+
+
+def deep(folder, name, top, seed=0):
+    a = np.random.default_rng(seed).integers(0, top + 1, (96, 128)).astype(np.uint16)
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(a).save(folder / f'U2_CPT_1h_RGB_{name}_N1.tif')
+    return folder
+
+
+def test_adding_what_has_another_depth_or_is_brighter_is_refused_or_said(tmp_path):
+    d = deep(deep(tmp_path / 'p', '0001', 4000), '0002', 4000, 1)
+    t = cut_tiles(read_fields(d), tmp_path / 't')
+    assert t.manifest['settings']['window'] == [0, 4095] and t.manifest['notes'] == []
+    few = make(tmp_path / 'few', 1)
+    with pytest.raises(ValueError, match='new photographs have 8 bits, those of the store have more'):
+        add_photographs(tmp_path / 't', few)
+    deep(d, '0003', 8000, 2)
+    with pytest.warns(UserWarning, match=r'_0003_.*: 48\.\d% of its pixels are outside of the window 0 to 4095'):
+        t = add_photographs(tmp_path / 't', d)
+    assert len(t) == 12 and '48.' in t.manifest['notes'][-1]['reason'] and (t[8] == 255).mean() > 0.4
+    as_they_are = add_photographs(tmp_path / 't', few, allow=['depths'])
+    np.testing.assert_array_equal(
+        as_they_are.field('U2_DMSO_1h_RGB_0000_N1.png'), read_image(few / 'U2_DMSO_1h_RGB_0000_N1.png')
+    )
+    eight = cut_tiles(read_fields(few), tmp_path / 'e')
+    with pytest.raises(ValueError, match='more than 8 bits, those of the store have 8'):
+        add_photographs(eight.path, read_fields(d))
+    narrow = cut_tiles(read_fields(d), tmp_path / 'n', window=(0, 3900))
+    assert 'so are more than 0.1% of 2 others' in narrow.manifest['notes'][0]['reason']
 
 
 def test_photographs_of_a_second_folder_keep_theirs(folder, tmp_path):
