@@ -19,7 +19,8 @@ _rooms = {
     'evaluate.scores': ['Metrics', 'collapse', 'confusion', 'metrics', 'metrics_from', 'report_table'],
     'evaluate.thresholds': ['Threshold', 'apply_temperature', 'apply_threshold', 'calibrate', 'calibration_table',
         'choose_threshold', 'coverage_table', 'plot_calibration', 'plot_coverage'],
-    'files': ['bar', 'check_free', 'new_folder', 'read_csv', 'read_json', 'write_csv', 'write_json', 'write_whole'],
+    'files': ['bar', 'check_free', 'check_ordinary', 'guard_text', 'new_folder', 'plain_text', 'read_csv', 'read_json',
+        'swap_in', 'sync', 'write_csv', 'write_json', 'write_whole'],
     'learn.learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],
     'learn.loaders': ['flip_turn', 'make_dls', 'relight'],
     'learn.models': ['Model', 'load_model', 'save_model'],
@@ -64,9 +65,9 @@ _rooms = {
     'tiles.places': ['find_near_duplicates', 'group_by_place', 'seen_together'],
     'tiles.remedies': ['SeenThrough', 'as_recorded', 'background_only', 'gray_table', 'normalize_fields',
         'remedies_of'],
-    'tiles.splits': ['check_leaks', 'hold_out', 'k_fold', 'leave_one_out', 'parse_rule', 'split_as_paper', 'split_by',
-        'split_summary', 'which_tiles'],
-    'tiles.store': ['Tiles', 'open_tiles'],
+    'tiles.splits': ['check_leaks', 'hold_out', 'k_fold', 'leave_one_out', 'split_as_paper', 'split_by',
+        'split_summary'],
+    'tiles.store': ['Tiles', 'open_tiles', 'write_store'],
     'trust.audits': ['Audit', 'audit'],
     'trust.checks': ['Trust', 'cell_share', 'deletion_insertion', 'plot_deletion', 'plot_trust', 'pointing_game',
         'randomization_check', 'segmentation_dice', 'shuffle_labels', 'stability'],
@@ -76,7 +77,7 @@ _rooms = {
     'trust.maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'trust.masks': ['dice', 'segment_cells', 'tile_masks'],
     'trust.shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline'],
-    'units': ['LEVELS', 'WELL_COLUMNS', 'group_keys', 'unit_ids'],
+    'units': ['LEVELS', 'WELL_COLUMNS', 'group_keys', 'natural_key', 'parse_rule', 'unit_ids', 'which_tiles'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

@@ -1027,6 +1027,25 @@ def test_67_table_that_is_another(store):
             open_tiles(store.path)
 
 
+def test_67_labels_that_changed_places(store):
+    p = store.path / 'tiles.csv'
+    text = p.read_text()
+    p.write_text(text.replace('CPT,', 'X,').replace('DMSO,', 'CPT,').replace('X,', 'DMSO,'))
+    assert p.read_text() != text
+    with pytest.raises(ValueError, match='was changed or is damaged.*tiles.add.name=values, save=True'):
+        open_tiles(store.path)
+
+
+def test_67_a_damaged_tile_is_never_handed_out(store):
+    n = store.tile_px[0] * store.tile_px[1]
+    damage(store.path / 'pixels.u8', 5 * n + 77)
+    t = open_tiles(store.path)
+    assert t.batch([4, 6]).shape == (2, *store.tile_px)
+    for ask in (lambda: t[5], lambda: t.batch([4, 5]), lambda: t.field(t.table.field[5])):
+        with pytest.raises(ValueError, match='pixels.u8 is damaged: tile .* is not what was written'):
+            ask()
+
+
 def test_67_other_version(store):
     changed_manifest(store.path, version=99)
     with pytest.raises(ValueError, match='version 99'):

@@ -1,6 +1,6 @@
 "Models from strangers: nothing in them is executed, and what is wrong is said."
 
-import os, pickle, shutil, warnings
+import hashlib, os, pickle, resource, shutil, struct, time, warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import celldeath_nb.learn.nets as learn_nets
 from celldeath_nb.tiles.remedies import normalize_fields
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.files import read_json, write_json
+from celldeath_nb.files import sealed
 from celldeath_nb.learn.models import Model, load_model, save_model
 from celldeath_nb.learn.nets import check_arch, make_net
 from celldeath_nb.learn.prediction import predict
@@ -43,12 +44,12 @@ def x():
     return np.random.default_rng(0).integers(0, 255, (5, 32, 32), dtype=np.uint8)
 
 
-def reseal(folder, data):
-    "Put other bytes in place of the weights, with the checksum that belongs to them."
-    import hashlib
-
-    (folder / 'model.safetensors').write_bytes(data)
-    write_json({**read_json(folder / 'model.json'), 'sha256': hashlib.sha256(data).hexdigest()}, folder / 'model.json')
+def reseal(folder, data=None, **change):
+    "Put other bytes in place of the weights, or other words in place of the page's, with the checksums that belong to them."
+    f = folder / 'model.safetensors'
+    f.write_bytes(f.read_bytes() if data is None else data)
+    page = {**read_json(folder / 'model.json'), **change}
+    write_json(sealed({**page, 'sha256': hashlib.sha256(f.read_bytes()).hexdigest()}), folder / 'model.json')
 
 
 class Canary:
@@ -106,22 +107,32 @@ def test_truncated_weights(folder, at):
     'change, why',
     [
         (dict(version=99), 'version 99'),
+        (dict(version=[1]), 'version'),
         (dict(format='x'), 'does not describe'),
         (dict(classes=['a', 'a']), 'classes'),
         (dict(classes=['a']), 'classes'),
         (dict(size=[10**9, 10**9]), 'size'),
+        (dict(size=[4000, 4000]), 'size'),
         (dict(size=[0, 5]), 'size'),
         (dict(mean='__import__("os")'), 'mean'),
         (dict(mean=1e999), 'mean|JSON|number'),
-        (dict(arch='../../etc/passwd'), 'No network'),
-        (dict(arch='resnet18'), 'do not fit'),
-        (dict(classes=['a', 'b', 'c']), 'do not fit'),
-        (dict(head='fastai'), 'do not fit'),
+        (dict(mean=10**400), 'mean'),
+        (dict(std=1e-12), 'std'),
+        (dict(std=float('nan')), 'std'),
         (dict(info=[]), 'info'),
+        (dict(info=dict(cut=5)), 'info'),
+        (dict(info=dict(cut=dict(resize_to=[5, 5]))), 'info'),
+        (dict(info=dict(cut=dict(remedies=[5]))), 'info'),
+        (dict(info=dict(grey=dict(brightness=[1]))), 'info'),
         (dict(um_per_px=-1), 'um_per_px'),
+        (dict(arch='../../etc/passwd'), 'was changed'),
+        (dict(arch='resnet18'), 'was changed'),
+        (dict(classes=['a', 'b', 'c']), 'was changed'),
+        (dict(head='fastai'), 'was changed'),
         (dict(classes=['DMSO', 'CPT']), 'was changed'),
         (dict(mean=0.6), 'was changed'),
         (dict(tile_px=[32, 64]), 'was changed'),
+        (dict(info=dict(precision='bf16')), 'was changed'),
     ],
 )
 def test_pages_that_are_wrong(folder, change, why):
@@ -131,6 +142,72 @@ def test_pages_that_are_wrong(folder, change, why):
     (folder / 'model.json').write_text(json.dumps(page))
     with pytest.raises(ValueError, match=why):
         load_model(folder)
+    if why != 'was changed' or 'info' in change:
+        return
+    reseal(folder, **change)
+    with pytest.raises(ValueError, match='was changed since the weights were saved'):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    'change, why',
+    [
+        (dict(arch='../../etc/passwd'), 'No network'),
+        (dict(arch='resnet18'), 'do not fit a resnet18'),
+        (dict(classes=['a', 'b', 'c']), 'do not fit .* with 3 classes .2 tensors differ'),
+        (dict(head='fastai'), 'do not fit'),
+        (dict(arch='vit_gigantic_patch14_224'), 'do not fit .*it has far more'),
+        (dict(arch='torchvision/vit_h_14'), 'no grid'),
+        (dict(arch='torchvision/regnet_y_128gf'), 'do not fit .*it has far more'),
+    ],
+)
+def test_weights_of_a_stranger_that_say_nothing_of_their_page(model, folder, change, why):
+    "Refused before anything large is built: in seconds, and with little memory."
+    learn_models.save_file(model.net.state_dict(), folder / 'model.safetensors')
+    reseal(folder)
+    assert load_model(folder).arch == 'resnet10t'
+    reseal(folder, **change)
+    start = time.process_time()
+    was = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=why):
+        load_model(folder)
+    assert time.process_time() - start < 5  # seconds; half of one on a quiet core
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - was < 900_000  # kB
+
+
+@pytest.mark.parametrize('v', [float('nan'), float('inf')])
+@pytest.mark.parametrize('k', ['1.3.weight', '0.bn1.running_mean'])
+def test_weights_that_are_no_numbers(model, folder, k, v):
+    state = {n: t.clone() for n, t in model.net.state_dict().items()}
+    state[k].view(-1)[3 % state[k].numel()] = v
+    learn_models.save_file(state, folder / 'model.safetensors')
+    reseal(folder)
+    with pytest.raises(ValueError, match=f'holds no numbers where there must be some .{k}'):
+        load_model(folder)
+
+
+def test_a_spread_below_nothing(model, folder):
+    state = {n: t - 5 * n.endswith('running_var') for n, t in model.net.state_dict().items()}
+    learn_models.save_file(state, folder / 'model.safetensors')
+    reseal(folder)
+    with pytest.raises(ValueError, match='holds no numbers'):
+        load_model(folder)
+
+
+def test_numbers_of_another_kind(model, folder):
+    state = {n: t.to(torch.float8_e4m3fn) if t.is_floating_point() else t for n, t in model.net.state_dict().items()}
+    learn_models.save_file(state, folder / 'model.safetensors')
+    reseal(folder)
+    with pytest.raises(ValueError, match='numbers of the kind F8'):
+        load_model(folder)
+
+
+def test_a_model_of_the_first_version_is_read_with_a_note(model, folder, x):
+    page = {k: v for k, v in read_json(folder / 'model.json').items() if k != 'checksum'}
+    write_json({**page, 'version': 1}, folder / 'model.json')
+    with pytest.warns(UserWarning, match='earlier version and has no checksum'):
+        m = load_model(folder)
+    assert predict(m, x, device='cpu').equals(predict(model, x, device='cpu'))
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='links need rights on Windows')
