@@ -20,6 +20,7 @@ class Cell:
         self.kind = raw['cell_type']
         self.src = ''.join(raw['source'])
         self.outputs = raw.get('outputs', [])
+        self.meta = raw.get('metadata', {})
         self.dirs = re.findall(r'^#\| *([\w-]+)', self.src, re.M) if self.kind == 'code' else []
         self.code = (
             '\n'.join('pass' if re.match(r'\s*[!%]', o) else o for o in self.src.splitlines())
@@ -491,10 +492,35 @@ def opens_and_ends_like_a_lesson(nb):
         res.append(f'{items(_ending[0])} things to remember, not 3')
     if items(_ending[1]) != 5:
         res.append(f'{items(_ending[1])} questions, not 5')
-    solved = [c for _, c in nb.code if 'code-fold' in c.dirs and re.search(r'^# ?@title Solution', c.src, re.M)]
-    if not solved or not any(re.search(r'\bassert\b|\btest_\w+\(', c.src) for c in solved):
-        res.append('no folded solution that checks its answer')
-    return res
+    return res + _exercise_faults(nb)
+
+
+def _exercise_faults(nb):
+    "What is wrong with the stub, the check and the solution of an exercise."
+    code = [c for _, c in nb.code]
+    solved = [k for k, c in enumerate(code) if re.search(r'^# ?@title Solution', c.src, re.M)]
+    if len(solved) != 1 or solved[0] < 2:
+        return ['no solution after a stub and a cell that checks']
+    stub, check, solution = code[solved[0] - 2 : solved[0] + 1]
+    bound = lambda c: (
+        {o.id for o in ast.walk(c.tree) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+        | {o.name for o in c.tree.body if isinstance(o, ast.FunctionDef)}
+    )
+    asserts = ' '.join(ast.unparse(o) for o in ast.walk(solution.tree) if isinstance(o, ast.Assert))
+    folded = solution.meta.get('cellView') == 'form' and solution.meta.get('jupyter', {}).get('source_hidden')
+    last = check.tree.body[-1] if check.tree.body else None
+    asked = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and "'right'" in check.code
+    return [
+        said
+        for wrong, said in (
+            (not folded, 'its solution is not folded in JupyterLab (source_hidden) and Colab (cellView: form)'),
+            (bound(stub) & bound(solution), "its solution overwrites the reader's answer"),
+            (not asked, 'the cell before the solution does not say right, or give a hint'),
+            ("== 'right'" not in asserts, 'no right answer is put to the check'),
+            ("!= 'right'" not in asserts, 'no wrong answer is put to the check'),
+        )
+        if wrong
+    ] + ([] if nb.prose.count('<details><summary>Answer') >= 5 else ['not every question has its folded answer'])
 
 
 _paths_of = {'Path', 'resolve', 'absolute', 'expanduser', 'joinpath', 'with_name', 'with_suffix', 'iterdir', 'glob'}
