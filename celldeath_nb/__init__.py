@@ -53,7 +53,7 @@ _rooms = {
     'simulate.microscope': ['cell_lines', 'designs', 'drug_strength', 'nuisance_none', 'nuisance_spread',
         'phase_contrast', 'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
     'simulate.planted': ['plant_cells'],
-    'simulate.samples': ['download', 'sample_data', 'u2os_registry', 'whats_wrong'],
+    'simulate.samples': ['DEMO', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
     'simulate.tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes',
         'write_fcs', 'write_tubes'],
     'studies.curves': ['PowerLaw', 'fit_power_law', 'learning_curve', 'plot_learning_curve'],
