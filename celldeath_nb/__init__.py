@@ -48,7 +48,7 @@ _rooms = {
     'photos.quality': ['cell_area', 'field_quality', 'leave_out', 'quality_outliers', 'show_outliers'],
     'photos.reading': ['read_header', 'read_image', 'read_photo', 'to_uint8'],
     'png': [],
-    'report': ['answer', 'write_report'],
+    'report': ['GLOSSARY', 'LIGHTS', 'METRIC_WORDS', 'Verdict', 'answer', 'verdict', 'write_report'],
     'road': ['MANY', 'Road', 'print_nothing', 'take_road', 'train_safely'],
     'simulate.microscope': ['cell_lines', 'designs', 'drug_strength', 'nuisance_none', 'nuisance_spread',
         'phase_contrast', 'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
