@@ -1,7 +1,9 @@
 """Image classification for the cell-biology lab, and whether its numbers can be believed."""
 # made by nbs/make_faces.py from what the rooms export; change a notebook and run it again
 from importlib import import_module
+import warnings
 
+warnings.filterwarnings('ignore', r'`torch\.jit\.\w+` is (deprecated|not supported)')
 __version__ = "0.1.0"
 _rooms = {
     'all': [],
