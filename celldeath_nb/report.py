@@ -278,10 +278,13 @@ def _metric_means(name):
 def _numbers(scores):
     parts = []
     for s in (o for o in ('test', 'valid') if o in scores):
-        t = scores[s].table
+        t = scores[s].table.round(3)
         means = [_metric_means(o) for o in t.index]
         own = {'metric': t.index, 'value': t['value'], 'from': t['low'], 'to': t['high'], 'what it means': means}
-        parts += [f'<h3>{_sides[s].capitalize()}</h3>', html_table(pd.DataFrame(own), index=False)]
+        parts += [
+            f'<h3>{_sides[s].capitalize()}</h3>',
+            f'<div class="explained">{html_table(pd.DataFrame(own), index=False)}</div>',
+        ]
         parts += [paragraph(n, 'note') for n in scores[s].notes]
     said = 'The interval (from, to; 95 %) comes from resampling whole wells, or the finest whole unit that is known.'
     return section('All numbers', paragraph(said), *parts)
@@ -324,9 +327,8 @@ def _recipe_table(recipe, trained):
         )
         rows['epochs'] = f'{trained} (the recipe says {asked})'
     means = [str(words.get(k) or '') for k in rows]
-    return html_table(
-        pd.DataFrame({'setting': list(rows), 'value': list(rows.values()), 'what it is': means}), index=False
-    )
+    told = pd.DataFrame({'setting': list(rows), 'value': list(rows.values()), 'what it is': means})
+    return f'<div class="explained">{html_table(told, index=False)}</div>'
 
 
 def _plain_table(d):
@@ -383,8 +385,7 @@ _style = (
     + '''
 .verdict{display:flex;gap:1.2rem;align-items:flex-start;border:3px solid;border-radius:.6rem;padding:1rem 1.2rem;margin:1rem 0;font-size:1.1rem}
 .verdict svg{flex:0 0 5rem;width:5rem;height:5rem}.verdict h2{margin:0 0 .4rem;border:0;padding:0}.verdict p{margin:.3rem 0}
-dt{margin-top:.4rem}dd{margin:0 0 0 1.2rem}td{overflow-wrap:anywhere}
-td:first-child,td.n{overflow-wrap:normal}
+dt{margin-top:.4rem}dd{margin:0 0 0 1.2rem}.explained td:last-child{min-width:13rem}
 @media (max-width:40rem){body{margin:1rem auto}.verdict{flex-direction:column}th,td{padding:.18rem .35rem}}
 @media print{body{font-size:11pt}.verdict,figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}details::details-content{content-visibility:visible;height:auto}}'''
