@@ -1,7 +1,9 @@
 """Image classification for the cell-biology lab, and whether its numbers can be believed."""
 # made by nbs/make_faces.py from what the rooms export; change a notebook and run it again
 from importlib import import_module
+import warnings
 
+warnings.filterwarnings('ignore', r'`torch\.jit\.\w+` is (deprecated|not supported)')
 __version__ = "0.1.0"
 _rooms = {
     'all': [],
@@ -27,7 +29,7 @@ _rooms = {
     'learn.nets': ['ahead', 'as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
     'learn.prediction': ['grey_range', 'predict', 'tile_greys'],
     'learn.recipes': ['Recipe'],
-    'learn.runs': ['Run', 'environment', 'open_run'],
+    'learn.runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'learn.sittings': ['NoNumber'],
     'learn.training': ['expected_seconds', 'repeat', 'train'],
     'pages': ['STYLE', 'write_page'],
@@ -48,12 +50,12 @@ _rooms = {
     'photos.quality': ['cell_area', 'field_quality', 'leave_out', 'quality_outliers', 'show_outliers'],
     'photos.reading': ['read_header', 'read_image', 'read_photo', 'to_uint8'],
     'png': [],
-    'report': ['answer', 'write_report'],
+    'report': ['GLOSSARY', 'LIGHTS', 'METRIC_WORDS', 'Verdict', 'answer', 'verdict', 'write_report'],
     'road': ['MANY', 'Road', 'print_nothing', 'take_road', 'train_safely'],
     'simulate.microscope': ['cell_lines', 'designs', 'drug_strength', 'nuisance_none', 'nuisance_spread',
         'phase_contrast', 'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
     'simulate.planted': ['plant_cells'],
-    'simulate.samples': ['DEMO', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
+    'simulate.samples': ['DESIGNS', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
     'simulate.tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes',
         'write_fcs', 'write_tubes'],
     'studies.curves': ['PowerLaw', 'fit_power_law', 'learning_curve', 'plot_learning_curve'],

@@ -9,7 +9,7 @@ _rooms = {
     'nets': ['ahead', 'as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
     'prediction': ['grey_range', 'predict', 'tile_greys'],
     'recipes': ['Recipe'],
-    'runs': ['Run', 'environment', 'open_run'],
+    'runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'sittings': ['NoNumber'],
     'training': ['expected_seconds', 'repeat', 'train'],
 }
