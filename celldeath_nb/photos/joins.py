@@ -283,7 +283,7 @@ def join_table(df, csv_path, folder):
     if keys == ['file']:
         t = t[t.file.notna()].copy()
         files = list(t.file)
-        t[' key'] = match_files(files, list(df.field), folder, csv_path)
+        t[' key'] = pd.Series(match_files(files, list(df.field), folder, csv_path), t.index, dtype=object)
         _no_lost_files(t, files, df, csv_path)
         have = df.field
     else:
