@@ -283,11 +283,24 @@ def _choose_labels(df, labels, levels):
         "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
     )
 
+# %% ../../nbs/api/26_photos.fields.ipynb #afa52c44
+def label_of(df, cols):
+    "A label made of columns, with blanks between."
+    for c in cols:
+        if c not in df or df[c].isna().all():
+            have = [o for o in df if df[o].notna().any() and o not in ('path', 'field')]
+            raise ValueError(
+                f'There is no column {c!r} to make the label of{nearest(c, have)}; there are {", ".join(have)}.'
+            )
+    lost = df[cols].isna().any(axis=1)
+    said = [' '.join(f'{o:g}' if isinstance(o, float) else str(o) for o in r) for r in zip(*(df[c] for c in cols))]
+    return pd.Series(said, df.index, dtype=object).where(~lost, None)
+
 # %% ../../nbs/api/26_photos.fields.ipynb #921ca360
 def _labels(df, labels, label_from, levels, label_by):
     "The table with its column `label`."
     if label_by:
-        df['label'] = _made_of(df, [label_by] if isinstance(label_by, str) else list(label_by))
+        df['label'] = label_of(df, [label_by] if isinstance(label_by, str) else list(label_by))
         df.attrs['label_from'] = 'columns'
         return df
     if label_from is None:
@@ -303,19 +316,6 @@ def _labels(df, labels, label_from, levels, label_by):
         df['label'] = _labels_of_table(df, label_from)
     df.attrs['label_from'] = os.path.basename(label_from)
     return df
-
-
-def _made_of(df, cols):
-    "A label made of columns, with blanks between."
-    for c in cols:
-        if c not in df or df[c].isna().all():
-            have = [o for o in df if df[o].notna().any() and o not in ('path', 'field')]
-            raise ValueError(
-                f'There is no column {c!r} to make the label of{nearest(c, have)}; there are {", ".join(have)}.'
-            )
-    lost = df[cols].isna().any(axis=1)
-    said = [' '.join(f'{o:g}' if isinstance(o, float) else str(o) for o in r) for r in zip(*(df[c] for c in cols))]
-    return pd.Series(said, df.index, dtype=object).where(~lost, None)
 
 
 def _labels_of_table(df, path):

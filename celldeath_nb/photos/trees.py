@@ -8,7 +8,7 @@ __all__ = ['folder_levels', 'tree_text']
 # %% ../../nbs/api/25_photos.trees.ipynb #044626fc
 import re
 import pandas as pd
-from .amounts import looks_like_an_amount, read_amount
+from .amounts import read_amount
 from .classes import clean_name, is_control, is_negation
 from .names import parse_parts
 from .pixels import safe_text
