@@ -114,6 +114,7 @@ def _by_form(stem, lines=(), treatments=()):
     treatments = {**treatment_names, **{o.upper(): o for o in treatments}}
     _, out, stem = maker_of(stem)
     wrong = []
+    twice = set()  # said in two ways: neither is taken
     stem = re.sub(r'(?<![^\W_])(\d+(?:[.,]\d+)?)\s+([a-zµμ]+)(?![^\W_])', _joined, stem, flags=re.IGNORECASE)
     for a, b, said in _words(stem.strip('_ ')):
         p = _part_or_parts(stem.strip('_ ')[a:b], lines, treatments)
@@ -125,10 +126,10 @@ def _by_form(stem, lines=(), treatments=()):
             wrong.append(f'the part {said!r} is no line, treatment, hour, dose, site or experiment that is known{hint}')
             continue
         for k, v in p.items():
-            if k in out and out[k] != v:
+            if out.setdefault(k, v) != v:
                 wrong.append(f'two parts say the {k}: {out[k]} and {v}')
-            out.setdefault(k, v)
-    return out, wrong
+                twice.add(k)
+    return {k: v for k, v in out.items() if k not in twice}, wrong
 
 
 def _joined(m):
