@@ -214,12 +214,29 @@ def _cut_as_trained(model):
     )
     return dict(same, **how, edge='drop')
 
+# %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
+def _say_unseen(tiles, fields):
+    "Warn where tiles of the model's size leave a part of a photograph out."
+    job = tiles.manifest['settings']
+    if job.get('resize_to') or job.get('rescale_to'):
+        return
+    h, w = tiles.tile_px
+    one = fields.set_index('field')
+    n = tiles.table.field.value_counts().reindex(one.index).fillna(0)
+    seen = n * h * w / (one.width * one.height)
+    if (seen < 0.98).any():
+        warnings.warn(
+            f'{(seen < 0.98).sum()} of {len(one)} photographs are not seen whole: tiles of {h}x{w} pixels, as the model knows them, leave up to {1 - seen.min():.0%} out, '
+            f'for example of {one.index[seen.argmin()]} ({one.height.iloc[seen.argmin()]}x{one.width.iloc[seen.argmin()]}). Turn photographs of another orientation, or train with tiles that fit.'
+        )
+
 # %% ../../nbs/api/53_learn.prediction.ipynb #14887bae
 def _predict_fields(model, fields, bs, device, out, paths=None):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
         store = Path(d) / 'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
         tiles = cut_tiles(fields, store, overwrite=store.exists(), **_cut_as_trained(model))
+        _say_unseen(tiles, fields)
         t = tiles.table.drop(columns='path', errors='ignore')
         if paths is not None:
             t['field'] = [str(paths[int(f.split('/')[0])]) for f in t.field]
