@@ -1,4 +1,4 @@
-"Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/03_tiles.ipynb gives it."
+"Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/31_tiles.store.ipynb gives it."
 
 import io, json, os, re, shutil, socket, struct, subprocess, sys, unicodedata, zlib
 from pathlib import Path
@@ -832,12 +832,12 @@ def test_56_both_or_none(tmp_path):
     f = read_fields(
         many(
             tmp_path / 'b',
-            [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['overview.png'],
+            [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['leaflet.png'],
         ),
         labels=['CPT', 'DMSO'],
     )
     assert len(f) == 120 and f.attrs['problems'] == [
-        dict(file='overview.png', reason='no label in its name, folder or CSV')
+        dict(file='leaflet.png', reason='no label in its name, folder or CSV')
     ]
     with pytest.raises(ValueError, match="'STS' fits no file"):
         read_fields(tmp_path / 'b', labels=['CPT', 'STS'])
@@ -1036,7 +1036,7 @@ def test_67_other_version(store):
 
 
 def test_the_table_names_all_68_cases():
-    book = json.loads((Path(__file__).parents[1] / 'nbs' / 'api' / '03_tiles.ipynb').read_text())
+    book = json.loads((Path(__file__).parents[1] / 'nbs' / 'api' / '31_tiles.store.ipynb').read_text())
     rows = [
         l
         for c in book['cells']

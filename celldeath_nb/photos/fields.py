@@ -17,24 +17,53 @@ from ..files import bar
 from celldeath_nb.photos.pixels import (
     BadFile,
     StopWork,
+    begins_like_a_picture,
     image_exts,
     is_inside,
     is_zarr,
+    named_like_a_picture,
     safe_text,
     source_checksum,
     vendor_exts,
     zarr_ext,
 )
-from .reading import full_range, read_header, read_photo, to_uint8
+from .apart import decoders_end
+from .reading import read_header, read_photo
+from .windows import looked_at, looking_window
 from .names import NUMBER_PARTS, find_labels, name_stem, parse_parts, parts_of_name
-from .quality import field_quality
+from .quality import LABEL_IMAGE, field_quality, is_label_image
 
 # %% ../../nbs/api/26_photos.fields.ipynb #872cd2bf
 _not_ours = {'truth', '__MACOSX', '__pycache__', '$RECYCLE.BIN', 'System Volume Information'}
 
 
-def _is_wanted(name):
-    return os.path.splitext(name)[1].lower() in image_exts + vendor_exts
+def _is_wanted(e):
+    "True for a file that is a picture by its extension, or by its first bytes."
+    if named_like_a_picture(e.name):
+        return True
+    return e.name.lower() != 'thumbs.db' and e.is_file() and begins_like_a_picture(e.path)
+
+# %% ../../nbs/api/26_photos.fields.ipynb #50b7cdb3
+_mask_words = {'mask', 'masks'}
+_mask_ends = {'seg', 'segmentation', 'segmentations', 'label', 'labels', 'outline', 'outlines', 'rois'}
+_small_words = {'thumb', 'thumbs', 'thumbnail', 'thumbnails', 'overview', 'overviews', 'preview', 'previews'}
+
+
+def _set_aside(name):
+    "Why a picture is no photograph by its name, the path inside the folder; None if it is one."
+    *folders, own = name.split('/')
+    words = [o for o in re.split(r'[^a-z]+', os.path.splitext(own.lower())[0]) if o]
+    words = words[:-1] if words[-1:] == ['ome'] else words
+    above = {o.lower() for o in folders}
+    if (
+        above & (_mask_words | _mask_ends | {'cp_masks', 'label_images'})
+        or _mask_words & set(words)
+        or words[1:]
+        and words[-1] in _mask_ends
+    ):
+        return 'a mask by its name, set aside; rename it if it is a photograph'
+    if (above | set(words)) & _small_words:
+        return 'a thumbnail or overview by its name, set aside; rename it if it is a photograph'
 
 # %% ../../nbs/api/26_photos.fields.ipynb #50f8067d
 def _entries(folder):
@@ -57,7 +86,7 @@ def _link_problem(e, root, follow_links):
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b2226195
 def _walk(folder, recurse, follow_links, root, seen):
-    "Yield (path, None) for files with the extension of an image, and (path, reason) for what is left out."
+    "Yield (path, None) for files that are images, and (path, reason) for what is left out."
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -77,11 +106,11 @@ def _walk(folder, recurse, follow_links, root, seen):
                 continue
             if why:
                 yield e.path, why
-            elif _is_wanted(e.name):
+            elif named_like_a_picture(e.name):
                 yield e.path, 'a folder that is named like a picture'
             else:
                 yield from _walk(e.path, recurse, follow_links, root, seen)
-        elif _is_wanted(e.name):
+        elif _is_wanted(e):
             yield e.path, why
 
 # %% ../../nbs/api/26_photos.fields.ipynb #91a68451
@@ -89,11 +118,11 @@ def _scan(folder, recurse=True, follow_links=False):
     "Every path of `_walk` in `folder`, which must be a folder."
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f'{folder} does not exist. Give the folder that holds the photographs.')
+        raise FileNotFoundError(f'{safe_text(folder)} does not exist. Give the folder that holds the photographs.')
     if not folder.is_dir():
-        raise ValueError(f'{folder} is not a folder. Give the folder that holds the photographs.')
-    root = os.path.realpath(folder)
-    return _walk(os.fspath(folder), recurse, follow_links, root, set())
+        raise ValueError(f'{safe_text(folder)} is not a folder. Give the folder that holds the photographs.')
+    found = _walk(os.fspath(folder), recurse, follow_links, os.path.realpath(folder), set())
+    return ((p, why or _set_aside(is_inside(p, folder))) for p, why in found)
 
 
 def list_images(
@@ -101,7 +130,7 @@ def list_images(
     recurse: bool = True,  # look into sub-folders too
     follow_links: bool = False,  # follow links that lead out of `folder`
 ) -> list[Path]:  # paths of the photographs, in the order of their names
-    "The photographs in `folder`, by extension, without hidden files and `truth` folders."
+    "The photographs in `folder`, by extension or first bytes, without hidden files, masks, thumbnails, overviews and `truth` folders."
     return [Path(p) for p, why in _scan(folder, recurse, follow_links) if why is None]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #9e1952c1
@@ -117,7 +146,7 @@ def explain_names(
         parts, wrong = parse_parts(p.name, pattern, lines, treatments)
         rows.append(dict(file=is_inside(p, folder), **parts, not_understood='; '.join(wrong)))
     if not rows:
-        raise ValueError(f"0 photographs in {folder} ({', '.join(image_exts)}).")
+        raise ValueError(f"0 photographs in {safe_text(folder)} ({', '.join(image_exts)}).")
     df = pd.DataFrame(rows)
     return df[[c for c in df if c != 'not_understood'] + ['not_understood']]
 
@@ -221,10 +250,30 @@ def _heads(paths, page, max_mpx):
         except BadFile as e:
             return e
 
-    with ThreadPoolExecutor(8) as ex:
-        return list(bar(ex.map(one, paths), total=len(paths), what='reading headers'))
+    with ThreadPoolExecutor(8) as ex, decoders_end():
+        return _without_labels(
+            paths, list(bar(ex.map(one, paths), total=len(paths), what='reading headers')), ex, page, max_mpx
+        )
 
+# %% ../../nbs/api/26_photos.fields.ipynb #d5f72606
+def _without_labels(paths, heads, ex, page, max_mpx):
+    "The headers, with a problem in place of each label image whose depth is not that of the most photographs."
+    bits = [o.bits for o in heads if not isinstance(o, BadFile)]
+    usual = max(set(bits), key=bits.count) if bits else 0
+    odd = [i for i, o in enumerate(heads) if not isinstance(o, BadFile) and o.bits != usual]
 
+    def one(i):
+        try:
+            return is_label_image(read_photo(paths[i], page, None, max_mpx).pixels)
+        except ValueError:
+            return False  # what cannot be read is reported when it is cut
+
+    for i, found in zip(odd, bar(ex.map(one, odd), total=len(odd), what='looking for label images')):
+        if found:
+            heads[i] = BadFile(paths[i], LABEL_IMAGE)
+    return heads
+
+# %% ../../nbs/api/26_photos.fields.ipynb #fcd696dd
 def _name_rows(fields, pattern, lines, treatments):
     "What the names say, as rows, and (field, what went wrong)."
     rows = []
@@ -261,6 +310,11 @@ def _textable(s):
         return True
     except UnicodeEncodeError:
         return False
+
+
+def _as_text(s):
+    "`s`, or, if a file cannot hold it, its escape."
+    return s if _textable(s) else safe_text(s)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #4310e4fd
 def _choose_labels(df, labels, label_from):
@@ -381,12 +435,12 @@ def _check_formats(df, allow):
         )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #1df0eec2
-def _check_color(df, page, channel):
+def _check_color(df, page, channel, max_mpx):
     "`ValueError` if the first photograph with color channels is really in color and no channel was chosen."
     if channel is None and df.color.any():
         p = df.path[df.color].iloc[0]
         try:
-            read_photo(p, page)
+            read_photo(p, page, max_mpx=max_mpx)
         except BadFile:
             pass  # it is reported when it is cut
 
@@ -429,11 +483,11 @@ def read_fields(
         df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
     if quality:
-        df = _add_quality(df, page, channel, max_mpx, on_error, problems)
+        df = _add_quality(df, dict(page=page, channel=channel, max_mpx=max_mpx), on_error, problems)
     if label_from not in ('auto', 'name', 'folder', None):
         df = _join_csv(df, _csv_path(label_from))
     df = _check_labels(_labels(df, labels, label_from), labels, problems)
-    return _finish(df, folder, problems, allow, page, channel)
+    return _finish(df, folder, problems, allow, page, channel, max_mpx)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #d0af8a2d
 def _csv_path(o):
@@ -452,7 +506,7 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     ]
     good = [p for p, why in found if why is None]
     heads = _heads(good, page, max_mpx)
-    problems = [dict(file=is_inside(p, folder), reason=why) for p, why in found if why]
+    problems = [dict(file=_as_text(is_inside(p, folder)), reason=why) for p, why in found if why]
     problems += [
         dict(file=is_inside(p, folder), reason=h.reason) for p, h in zip(good, heads) if isinstance(h, BadFile)
     ]
@@ -461,7 +515,7 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     ok = [(p, h) for p, h in zip(good, heads) if not isinstance(h, BadFile)]
     if not ok:
         raise ValueError(
-            f"0 photographs in {folder} that can be read ({', '.join(image_exts + vendor_exts[:3] + (zarr_ext,))})."
+            f"0 photographs in {safe_text(folder)} that can be read ({', '.join(image_exts + vendor_exts[:3] + (zarr_ext,))})."
             + ''.join(f" {safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
         )
     paths = [p for p, _ in ok]
@@ -475,16 +529,18 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     return df, problems
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b908f030
-def _add_quality(df, page, channel, max_mpx, on_error, problems):
+def _add_quality(df, opts, on_error, problems):
     "The columns of `field_quality`; photographs that cannot be decoded are listed."
+    df.attrs.update(opts)
+    window = looking_window(df)
 
     def one(p):
         try:
-            return field_quality(to_uint8(*full_range(read_photo(p, page, channel, max_mpx).pixels)))
+            return field_quality(looked_at(p, window, **opts))
         except BadFile as e:
             return e
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as ex:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as ex, decoders_end():
         qs = list(bar(ex.map(one, df.path), total=len(df), what='looking at quality'))
     bad = [isinstance(q, BadFile) for q in qs]
     problems += [dict(file=f, reason=q.reason) for f, q, o in zip(df.field, qs, bad) if o]
@@ -495,16 +551,20 @@ def _add_quality(df, page, channel, max_mpx, on_error, problems):
             f"No photograph can be decoded; the first: {safe_text(problems[-1]['file'])}: {problems[-1]['reason']}."
         )
     q = pd.DataFrame([{} if o else q for q, o in zip(qs, bad)], index=df.index)
-    return pd.concat([df, q], axis=1)[~np.array(bad)].reset_index(drop=True)
+    res = pd.concat([df, q], axis=1)[~np.array(bad)].reset_index(drop=True)
+    res.attrs = dict(df.attrs, window=window)
+    return res
 
 # %% ../../nbs/api/26_photos.fields.ipynb #0c912c4b
-def _finish(df, folder, problems, allow, page, channel):
+def _finish(df, folder, problems, allow, page, channel, max_mpx):
     "Last checks of the whole set, and what it says of itself."
     notes = _name_notes(df)
     _check_twins(df, notes, allow)
     _check_formats(df, allow)
-    _check_color(df, page, channel)
-    attrs = dict(df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, page=page, channel=channel)
+    _check_color(df, page, channel, max_mpx)
+    attrs = dict(
+        df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, page=page, channel=channel, max_mpx=max_mpx
+    )
     first = ['field', 'path', 'label'] if 'label' in df else ['field', 'path']
     df = df[first + [c for c in df.columns if c not in first + ['color']]]
     df.attrs.update(attrs)
