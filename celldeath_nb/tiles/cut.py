@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,10 @@ import numpy as np
 import pandas as pd
 from ..files import bar, check_free, crc32, swap_in, sync, write_csv, write_whole
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
+from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
-from ..photos.quality import cell_area, field_quality
+from ..photos.windows import window_of_set
+from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
 from .layout import check_grid, cut_at, layout_of, resized
 from .store import Tiles, make_manifest, only_writer, open_tiles, write_manifest
@@ -94,32 +97,34 @@ def _tile_sizes(sizes, job):
     return len(out)
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #58a5dbab
-def _each(df, opts):
-    "The readable photographs, one after the other."
-    for p in bar(df.path, total=len(df), what='looking at depths'):
-        try:
-            yield read_photo(p, **opts).pixels
-        except BadFile:
-            pass  # it is reported when it is cut
+def _set_window(df, how, opts):
+    "The window that `photos.windows` finds for the set; a photograph that alone would have made another one is noted and said."
+    window, notes = window_of_set(df.field, df.path, how, **opts)
+    df.attrs['notes'] = [*df.attrs.get('notes', []), *notes]
+    for o in notes:
+        warnings.warn(f'{safe_text(o["file"])}: {o["reason"]}')
+    return window
 
 
-def _bit_window(df, opts):
-    top = 0
-    for a in _each(df, opts):
-        if a.dtype.kind == 'f' or a.min() < 0:
-            raise ValueError(
-                f"Pixels of type {a.dtype} have no natural range. Give window=(low, high), the values that become black and white, or window='percentiles'."
-            )
-        top = max(top, int(a.max()))
-    bits = next((b for b in (8, 10, 12, 14, 16) if top < 2**b), 32)
-    return 0, 2**bits - 1
+def _clipped(a, job):
+    "How many pixels lie beyond the window."
+    if a.dtype == np.uint8 or not isinstance(job['window'], (tuple, list)):
+        return 0
+    lo, hi = job['window']
+    return int(np.count_nonzero(a < lo) + np.count_nonzero(a > hi))
 
 
-def _percentile_window(df, opts, lo=0.1, hi=99.9):
-    "Percentiles over a fixed sample of pixels of all photographs."
-    v = np.concatenate([a.ravel()[:: max(a.size // 20_000, 1)] for a in _each(df, opts)])
-    a, b = np.percentile(v, [lo, hi])
-    return float(a), float(b)
+def _clips(df, done, job):
+    "One line, which is said as well, if more than 0.1 % of a photograph's pixels lie beyond the window."
+    part = [(d.get('clipped', 0) / (d['height'] * d['width']), f) for f, d in zip(df.field, done) if d.get('tiles')]
+    over = [o for o in part if o[0] > 0.001]
+    if not over:
+        return []
+    worst, name = max(over)
+    lo, hi = job['window']
+    said = f'{100 * worst:.2g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.2g} % of all pixels'
+    warnings.warn(f'{safe_text(name)}: {said}')
+    return [dict(file=name, reason=said)]
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #89faecac
 def _choose_window(df, window, opts):
@@ -127,12 +132,10 @@ def _choose_window(df, window, opts):
     deep = 'bits' in df and (df.bits > 8).any()
     if window is None and not deep or window == 'each':
         return window
-    if window in (None, 'bits'):
-        return _bit_window(df, opts)
+    if window is None or window in ('bits', 'percentiles'):
+        return _set_window(df, window or 'auto', opts)
     if window == 'dtype':
         return 0, 2 ** int(df.bits.max()) - 1
-    if window == 'percentiles':
-        return _percentile_window(df, opts)
     try:
         lo, hi = (float(o) for o in window)
     except (TypeError, ValueError):
@@ -142,19 +145,22 @@ def _choose_window(df, window, opts):
 # %% ../../nbs/api/32_tiles.cut.ipynb #2e206897
 def _prepare(px, um, job):
     "8-bit pixels as they are cut: windowed, turned, rescaled."
+    label_image = is_label_image(px)
     win = job['window']
     if win == 'each':
         win = (float(px.min()), float(max(px.max(), px.min() + 1)))
     px = px if px.dtype == np.uint8 and not isinstance(job['window'], str) else to_uint8(px, win)
     if px.min() == px.max():
         raise BadFile('', f'all its pixels are the same ({px.flat[0]})')
+    if label_image:
+        raise BadFile('', LABEL_IMAGE)
     if job['turn'] is not None and px.shape[0] != px.shape[1] and (px.shape[0] > px.shape[1]) != job['turn']:
         px = np.rot90(px)
     if job['rescale_to']:
         px = resized(px, [round(o * um / job['rescale_to']) for o in px.shape])
     return px
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #0dc80f2a
 def _slice_one(path, um, job):
     "Tiles of one photograph and what to write down of it; a `BadFile` becomes its reason."
     try:
@@ -180,6 +186,7 @@ def _slice_one(path, um, job):
         height=px.shape[0],
         width=px.shape[1],
         tiles=len(a),
+        **({'clipped': n} if (n := _clipped(ph.pixels, job)) else {}),
         block_crc=crc32(a.data) if len(a) else 0,
         places=[places[i] for i in keep],
         empty=[places[i][:2] for i in range(len(places)) if i not in keep],
@@ -195,7 +202,7 @@ def _ordered(f, items, workers):
     if workers <= 1:
         yield from map(f, items)
         return
-    with ThreadPoolExecutor(workers) as ex:
+    with ThreadPoolExecutor(workers) as ex, decoders_end():
         waiting = deque()
         try:
             for o in items:
@@ -434,7 +441,7 @@ def _finish_store(part, df, done, job, size, allow):
             'No tile could be cut. ' + ' '.join(f"{safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
         )
     t = _table_of(df, done, job)
-    notes = _notes(df, done) + _rests(df, done, job)
+    notes = _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
     write_csv(t, part / 'tiles.csv')
     write_csv(pd.DataFrame(problems, columns=['file', 'reason']), part / 'problems.csv')
     write_manifest(
@@ -515,7 +522,7 @@ def cut_tiles(
     page: int = None,  # which page or plane of a file with several; 0 is the first
     channel: str
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx: float = 80,  # larger pictures are left out, in million pixels
+    max_mpx: float = None,  # larger pictures are left out, in million pixels; None: as for `read_fields`, which is 80 if nothing was said
     allow: list = (),  # refusals to waive: 'scales', 'sizes', 'depths', 'duplicates'
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
     workers: int = None,  # threads; None: one a core
@@ -564,7 +571,10 @@ def _job_of(
     allow,
 ):
     "The settings of the work, the size of a tile, and an upper bound of their count; `ValueError` for a set that does not belong together."
-    channel, page = (df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page)))
+    channel, page, max_mpx = (
+        df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page), ('max_mpx', max_mpx))
+    )
+    max_mpx = 80 if max_mpx is None else max_mpx
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(
@@ -707,6 +717,6 @@ def _finish_more(path, old, df, done, job, size, allow):
             job,
             m['folder'],
             problems,
-            m['notes'] + _notes(df, done) + _rests(df, done, job),
+            m['notes'] + _notes(df, done) + _rests(df, done, job) + _clips(df, done, job),
         ),
     )
