@@ -16,13 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import bar, check_free, crc32, only_writer, swap_in, sweep, sync, write_whole
+from ..files import bar, check_free, crc32, swap_in, sync, write_csv, write_whole
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
+from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
-from ..photos.quality import cell_area, field_quality
+from ..photos.windows import window_of_set
+from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
 from .layout import check_grid, cut_at, layout_of, resized
-from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
+from .store import Tiles, make_manifest, only_writer, open_tiles, write_manifest
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
 def _by_class(df, col):
@@ -95,33 +97,34 @@ def _tile_sizes(sizes, job):
     return len(out)
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #58a5dbab
-def _each(df, opts):
-    "The readable photographs, one after the other."
-    for p in bar(df.path, total=len(df), what='looking at depths'):
-        try:
-            yield read_photo(p, **opts).pixels
-        except BadFile:
-            pass  # it is reported when it is cut
+def _set_window(df, how, opts):
+    "The window that `photos.windows` finds for the set; a photograph that alone would have made another one is noted and said."
+    window, notes = window_of_set(df.field, df.path, how, **opts)
+    df.attrs['notes'] = [*df.attrs.get('notes', []), *notes]
+    for o in notes:
+        warnings.warn(f'{safe_text(o["file"])}: {o["reason"]}')
+    return window
 
 
-def _bit_window(df, opts):
-    top = 0
-    for a in _each(df, opts):
-        if a.dtype.kind == 'f' or a.min() < 0:
-            raise ValueError(
-                f"Pixels of type {a.dtype} have no natural range. Give window=(low, high), the values that become black and white, or window='percentiles'."
-            )
-        top = max(top, int(a.max()))
-    bits = next((b for b in (8, 10, 12, 14, 16) if top < 2**b), 32)
-    return 0, 2**bits - 1
+def _clipped(a, job):
+    "How many pixels lie beyond the window."
+    if a.dtype == np.uint8 or not isinstance(job['window'], (tuple, list)):
+        return 0
+    lo, hi = job['window']
+    return int(np.count_nonzero(a < lo) + np.count_nonzero(a > hi))
 
 
-def _percentile_window(df, opts, lo=0.1, hi=99.9):
-    "Percentiles over a fixed sample of pixels of all photographs."
-    most = max(min(20_000, 20_000_000 // max(len(df), 1)), 20)
-    v = np.concatenate([a.ravel()[:: max(a.size // most, 1)] for a in _each(df, opts)])
-    a, b = np.percentile(v, [lo, hi])
-    return float(a), float(b)
+def _clips(df, done, job):
+    "One line, which is said as well, if more than 0.1 % of a photograph's pixels lie beyond the window."
+    part = [(d.get('clipped', 0) / (d['height'] * d['width']), f) for f, d in zip(df.field, done) if d.get('tiles')]
+    over = [o for o in part if o[0] > 0.001]
+    if not over:
+        return []
+    worst, name = max(over)
+    lo, hi = job['window']
+    said = f'{100 * worst:.2g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.2g} % of all pixels'
+    warnings.warn(f'{safe_text(name)}: {said}')
+    return [dict(file=name, reason=said)]
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #89faecac
 def _choose_window(df, window, opts):
@@ -129,12 +132,10 @@ def _choose_window(df, window, opts):
     deep = 'bits' in df and (df.bits > 8).any()
     if window is None and not deep or window == 'each':
         return window
-    if window in (None, 'bits'):
-        return _bit_window(df, opts)
+    if window is None or window in ('bits', 'percentiles'):
+        return _set_window(df, window or 'auto', opts)
     if window == 'dtype':
         return 0, 2 ** int(df.bits.max()) - 1
-    if window == 'percentiles':
-        return _percentile_window(df, opts)
     try:
         lo, hi = (float(o) for o in window)
     except (TypeError, ValueError):
@@ -144,31 +145,26 @@ def _choose_window(df, window, opts):
 # %% ../../nbs/api/32_tiles.cut.ipynb #2e206897
 def _prepare(px, um, job):
     "8-bit pixels as they are cut: windowed, turned, rescaled."
+    label_image = is_label_image(px)
     win = job['window']
     if win == 'each':
         win = (float(px.min()), float(max(px.max(), px.min() + 1)))
     px = px if px.dtype == np.uint8 and not isinstance(job['window'], str) else to_uint8(px, win)
     if px.min() == px.max():
         raise BadFile('', f'all its pixels are the same ({px.flat[0]})')
+    if label_image:
+        raise BadFile('', LABEL_IMAGE)
     if job['turn'] is not None and px.shape[0] != px.shape[1] and (px.shape[0] > px.shape[1]) != job['turn']:
         px = np.rot90(px)
     if job['rescale_to']:
         px = resized(px, [round(o * um / job['rescale_to']) for o in px.shape])
     return px
 
-
-def _clipped(px, window):
-    "The share of the pixels that the window of the set makes black or white, of a photograph of more than 8 bits."
-    if px.dtype == np.uint8 or window in (None, 'each'):
-        return 0.0
-    return round(float(((px < window[0]) | (px > window[1])).mean()), 4)
-
-# %% ../../nbs/api/32_tiles.cut.ipynb #cffe01cf
+# %% ../../nbs/api/32_tiles.cut.ipynb #0dc80f2a
 def _slice_one(path, um, job):
     "Tiles of one photograph and what to write down of it; a `BadFile` becomes its reason."
     try:
         ph = read_photo(path, job['page'], job['channel'], job['max_mpx'])
-        clipped = _clipped(ph.pixels, job['window'])
         px = _prepare(ph.pixels, um, job)
         size, places = layout_of(px.shape, job)
         a = cut_at(px, size, places)
@@ -190,40 +186,34 @@ def _slice_one(path, um, job):
         height=px.shape[0],
         width=px.shape[1],
         tiles=len(a),
+        **({'clipped': n} if (n := _clipped(ph.pixels, job)) else {}),
         block_crc=crc32(a.data) if len(a) else 0,
-        tile_crc=tile_sums(a),
         places=[places[i] for i in keep],
         empty=[places[i][:2] for i in range(len(places)) if i not in keep],
         notes=ph.notes,
-        clipped=clipped,
     )
     if job['quality']:
         d['quality'] = field_quality(px)
     return a, d
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #fa45bef2
-def _ordered(f, items, workers, ahead):
-    "`f` of each item in order, computed by `workers` threads up to `ahead` items ahead."
-    if workers <= 1 or ahead < 2:
+def _ordered(f, items, workers):
+    "`f` of each item in order, computed by `workers` threads a few items ahead."
+    if workers <= 1:
         yield from map(f, items)
         return
-    with ThreadPoolExecutor(min(workers, ahead)) as ex:
+    with ThreadPoolExecutor(workers) as ex, decoders_end():
         waiting = deque()
         try:
             for o in items:
                 waiting.append(ex.submit(f, o))
-                if len(waiting) > ahead:
+                if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for o in waiting:
                 o.cancel()
-
-
-def _ahead(df, workers, most=256e6):
-    "How many photographs may be in memory: two for each thread, as long as that is no more than 256 million pixels."
-    return int(min(2 * workers, max(1, most // max((df.height * df.width).max(), 1)))) if len(df) else 1
 
 
 def _n_workers(workers):
@@ -264,32 +254,17 @@ def _journal(folder, fd, h, w):
     p = folder / 'journal.jsonl'
     if not p.exists():
         return done
-    shared = {}
     for line in p.read_bytes().splitlines(True):
-        sum_, _, text = line.rstrip(b'\n').partition(b' ')
-        if not line.endswith(b'\n') or sum_ != b'%08x' % crc32(text):
+        try:
+            d = json.loads(line)
+        except ValueError:
             break
-        d = _slim(json.loads(text), shared)
         n = d.get('tiles', 0) * h * w
-        if n and crc32(_read_at(fd, at, n)) != d['block_crc']:
+        if not line.endswith(b'\n') or n and crc32(_read_at(fd, at, n)) != d['block_crc']:
             break
         done.append(d)
         at += n
     return done
-
-
-def _journal_line(d):
-    "What is known of a photograph, with a checksum."
-    text = json.dumps(d)
-    return f'{crc32(text.encode()):08x} {text}\n'
-
-
-def _slim(d, shared):
-    "`d`, whose lists are those of earlier photographs where they say the same: most are cut alike."
-    for k in ('places', 'empty', 'notes'):
-        if k in d:
-            d[k] = shared.setdefault(repr(d[k]), d[k])
-    return d
 
 
 def _read_at(fd, offset, n):
@@ -315,7 +290,6 @@ def _begin(part, key):
     if part.exists() and (not p.exists() or p.read_text() != key):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
-    sweep(part)
     with write_whole(p) as tmp:
         tmp.write_text(key)
 
@@ -328,12 +302,12 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
         _reserve(fd, part, n_tiles * h * w)
         done = _journal(part, fd, h, w)
         with write_whole(part / 'journal.jsonl') as tmp:
-            tmp.write_text(''.join(map(_journal_line, done)))
+            tmp.write_text(''.join(json.dumps(o) + '\n' for o in done))
         at = sum(o.get('tiles', 0) for o in done) * h * w
         with open(part / 'journal.jsonl', 'a') as log:
             for d in _append(fd, at, df[len(done) :], job, size, workers, on_error):
                 done.append(d)
-                log.write(_journal_line(d))
+                log.write(json.dumps(d) + '\n')
                 log.flush()
         os.ftruncate(fd, sum(o.get('tiles', 0) for o in done) * h * w)
         os.fsync(fd)
@@ -345,11 +319,9 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
 def _append(fd, at, df, job, size, workers, on_error):
     "Write the tiles of photographs one behind the other from `at`, and yield what is known of each."
     todo = zip(df.path, df.um_per_px)
-    ahead = _ahead(df, workers)
-    cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers, ahead), total=len(df), what='cutting tiles')
-    shared = {}
+    cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers), total=len(df), what='cutting tiles')
     for f, (a, d) in zip(df.field, cut):
-        d = _slim(json.loads(json.dumps(_fit(a, d, size))), shared)
+        d = json.loads(json.dumps(_fit(a, d, size)))
         if 'problem' in d and on_error == 'raise':
             raise BadFile(f, d['problem'])
         if d.get('tiles'):
@@ -365,7 +337,6 @@ def _fit(a, d, size):
     return dict(problem=f'its tiles would be {a.shape[1]}x{a.shape[2]} pixels, not {size[0]}x{size[1]}')
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #324284b4
-_kept = ('bytes', 'mtime_ns', 'crc', 'height', 'width', 'tiles', 'block_crc', 'tile_crc')
 _left_out = ('path', 'bytes', 'mtime_ns', 'width', 'height', 'lossy', 'bits')
 
 
@@ -386,31 +357,12 @@ def _tile_table(df, done, um):
         out['um_per_px'] = um
     return out
 
-# %% ../../nbs/api/32_tiles.cut.ipynb #0db755a9
+
 def _sources(df, done):
     "What the manifest keeps of each photograph that has tiles, as lists."
-    keep = [i for i, d in enumerate(done) if d.get('tiles')]
-    out = {k: [done[i][k] for i in keep] for k in _kept}
-    f = df.iloc[keep]
-    homes = [_home(*o) for o in zip(f.field, f.path)]
-    bits = f.bits.fillna(0).astype(int).tolist() if 'bits' in f else [0] * len(f)
-    return dict(field=f.field.tolist(), bits=bits, home=[h for h, _ in homes], at=[a for _, a in homes], **out)
-
-
-def _home(field, path):
-    "The folder that a photograph is named in, and its path there if that is not its name."
-    path = Path(os.path.abspath(path)).as_posix()
-    if path.endswith('/' + field):
-        return path[: -len(field) - 1] or '/', ''
-    return os.path.split(path)
-
-
-def _with_folders(src, folders=(), ids=()):
-    "Sources whose folders are numbers in a list, for the manifest."
-    homes = list(dict.fromkeys([*folders, *src['home']]))
-    ids = [*ids, *map(folder_id, homes[len(ids) :])]
-    rest = {k: v for k, v in src.items() if k != 'home'}
-    return dict(folders=homes, folder_ids=ids, sources=dict(rest, folder=[homes.index(h) for h in src['home']]))
+    keep = [(f, d) for f, d in zip(df.field, done) if d.get('tiles')]
+    out = {k: [d[k] for _, d in keep] for k in ('bytes', 'mtime_ns', 'crc', 'height', 'width', 'tiles', 'block_crc')}
+    return dict(field=[f for f, _ in keep], **out)
 
 
 def _problem_rows(df, done):
@@ -452,22 +404,6 @@ def _notes(df, done):
     return list(df.attrs.get('notes', [])) + [dict(file=f, reason=o) for f, o in said if o != READ_AS_LUMINANCE] + once
 
 
-def _cut_off(df, done, job, most=0.001):
-    "One line, if the window of the set makes more than one in a thousand pixels of a photograph black or white."
-    odd = [(d['clipped'], f) for f, d in zip(df.field, done) if d.get('clipped', 0) > most]
-    if not odd:
-        return []
-    share, name = max(odd)
-    more = f'; so are more than {most:.1%} of {len(odd) - 1} others' if len(odd) > 1 else ''
-    lo, hi = job['window']
-    return [
-        dict(
-            file=name,
-            reason=f'{share:.1%} of its pixels are outside of the window {lo:g} to {hi:g}, so black or white{more}',
-        )
-    ]
-
-
 def _rests(df, done, job):
     "One line for each size of photographs of which edge='drop' left pixels out."
     out = {}
@@ -505,9 +441,15 @@ def _finish_store(part, df, done, job, size, allow):
             'No tile could be cut. ' + ' '.join(f"{safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
         )
     t = _table_of(df, done, job)
-    notes = _notes(df, done) + _rests(df, done, job) + _cut_off(df, done, job)
-    where = _with_folders(_sources(df, done))
-    write_store(part, t, None, dict(tile_px=size, settings=job, problems=problems, notes=notes, **where))
+    notes = _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
+    write_csv(t, part / 'tiles.csv')
+    write_csv(pd.DataFrame(problems, columns=['file', 'reason']), part / 'problems.csv')
+    write_manifest(
+        part,
+        make_manifest(
+            t, _sources(df, done), size, job, os.path.abspath(df.attrs.get('folder') or '.'), problems, notes
+        ),
+    )
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #f63674cb
 def _plan(df, job, rotate, allow):
@@ -580,7 +522,7 @@ def cut_tiles(
     page: int = None,  # which page or plane of a file with several; 0 is the first
     channel: str
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx: float = 80,  # larger pictures are left out, in million pixels
+    max_mpx: float = None,  # larger pictures are left out, in million pixels; None: as for `read_fields`, which is 80 if nothing was said
     allow: list = (),  # refusals to waive: 'scales', 'sizes', 'depths', 'duplicates'
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
     workers: int = None,  # threads; None: one a core
@@ -629,7 +571,10 @@ def _job_of(
     allow,
 ):
     "The settings of the work, the size of a tile, and an upper bound of their count; `ValueError` for a set that does not belong together."
-    channel, page = (df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page)))
+    channel, page, max_mpx = (
+        df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page), ('max_mpx', max_mpx))
+    )
+    max_mpx = 80 if max_mpx is None else max_mpx
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(
@@ -656,7 +601,7 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
     part = out.with_name(f'.{out.name}.partial')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with only_writer(out) as still_ours:
+        with only_writer(out):
             _check_out(out, overwrite)
             _begin(part, _job_key(df, job))
             try:
@@ -666,8 +611,6 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
                 shutil.rmtree(part, ignore_errors=True)
                 raise
             sync(part)
-            if not still_ours():
-                raise OSError(f'another process took this one for dead and writes {out} now')
             swap_in(part, out)
             for o in ('job', 'journal.jsonl'):
                 (out / o).unlink(missing_ok=True)
@@ -684,14 +627,13 @@ def add_photographs(
     path: str | Path,  # the folder that `cut_tiles` made
     fields: pd.DataFrame,  # photographs of `read_fields`, or the path of their folder; those that are in the store already are passed over
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
-    allow: list = (),  # refusals to waive, as for `cut_tiles`: 'scales', 'depths', 'duplicates'
+    allow: list = (),  # refusals to waive, as for `cut_tiles`
     workers: int = None,  # threads; None: one a core
 ) -> Tiles:  # the open store
     "Cut further photographs into a folder of tiles, with the settings of its first ones."
     path = Path(path)
     df = _fields_of(fields)
     with only_writer(path):
-        sweep(path)
         old = open_tiles(path, sources='ignore')
         m = old.manifest
         job = old.manifest['settings']
@@ -731,11 +673,6 @@ def _check_same_kind(df, m, job, allow):
         raise ValueError(
             f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. Cut all again with rescale_to=, or allow=['scales']."
         )
-    if 'bits' in df and (df.bits <= 8).any() and min(m['sources']['bits']) > 8 and 'depths' not in allow:
-        raise ValueError(
-            'The new photographs have 8 bits, those of the store have more, and are seen through a window of their own. Cut all again from photographs of one depth, or '
-            "allow=['depths'], which takes the new ones as they are."
-        )
     if 'bits' in df and (df.bits > 8).any() and job['window'] is None and 'depths' not in allow:
         raise ValueError(
             'The new photographs have more than 8 bits, those of the store have 8. Cut all again with window=(low, high).'
@@ -767,13 +704,19 @@ def _finish_more(path, old, df, done, job, size, allow):
     )
     t = _table_of(df, done, job)
     full = pd.concat([old.table, t], ignore_index=True) if len(t) else old.table
-    where = _with_folders(_sources(df, done), m['folders'], m['folder_ids'])
-    where['sources'] = {k: s[k] + v for k, v in where['sources'].items()}
+    src = _sources(df, done)
     problems = m['problems'] + [o for o in _problem_rows(df, done) if o not in m['problems']]
-    off = _cut_off(df, done, job)
-    if off:
-        warnings.warn(
-            f'{path}: {safe_text(off[0]["file"])}: {off[0]["reason"]}. The window is that of the first photographs; cut all again to have one for all.'
-        )
-    notes = m['notes'] + _notes(df, done) + _rests(df, done, job) + off
-    write_store(path, full, None, {**m, **where, 'problems': problems, 'notes': notes})
+    write_csv(full, path / 'tiles.csv')
+    write_csv(pd.DataFrame(problems, columns=['file', 'reason']), path / 'problems.csv')
+    write_manifest(
+        path,
+        make_manifest(
+            full,
+            {k: s[k] + src[k] for k in src},
+            size,
+            job,
+            m['folder'],
+            problems,
+            m['notes'] + _notes(df, done) + _rests(df, done, job) + _clips(df, done, job),
+        ),
+    )
