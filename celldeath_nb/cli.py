@@ -760,7 +760,7 @@ def _demo(data, out, overwrite, r, reading, args):
         if data is None:
             typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
             say('simulating photographs', step=True)
-            data = simulated = sample_data('simulated', Path(d) / 'photographs', hours=(3,), sites=2, seed=r.seed)
+            data = simulated = sample_data('demo', Path(d) / 'photographs', seed=r.seed)
         say('reading the photographs', step=True)
         fields = read_fields(data, **reading)
         _say_tree(fields)

@@ -831,8 +831,7 @@ def test_56_both_or_none(tmp_path):
         read_fields(many(tmp_path / 'a', ['CPT_DMSO.png', 'CPT_1.png', 'DMSO_1.png']), labels=['CPT', 'DMSO'])
     f = read_fields(
         many(
-            tmp_path / 'b',
-            [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['leaflet.png'],
+            tmp_path / 'b', [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['leaflet.png']
         ),
         labels=['CPT', 'DMSO'],
     )
