@@ -9,9 +9,11 @@ __all__ = []
 from .files import *
 from .units import *
 from .png import *
+from .pages import *
 from .simulate.microscope import *
 from .simulate.samples import *
 from .simulate.planted import *
+from .simulate.tubes import *
 from .photos.pixels import *
 from .photos.microscopes import *
 from .photos.reading import *
@@ -44,6 +46,11 @@ from .people.plans import *
 from .people.compare import *
 from .people.trials import *
 from .people.figures import *
+from .assays.arms import *
+from .assays.fcs import *
+from .assays.spill import *
+from .assays.gates import *
+from .assays.flow import *
 from .trust.confounders import *
 from .trust.shortcuts import *
 from .trust.controls import *
@@ -51,8 +58,11 @@ from .trust.audits import *
 from .trust.masks import *
 from .trust.maps import *
 from .trust.checks import *
+from .trust.conformal import *
 from .studies.curves import *
+from .studies.published import *
 from .report import *
+from .road import *
 
 # %% ../nbs/api/99_all.ipynb #4243f095
 __all__ = [o for o in dir() if not o.startswith('_')]

@@ -11,7 +11,6 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
 import os
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -62,22 +61,18 @@ def deal_out(
 
 # %% ../nbs/api/97_cli.ipynb #2802181f
 class Steps:
-    "Numbered lines that say what is done and how long it took."
+    "Says what is done, and numbers the steps."
 
     def __init__(
         self,
         total: int,  # how many there will be
     ):
         self.total = total
-        self.seconds = {}
+        self.done = 0
 
-    def __call__(self, what, f, *args, **kwargs):
-        t0 = time.perf_counter()
-        n = len(self.seconds) + 1
-        typer.echo(f'{n}/{self.total} {what} ...')
-        res = f(*args, **kwargs)
-        self.seconds[what] = time.perf_counter() - t0
-        return res
+    def __call__(self, text, step=False):
+        self.done += step
+        typer.echo(f'{self.done}/{self.total} {text} ...' if step else text)
 
 
 def _free(path, overwrite):
@@ -142,16 +137,22 @@ Device = Annotated[
 ]
 
 # %% ../nbs/api/97_cli.ipynb #8f7cfdb9
+def _shape(grid, tile):
+    "How photographs are to be cut, from the words that were typed."
+    if grid and tile:
+        raise ValueError('Give --grid or --tile, not both.')
+    return dict(grid=pair(grid, '--grid') if grid else None, tile_px=pair(tile, '--tile') if tile else None)
+
+
 def _cut(fields, out, grid, tile, overwrite=False):
     "Cut by a grid or a size; small photographs are left whole if neither is given."
     from celldeath_nb.tiles.cut import cut_tiles
     from celldeath_nb.tiles.layout import fit_grid
 
-    if grid and tile:
-        raise ValueError('Give --grid or --tile, not both.')
-    if tile:
-        return cut_tiles(fields, out, tile_px=pair(tile, '--tile'), overwrite=overwrite)
-    return cut_tiles(fields, out, grid=pair(grid, '--grid') if grid else fit_grid(fields), overwrite=overwrite)
+    shape = _shape(grid, tile)
+    if not tile and not grid:
+        shape['grid'] = fit_grid(fields)
+    return cut_tiles(fields, out, overwrite=overwrite, **{k: v for k, v in shape.items() if v})
 
 
 @app.command('slice')
@@ -196,45 +197,13 @@ def _recipe(name, **changes):
         changes['min_steps'] = 0  # who names the epochs means them
     return getattr(Recipe, name)(**{k: v for k, v in changes.items() if v is not None})
 
-
-def _small_batches(r, tiles):
-    "A batch of which a small set holds at least four."
-    n = int((tiles.table.split == 'train').sum())
-    if n < 4 * r.batch_size:
-        r.batch_size = max(2, n // 4)
-        typer.echo(f'Only {n} tiles to train on: batches of {r.batch_size}.')
-    return r
-
 # %% ../nbs/api/97_cli.ipynb #200069f1
-def _say_audit(found):
-    "The verdict of the audit, and why."
-    typer.echo(f'Audit of the photographs: {found.verdict}.')
-    for o in found.failures:
-        typer.echo(f'- {o}')
-
-
-def _say_answer(run, held_out, report, found):
+def _say_answer(road, report):
     "The answer, what it is worth, and whether to believe it."
-    from celldeath_nb.report import answer
-
-    typer.echo('\n' + answer(run.preds, held_out))
-    for o in found.worth:
+    typer.echo('')
+    for o in road.sentences:
         typer.echo(o)
-    if found.failures:
-        typer.echo(f'\nDO NOT BELIEVE THIS YET. {found.failures[0]}')
     typer.echo(f'\nThe report: {report}')
-
-
-def _before(tiles, recipe, device):
-    "Without a GPU, how long it will take."
-    from celldeath_nb.learn.training import expected_seconds
-
-    if s := expected_seconds(tiles, recipe, device):
-        typer.echo(
-            f'There is no GPU to use: on this processor the training will take about {s / 60:.0f} minutes.'
-            if s > 90
-            else f'No GPU: the training will take about {s:.0f} seconds on this processor.'
-        )
 
 # %% ../nbs/api/97_cli.ipynb #7b7aec64
 Run = Annotated[Path, typer.Option(help='Run folder to make.', show_default=False)]
@@ -259,42 +228,6 @@ Rates = Annotated[
         help='Peak learning rates of the first and the last layers, such as --lr 1e-4 1e-3.', show_default=False
     ),
 ]
-
-# %% ../nbs/api/97_cli.ipynb #0878c92f
-_many = 10_000  # tiles up to which copies and controls are looked for without being asked
-
-
-def _split(tiles, test, valid, group, seed):
-    "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
-    from celldeath_nb.tiles.places import group_by_place
-    from celldeath_nb.tiles.splits import hold_out
-
-    if len(tiles) > _many:
-        return *hold_out(tiles, test, valid, group, seed), None
-    tiles, pairs = group_by_place(tiles, group=group)
-    if not len(pairs):
-        return *hold_out(tiles, test, valid, group, seed), pairs
-    n = tiles.table[[group, 'place']].nunique() if group in tiles.table else tiles.table[['field', 'place']].nunique()
-    typer.echo(
-        f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)'
-    )
-    return *hold_out(tiles, test, valid, 'place', seed), pairs
-
-
-def _audited(tiles, pairs):
-    "The audit of split tiles; of very many without the controls."
-    import pandas as pd
-    from celldeath_nb.trust.audits import audit
-
-    if pairs is None:
-        typer.echo(f'    {len(tiles):,} tiles: copies were not looked for; `celldeath audit` does so.')
-    n = tiles.table.label.value_counts()
-    if n.iloc[0] > 3 * n.iloc[-1]:
-        typer.echo(
-            f'    the classes are of unequal number ({", ".join(f"{k}: {v:,}" for k, v in n.items())}): look at the balanced accuracy, and consider `celldeath train --balance weights`.'
-        )
-    none = pd.DataFrame(columns=['tile_a', 'tile_b', 'score', 'kind']) if pairs is None else pairs
-    return audit(tiles, pairs=none, controls='cheap' if len(tiles) <= _many else None)
 
 # %% ../nbs/api/97_cli.ipynb #4843e740
 @app.command()
@@ -345,36 +278,13 @@ def train(
 
 # %% ../nbs/api/97_cli.ipynb #384d1545
 def _train(path, out, r, test, valid, group, device, overwrite, any_batch):
-    "Open a store, split it, train on it, report."
-    from celldeath_nb.report import write_report
+    "Open a store and take the road from there."
+    from celldeath_nb.road import train_safely
     from celldeath_nb.tiles.store import open_tiles
-    from celldeath_nb.learn.training import train
 
-    tiles, held_out, pairs = _split(open_tiles(path), test, valid, group, r.seed)
-    typer.echo(f'Held out for testing: {held_out or "nothing"}.')
-    found = _audited(tiles, pairs)
-    _say_audit(found)
-    if any_batch:
-        r = _small_batches(r, tiles)
-    _before(tiles, r, device)
-    run = train(tiles, r, out, device, overwrite)
-    found = found.beside(tiles, run.preds)
-    report = write_report(
-        run,
-        tiles,
-        held_out=held_out,
-        steps={'training': run.environment['seconds']},
-        problems=tiles.problems,
-        simulated=_simulated(tiles),
-        device=device,
-        found=found,
-    )
-    _say_answer(run, held_out, report, found)
-
-# %% ../nbs/api/97_cli.ipynb #bf8a4444
-def _simulated(tiles):
-    "Whether the simulator's truth lies beside the photographs."
-    return (Path(tiles.manifest['folder']) / 'truth' / 'cells.csv').is_file()
+    args = dict(fit_batch=any_batch, overwrite=overwrite, say=Steps(4))
+    road = train_safely(open_tiles(path), out, r, test, valid, group, device, **args)
+    _say_answer(road, road.report)
 
 # %% ../nbs/api/97_cli.ipynb #38cedcd2
 def _score(preds, classes):
@@ -463,50 +373,6 @@ def audit(
         typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
     typer.echo(f'The page: {Path(out) / "audit.html"}')
 
-# %% ../nbs/api/97_cli.ipynb #f670b60c
-def _road(root, folder, steps, simulated, labels, label_from, pattern, group, test, r, device):
-    "Photographs to report; where each step lies in the library can be read off here."
-    from celldeath_nb.photos.fields import read_fields
-    from celldeath_nb.learn.prediction import predict
-    from celldeath_nb.report import write_report
-    from celldeath_nb.learn.training import train
-
-    fields = steps(
-        'reading the photographs', read_fields, folder, labels=labels, label_from=label_from, pattern=pattern
-    )
-    tiles = steps('cutting them into tiles', _cut, fields, root / 'tiles', None, None)
-    tiles, held_out, pairs = steps('splitting without leaks', _split, tiles, test, 0.3, group, r.seed)
-    typer.echo(f'    held out for testing: {held_out}')
-    found = steps('asking whether the label can be told without the cells', _audited, tiles, pairs)
-    _say_audit(found)
-    r = _small_batches(r, tiles)
-    _before(tiles, r, device)
-    run = steps('training a network', train, tiles, r, root / 'run', device)
-    steps(
-        'predicting the photographs held out',
-        predict,
-        run.model,
-        tiles.subset((tiles.table.split == 'test').values),
-        out=root / 'predictions.csv',
-        device=device,
-    )
-    found = found.beside(tiles, run.preds)
-    steps(
-        'writing the report',
-        write_report,
-        run,
-        tiles,
-        root / 'report.html',
-        held_out,
-        steps.seconds,
-        tiles.problems,
-        simulated or _simulated(tiles),
-        device,
-        r.seed,
-        found,
-    )
-    return run, tiles, held_out, found
-
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
 def demo(
@@ -534,23 +400,22 @@ def demo(
 
 # %% ../nbs/api/97_cli.ipynb #820d1297
 def _demo(data, out, overwrite, r, labels, label_from, pattern, group, test, device):
-    "The road, in a folder that appears when it is whole; the exit code."
-    from celldeath_nb.files import new_folder
+    "Photographs, and the road from there; the exit code."
+    from celldeath_nb.photos.fields import read_fields
+    from celldeath_nb.road import take_road
     from celldeath_nb.simulate.samples import sample_data
 
-    steps = Steps(7 if data else 8)
-    if data is None:
-        typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
-    with new_folder(out, overwrite) as tmp:
-        folder = data or steps(
-            'simulating photographs', sample_data, 'simulated', tmp / 'photographs', hours=(3,), sites=2, seed=r.seed
-        )
-        run, tiles, held_out, found = _road(
-            tmp, folder, steps, data is None, labels, label_from, pattern, group, test, r, device
-        )
-        _say_answer(run, held_out, out / 'report.html', found)
-        problems = list(tiles.problems)
-    return _problems(problems, out / 'problems.csv')
+    say = Steps(6 if data else 7)
+    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
+        if data is None:
+            typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
+            say('simulating photographs', step=True)
+            data = sample_data('simulated', Path(d) / 'photographs', hours=(3,), sites=2, seed=r.seed)
+        say('reading the photographs', step=True)
+        fields = read_fields(data, labels=labels, label_from=label_from, pattern=pattern)
+        road = take_road(fields, out, r, test, group=group, device=device, overwrite=overwrite, say=say)
+    _say_answer(road, road.report)
+    return _problems(road.tiles.problems, out / 'problems.csv')
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
 def _expected(e):

@@ -82,11 +82,12 @@ def _percent(m):
 def answer(
     preds: pd.DataFrame,  # predictions of a run
     held_out: str = '',  # what the test set is, such as 'experiment=N4'
+    scores: dict = None,  # `Metrics` of each side, as a run has them; None: computed
 ) -> str:  # a sentence
     "What the network reached on tiles that it never saw, in one sentence."
     side = 'test' if (preds.split == 'test').any() else 'valid'
     p = preds[preds.split == side]
-    m = metrics(p)
+    m = scores[side] if scores else metrics(p)
     chance = p.label.value_counts(normalize=True).max()
     what = (
         f'photographs held out ({held_out})'
@@ -211,7 +212,7 @@ def _inputs(table, problems):
 _sides = dict(valid='validation', test='test')
 
 
-def _results(run, preds):
+def _results(run, preds, scores):
     axs = plot_history(run.history)
     parts = [
         _picture(
@@ -221,7 +222,7 @@ def _results(run, preds):
     ]
     shown = [
         _picture(
-            plot_confusion(p).figure,
+            plot_confusion(p, scores=scores[s]).figure,
             f'Confusion matrix of {_sides[s]}: each row is a true class, each column what the network called it.',
         )
         for s in ('valid', 'test')
@@ -230,13 +231,12 @@ def _results(run, preds):
     return _section('How training went, and what it reached', *parts, f'<div class="side">{"".join(shown)}</div>')
 
 
-def _numbers(preds):
+def _numbers(scores):
     parts = []
     for s in ('test', 'valid'):
-        p = preds[preds.split == s]
-        if not len(p):
+        if s not in scores:
             continue
-        m = metrics(p)
+        m = scores[s]
         parts += [
             f'<h3>{_sides[s].capitalize()}</h3>',
             _html_table(m.table.reset_index(), index=False),
@@ -319,17 +319,18 @@ def write_report(
     "Write a run as one self-contained HTML page."
     out = Path(out or Path(run.path) / 'report.html')
     preds = run.preds
+    scores = run.scores
     found = found or audit(tiles, preds=preds)
     title = f'{" or ".join(run.model.classes)}: {len(tiles):,} tiles of {tiles.table.field.nunique():,} photographs'
     body = [
         f'<h1>{escape(title)}</h1>',
-        _p(answer(preds, held_out), 'answer'),
+        _p(answer(preds, held_out, scores), 'answer'),
         _believe(found, simulated),
         _blindly(found),
         _inputs(tiles.table, problems),
-        _results(run, preds),
+        _results(run, preds, scores),
         _looks(run, tiles, preds, device, seed),
-        _numbers(preds),
+        _numbers(scores),
         _made(run, steps),
         _words(),
     ]

@@ -1,4 +1,4 @@
-"Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/03_tiles.ipynb gives it."
+"Bad input for reading and slicing: each case is made here, and has the verdict that the table in nbs/api/31_tiles.store.ipynb gives it."
 
 import io, json, os, re, shutil, socket, struct, subprocess, sys, unicodedata, zlib
 from pathlib import Path

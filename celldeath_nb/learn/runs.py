@@ -10,12 +10,13 @@ import hashlib
 import platform
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import numpy as np
 import torch
 from ..files import read_csv, read_json, write_csv, write_json
-from ..evaluate.scores import metrics
+from ..evaluate.scores import metrics, metrics_from
 from ..evaluate.figures import plot_confusion, plot_history
 from .recipes import make_recipe
 from .nets import best_device, check_arch
@@ -89,13 +90,17 @@ class Run:
         return read_json(self.path / 'environment.json')
 
     @property
+    def scores(self):
+        return {s: metrics_from(page) for s, page in self.metrics.items()}
+
+    @cached_property
     def model(self):
         return load_model(self.path / 'model')
 
 
 def open_run(
     path: str | Path,  # the folder that `train` wrote
-) -> Run:  # with `.recipe`, `.history`, `.preds`, `.metrics`, `.environment`, `.model`
+) -> Run:  # with `.recipe`, `.history`, `.preds`, `.scores`, `.environment`, `.model`
     "Open a run folder; `FileNotFoundError` if it is not one."
     path = Path(path)
     if not (path / 'recipe.json').is_file():
@@ -166,14 +171,14 @@ def _methods(model, tiles, r, history, results, env, copies):
     return text + '\n\n' + '\n'.join(f'{i}. {c}' for i, c in enumerate(_cited, 1)) + '\n'
 
 # %% ../../nbs/api/57_learn.runs.ipynb #73652900
-def _write_figures(run, history, preds):
+def _write_figures(run, history, preds, scores):
     "Curves, and a confusion matrix for each split."
     import matplotlib.pyplot as plt
 
     plot_history(history)[0].figure.savefig(run / 'curves.png', dpi=120, bbox_inches='tight')
     plt.close('all')
     for s, p in preds.groupby('split'):
-        ax = plot_confusion(p)
+        ax = plot_confusion(p, scores=scores[s])
         ax.figure.savefig(run / f'confusion_{s}.png', dpi=120, bbox_inches='tight')
         plt.close('all')
 
@@ -215,7 +220,7 @@ def model_of(net, dls, r, tiles, history):
 
 # %% ../../nbs/api/57_learn.runs.ipynb #58bca61e
 def write_run(run, tiles, r, dls, net, history, device, t0, copies):
-    "Everything that a run folder holds."
+    "Everything that a run folder holds; the model."
     net.cpu()
     model = model_of(net, dls, r, tiles, history)
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).values)
@@ -226,9 +231,10 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies):
     write_csv(preds, run / 'predictions.csv')
     write_csv(tiles.table[['tile', 'label', 'split']], run / 'split.csv')
     save_model(model, run / 'model')
-    results = {s: metrics(p).to_dict() for s, p in preds.groupby('split')}
+    scores = {s: metrics(p) for s, p in preds.groupby('split')}
+    results = {s: m.to_dict() for s, m in scores.items()}
     write_json(results, run / 'metrics.json')
-    _write_figures(run, history, preds)
+    _write_figures(run, history, preds, scores)
     env = dict(
         environment(device),
         precision=precision_on(r, dls.device),
@@ -238,3 +244,4 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies):
     )
     write_json(env, run / 'environment.json')
     (run / 'methods.txt').write_text(_methods(model, tiles, r, history, results, env, copies), encoding='utf-8')
+    return model

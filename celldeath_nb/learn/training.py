@@ -56,19 +56,21 @@ def _begin(out, identity, overwrite):
 _most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
 
 
-def _copies(tiles, how):
+def _copies(tiles, how, pairs=None):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
     if how not in ('warn', 'refuse', 'ignore'):
         raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
-    if how == 'ignore' or len(tiles) > _most_compared:
+    if how == 'ignore' or (pairs is None and len(tiles) > _most_compared):
         return 'Whether tiles of different photographs show the same was not looked at.'
-    pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store itself
-    pairs = pairs[pairs.crosses]
+    if pairs is None:
+        pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store
+    side = tiles.table.set_index('tile').split
+    crosses = [side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)]
+    pairs = pairs[pd.Series(crosses, pairs.index, dtype=bool)]
     if how == 'refuse':
         check_leaks(tiles.table, pairs=pairs)
     if not len(pairs):
         return 'No two tiles of different photographs on two sides were found to show the same.'
-    side = tiles.table.set_index('tile').split
     said = f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} ({side[pairs.tile_b.iloc[0]]})'
     warnings.warn(
         said
@@ -102,6 +104,7 @@ def train(
     overwrite: bool = False,  # replace a run folder that is there
     checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
     duplicates: str = 'warn',  # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
+    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
@@ -111,7 +114,7 @@ def train(
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
     work = _begin(out, run_identity(tiles, recipe), overwrite)
-    copies = _copies(tiles, duplicates)
+    copies = _copies(tiles, duplicates, pairs)
     log_line(
         work,
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
@@ -121,11 +124,13 @@ def train(
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
     with new_folder(out, overwrite) as tmp:
-        write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
+        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
     shutil.rmtree(work, ignore_errors=True)
-    return Run(out)
+    run = Run(out)
+    run.model = model  # what was trained need not be read again
+    return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #dbd75e64
 def expected_seconds(
