@@ -117,7 +117,9 @@ def no_notebook_that_nobody_runs(nb):
 
 
 def no_long_cell(nb):
-    return [f'cell {i}: {n} lines' for i, c in nb.code if (n := len(c.src.rstrip().splitlines())) > max_lines]
+    "A cell that should be two; a class or function alone in its cell has a little more room, since it cannot be cut."
+    room = lambda c: max_lines + 15 * (len(c.statements) == 1)
+    return [f'cell {i}: {n} lines' for i, c in nb.code if (n := len(c.src.rstrip().splitlines())) > room(c)]
 
 
 def _strings_and_comments(src):

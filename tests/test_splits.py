@@ -10,7 +10,6 @@ from celldeath_nb.tiles.splits import (
     hold_out,
     k_fold,
     leave_one_out,
-    parse_rule,
     split_as_paper,
     split_by,
     split_summary,
@@ -190,14 +189,6 @@ def test_refused(df, change, kw, words):
         split_by(change(df), **kw)
     for w in words:
         assert w in str(e.value)
-
-
-def test_rules():
-    assert parse_rule('experiment=N3, line=PC3') == dict(experiment=['N3'], line=['PC3'])
-    assert parse_rule({'hour': (1, 2)}) == dict(hour=[1, 2])
-    for bad in ('', 'a', 'a=', '=b', 'a=b,c'):
-        with pytest.raises(ValueError):
-            parse_rule(bad)
 
 
 def test_held_out_line_may_not_cut_wells_or_experiments(df):

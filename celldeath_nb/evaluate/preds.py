@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from ..units import WELL_COLUMNS, unit_columns
+from ..units import WELL_COLUMNS, unit_columns, unit_ids
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #ad6722b1
 CONTROLS = {
@@ -205,8 +205,8 @@ def to_level(
     classes, out = class_names(preds, classes), check_preds(preds, classes)
     if level == 'tile':
         return out
-    cols = list(dict.fromkeys(unit_columns(out, level) + ['label']))
-    unit = out.groupby(cols, dropna=False, sort=False, observed=True).ngroup().to_numpy()
+    cols = unit_columns(out, level)
+    unit = pd.factorize(pd.MultiIndex.from_arrays([unit_ids(out, level), out.label]))[0]
     first = np.unique(unit, return_index=True)[1]
     keep = [
         c

@@ -13,7 +13,7 @@ import pandas as pd
 from fastcore.basics import patch
 from ..units import LEVELS, has_level, unit_ids
 from .preds import check_preds, check_probs, class_names, positive_class, to_level
-from .intervals import ScoreParts, boot_limits, naive_limits, ratio_of, wilson_shares
+from .intervals import ScoreParts, boot_limits, join_units, naive_limits, ratio_of, wilson_shares
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #25069b65
 class Metrics(Mapping):
@@ -140,18 +140,12 @@ def _mixed(preds, P, notes):
         notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
 
 
-def join_units(unit, y, most, notes, by, seed):
-    "Units joined at random into at most `most` groups, of one true class as far as may be."
-    n = int(unit.max()) + 1
-    if n <= most:
-        return unit
-    notes.append(f'{n:,} {by}s were joined at random into {most} groups, and whole groups were resampled.')
-    of = np.zeros(n, int)
-    of[unit] = y
-    order = np.lexsort([np.random.default_rng(seed).random(n), of])
-    group = np.empty(n, int)
-    group[order] = np.arange(n) * most // n
-    return group[unit]
+def _in_order(preds, classes):
+    "The rows sorted by units, truth, verdict and probabilities, so that nothing drawn over them hangs on how they came."
+    keys = [preds[f'p_{c}'].to_numpy(float) for c in classes if f'p_{c}' in preds]
+    keys += [preds[c].map(classes.index).to_numpy() for c in ('pred', 'label')]
+    keys += [unit_ids(preds, l) for l in LEVELS[1:] if has_level(preds, l)]
+    return preds.iloc[np.lexsort(keys)]
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #39516db3
 def metrics(
@@ -175,7 +169,7 @@ def metrics(
     "Every number that describes a table of predictions, with intervals that respect wells."
     classes = class_names(preds, classes)
     notes = []
-    preds = check_preds(preds, classes)
+    preds = _in_order(check_preds(preds, classes), classes)
     by = choose_unit(preds, level, by, notes)
     units = to_level(preds, level, combine, classes)
     y, v, P, pos = as_arrays(units, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
@@ -351,7 +345,7 @@ def _one(run, metric, level, **kwargs):
     )
     return {s: metrics(p, level, n_boot=0, **kwargs)[metric] for s, p in (parts or {'': preds}).items()}
 
-
+# %% ../../nbs/api/42_evaluate.scores.ipynb #2502879f
 def report_table(
     runs: Mapping
     | list,  # name of a setting -> its runs, or one list of runs; a run is an object with `.preds`, a table, a `Metrics` or a number

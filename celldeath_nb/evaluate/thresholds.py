@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from ..units import unit_ids
 from .preds import check_preds, check_probs, class_names, positive_class, to_level
-from .intervals import boot_weights, ratio_of, score_limits, strata_of, wilson
-from .scores import as_arrays, choose_unit, join_units
+from .intervals import boot_weights, join_units, ratio_of, score_limits, strata_of, wilson
+from .scores import as_arrays, choose_unit
 from .figures import class_colors
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #4908f4b6

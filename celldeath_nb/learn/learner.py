@@ -280,7 +280,7 @@ def _callbacks(dls, r, most):
         if o
     ]
 
-
+# %% ../../nbs/api/55_learn.learner.ipynb #865c3d0c
 def make_learner(
     dls: DataLoaders,  # from `make_dls`
     recipe: Recipe = None,  # None: the quick one

@@ -57,6 +57,7 @@ def check_arch(
 
 # %% ../../nbs/api/51_learn.nets.ipynb #45e376d2
 def first_line(e):
+    "The first line of what an error says, shortened."
     return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
 
 

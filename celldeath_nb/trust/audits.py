@@ -245,7 +245,7 @@ def _figure(s):
     plt.close(fig)
     return f'<p style="float:right;max-width:48%"><img style="max-width:100%" alt="What a classifier reaches without cells" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}"></p>'
 
-
+# %% ../../nbs/api/83_trust.audits.ipynb #ab45cd47
 def _flat_table(a):
     "All that was looked at, one row each."
     rows = [

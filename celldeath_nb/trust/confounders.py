@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
+from ..units import table_of
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #e7c88f92
 def cramers_v(
@@ -86,7 +87,7 @@ def labeled_photographs(
     label: str = 'label',  # the column that a network would learn
 ) -> pd.DataFrame:  # one row a photograph, with `size` and `format` where they can be had
     "The labeled photographs of a table."
-    df = table.table if hasattr(table, 'table') else table
+    df = table_of(table)
     for c in (label, 'field'):
         if c not in df:
             raise ValueError(f'The table has no column {c!r}; it has {", ".join(map(str, df.columns))}.')

@@ -9,7 +9,7 @@ __all__ = ['shortcut_baseline', 'plot_shortcuts', 'compare_remedies']
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
-from ..units import group_keys
+from ..units import group_keys, table_of
 from ..tiles.remedies import normalize_fields
 from ..evaluate.intervals import balanced_share
 from .confounders import labeled_photographs
@@ -185,7 +185,7 @@ def labeled_table(
     tiles,  # `Tiles`, or a table with a row a tile
 ) -> pd.DataFrame:  # the table, with `label` in every row
     "The table of the tiles, once it is known to hold two classes and their labels."
-    df = tiles.table if hasattr(tiles, 'table') else tiles
+    df = table_of(tiles)
     labeled_photographs(df)
     if df['label'].isna().any():
         raise ValueError(
