@@ -14,7 +14,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
 from fastai.torch_core import no_random
-from ..files import check_free, new_folder, read_json, write_csv, write_json
+from celldeath_nb.files import (
+    check_free,
+    check_seal,
+    new_folder,
+    only_writer,
+    own_file,
+    read_json,
+    sealed,
+    write_csv,
+    write_json,
+)
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import find_near_duplicates
@@ -35,9 +45,9 @@ def _begin(out, identity, overwrite):
     "The folder of checkpoints, new or one that the same call left."
     check_free(out, overwrite)
     work = _unfinished(out)
-    now = json.loads(json.dumps(identity))
-    was = read_json(work / 'identity.json') if (work / 'identity.json').is_file() else None
-    if was not in (None, now) and not overwrite:
+    now = sealed(identity)
+    was = None if overwrite else _begun(work)
+    if was not in (None, now):
         odd = [
             f'{k}={was["recipe"].get(k)!r} then, {v!r} now'
             for k, v in now['recipe'].items()
@@ -49,8 +59,20 @@ def _begin(out, identity, overwrite):
     if was != now:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(identity, work / 'identity.json')
+    write_json(now, work / 'identity.json')
     return work
+
+
+def _begun(work):
+    "What an unfinished training was begun with; None if there is none."
+    if not (work / 'identity.json').exists():
+        return None
+    page = read_json(own_file(work, 'identity.json'))
+    again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
+    check_seal(page, work / 'identity.json', again)
+    if not isinstance(page.get('recipe'), dict):
+        raise ValueError(f'{work}/identity.json is damaged: it names no recipe. {again}')
+    return page
 
 # %% ../../nbs/api/58_learn.training.ipynb #9c09e89a
 _most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
@@ -111,6 +133,14 @@ def train(
     t0 = time.perf_counter()
     check_recipe(recipe)
     check_leaks(tiles.table)
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out) as still_ours:
+        return _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours)
+
+# %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
+def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours):
+    "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
     work = _begin(out, run_identity(tiles, recipe), overwrite)
@@ -123,6 +153,8 @@ def train(
         net, history = train_net(dls, recipe, work, checkpoint_seconds)
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+    if not still_ours():
+        raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
         model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
