@@ -410,7 +410,7 @@ def _demo(data, out, overwrite, r, labels, label_from, pattern, group, test, dev
         if data is None:
             typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
             say('simulating photographs', step=True)
-            data = sample_data('simulated', Path(d) / 'photographs', hours=(3,), sites=2, seed=r.seed)
+            data = sample_data('demo', Path(d) / 'photographs', seed=r.seed)
         say('reading the photographs', step=True)
         fields = read_fields(data, labels=labels, label_from=label_from, pattern=pattern)
         road = take_road(fields, out, r, test, group=group, device=device, overwrite=overwrite, say=say)

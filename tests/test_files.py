@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from celldeath_nb.files import born, lives, new_folder, only_writer, read_csv, swap_in, sync, write_csv, write_whole
+from celldeath_nb.files import born, lives, only_writer
+from celldeath_nb.files import new_folder, read_csv, swap_in, sync, write_csv, write_whole
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

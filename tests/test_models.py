@@ -11,7 +11,8 @@ import celldeath_nb.learn.models as learn_models
 import celldeath_nb.learn.nets as learn_nets
 from celldeath_nb.tiles.remedies import normalize_fields
 from celldeath_nb.photos.fields import read_fields
-from celldeath_nb.files import read_json, sealed, write_json
+from celldeath_nb.files import read_json, write_json
+from celldeath_nb.files import sealed
 from celldeath_nb.learn.models import Model, load_model, save_model
 from celldeath_nb.learn.nets import check_arch, make_net
 from celldeath_nb.learn.prediction import predict
