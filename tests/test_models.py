@@ -1,6 +1,6 @@
 "Models from strangers: nothing in them is executed, and what is wrong is said."
 
-import hashlib, os, pickle, resource, shutil, struct, time, warnings
+import hashlib, os, pickle, resource, shutil, time, warnings
 from dataclasses import replace
 
 import numpy as np

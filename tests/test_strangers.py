@@ -3,7 +3,6 @@
 import re
 import warnings
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
