@@ -831,13 +831,12 @@ def test_56_both_or_none(tmp_path):
         read_fields(many(tmp_path / 'a', ['CPT_DMSO.png', 'CPT_1.png', 'DMSO_1.png']), labels=['CPT', 'DMSO'])
     f = read_fields(
         many(
-            tmp_path / 'b',
-            [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['overview.png'],
+            tmp_path / 'b', [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['leaflet.png']
         ),
         labels=['CPT', 'DMSO'],
     )
     assert len(f) == 120 and f.attrs['problems'] == [
-        dict(file='overview.png', reason='no label in its name, folder or CSV')
+        dict(file='leaflet.png', reason='no label in its name, folder or CSV')
     ]
     with pytest.raises(ValueError, match="'STS' fits no file"):
         read_fields(tmp_path / 'b', labels=['CPT', 'STS'])

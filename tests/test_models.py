@@ -1,6 +1,6 @@
 "Models from strangers: nothing in them is executed, and what is wrong is said."
 
-import hashlib, os, pickle, resource, shutil, struct, time, warnings
+import hashlib, os, pickle, resource, shutil, time, warnings
 from dataclasses import replace
 
 import numpy as np
@@ -263,16 +263,81 @@ def test_files_in_the_order_given(model, tmp_path):
         predict(model, [tmp_path / 'gone.png'])
 
 
-def test_a_torn_row_of_an_interrupted_prediction_is_done_again(model, x, tmp_path):
+def part_of(model, x, tmp_path, whole, bs=2):
+    "What a prediction leaves that was stopped after four of five tiles."
     from celldeath_nb.learn.prediction import _job
-    import hashlib
 
-    whole = predict(model, x, bs=2, device='cpu')
     job = _job(model, hashlib.sha256(x).hexdigest(), tmp_path / 'p.csv')
-    job.path.write_bytes(whole[['p_CPT', 'p_DMSO']].values[:3].tobytes() + b'torn')
+    for i in range(0, 4, bs):
+        job.add(whole[['p_CPT', 'p_DMSO']].values[i : i + bs])
+    return job.path
+
+
+def test_an_interrupted_prediction_goes_on(model, x, tmp_path, monkeypatch):
+    whole = predict(model, x, bs=2, device='cpu')
+    path = part_of(model, x, tmp_path, whole)
+    asked = []
+    as_input = learn_models.Model.as_input
+    monkeypatch.setattr(learn_models.Model, 'as_input', lambda self, x, d: asked.append(len(x)) or as_input(self, x, d))
     again = predict(model, x, bs=2, device='cpu', out=tmp_path / 'p.csv')
-    assert (again[['p_CPT', 'p_DMSO']].values == whole[['p_CPT', 'p_DMSO']].values).all()
+    assert asked == [1] and again.equals(whole) and [o.name for o in tmp_path.iterdir()] == ['p.csv']
+    part_of(model, x, tmp_path, whole)
+    assert predict(model, x, bs=3, device='cpu', out=tmp_path / 'q.csv').pred.equals(whole.pred)
+    assert path.exists()  # of another file
+    assert np.allclose(predict(model, x, bs=3, device='cpu', out=tmp_path / 'p.csv').p_CPT, whole.p_CPT, atol=1e-6)
+    assert asked[1:] == [3, 2, 2]  # of four tiles, three are a batch
+
+
+@pytest.mark.parametrize('how', ['torn', 'zeros', 'a flip', 'zeros behind', 'exchanged', 'of another job', 'a pipe'])
+def test_a_damaged_part_of_an_interrupted_prediction_is_done_again(how, model, x, tmp_path):
+    whole = predict(model, x, bs=2, device='cpu')
+    path = part_of(model, x, tmp_path, whole)
+    b = bytearray(path.read_bytes())
+    if how == 'torn':
+        b = b[:-5]
+    elif how == 'zeros':
+        b[-32:] = bytes(32)  # what a power cut leaves of an append that was not synced: the length, and zeros
+    elif how == 'a flip':
+        b[13] ^= 4
+    elif how == 'zeros behind':
+        b += bytes(64)
+    elif how == 'exchanged':
+        b = b[40:] + b[:40]
+    elif how == 'of another job':
+        part_of(model, x + 1, tmp_path, whole.iloc[::-1])
+        other = next(o for o in tmp_path.glob('.p.csv.*.part') if o != path)
+        b = other.read_bytes()
+        other.unlink()
+    path.write_bytes(b)
+    if how == 'a pipe':
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(ValueError, match='no ordinary file'):
+            predict(model, x, bs=2, device='cpu', out=tmp_path / 'p.csv')
+        return
+    with pytest.warns(UserWarning, match='no whole batch and are predicted again'):
+        again = predict(model, x, bs=2, device='cpu', out=tmp_path / 'p.csv')
+    assert again.equals(whole) and [o.name for o in tmp_path.iterdir()] == ['p.csv']
+
+
+def test_what_another_model_left_unfinished_goes_and_two_at_once_are_refused(model, x, tmp_path):
+    from celldeath_nb.files import only_writer
+
+    old = part_of(replace(model, mean=0.4), x, tmp_path, predict(model, x, device='cpu'))
+    with pytest.warns(UserWarning, match=f'removed what another prediction left unfinished .{old.name}'):
+        predict(model, x, device='cpu', out=tmp_path / 'p.csv')
     assert [o.name for o in tmp_path.iterdir()] == ['p.csv']
+    with only_writer(tmp_path / 'p.csv'), pytest.raises(FileExistsError, match=f'process {os.getpid()} on'):
+        predict(model, x, device='cpu', out=tmp_path / 'p.csv')
+
+
+def test_a_model_whose_verdicts_are_no_numbers(model, x, tmp_path):
+    large = {k: v * 1e30 if k == '1.3.weight' else v for k, v in model.net.state_dict().items()}
+    net = make_net('resnet10t', 2, (32, 32), 'linear').eval()
+    net.load_state_dict(large)
+    net[1][3].weight.data *= 1e12
+    with pytest.raises(ValueError, match='gives no numbers'):
+        predict(replace(model, net=net), x, device='cpu', out=tmp_path / 'p.csv')
 
 
 @pytest.mark.parametrize('head', ['fastai', 'linear'])

@@ -8,15 +8,18 @@ __all__ = ['tile_greys', 'grey_range', 'predict']
 # %% ../../nbs/api/53_learn.prediction.ipynb #282c591e
 import hashlib
 import os
+import re
 import shutil
-import tempfile
+import struct
+import time
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from ..files import bar, write_csv
+from fastcore.basics import patch
+from ..files import bar, check_ordinary, crc32, only_writer, scratch_folder, write_csv
 from ..photos.fields import read_fields
 from ..tiles.store import Tiles
 from ..tiles.cut import cut_tiles
@@ -26,29 +29,85 @@ from .models import Model
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #e3ac3ac1
 class _Unfinished:
-    "Probabilities of an earlier sitting: plain float64 rows in a hidden file beside `out`, whose name says of which job."
+    "Probabilities of an earlier sitting, batch by batch, in a hidden file beside `out`, whose name says of which job."
 
     def __init__(self, out, key, n_classes):
         self.path = Path(out).with_name(f'.{Path(out).name}.{key}.part')
+        self.key = key
         self.n_classes = n_classes
+        self.n = 0
+        self.synced = 0.0
 
-    def rows(self, bs):
-        "What is there, up to the last whole batch."
-        if not self.path.exists():
-            return np.empty((0, self.n_classes))
-        p = np.frombuffer(
-            self.path.read_bytes()[: self.path.stat().st_size // 8 // self.n_classes * 8 * self.n_classes]
-        ).reshape(-1, self.n_classes)
-        p = p[: len(p) // bs * bs]
-        os.truncate(self.path, p.nbytes)
-        return p
+    def _record(self, p):
+        "A batch of probabilities behind `self.n` others: how many, their checksum, and they."
+        body = np.ascontiguousarray(p, dtype=float).tobytes()
+        return struct.pack('<II', len(p), crc32(f'{self.key} {self.n} {len(p)} '.encode() + body)) + body
 
     def add(self, p):
         with open(self.path, 'ab') as f:
-            f.write(np.ascontiguousarray(p, dtype=float).tobytes())
+            f.write(self._record(p))
+            if time.perf_counter() - self.synced > 1:
+                f.flush()
+                os.fsync(f.fileno())
+                self.synced = time.perf_counter()
+        self.n += len(p)
+
+    def rows(self, n, bs):
+        "What is there of `n` rows, up to the last whole batch; the rest is taken off, and said."
+        raw = b''
+        if self.path.exists():
+            check_ordinary(self.path, 2 * n * (8 * self.n_classes + 8) + 1_000)
+            raw = self.path.read_bytes()
+        found = []
+        at = self.n = 0
+        while len(batch := self._batch(raw, at)):
+            found.append(batch)
+            at += 8 + batch.nbytes
+            self.n += len(batch)
+        if at < len(raw):
+            warnings.warn(f'{self.path}: {len(raw) - at:,} bytes are no whole batch and are predicted again.')
+        return self._begin(np.concatenate(found or [np.empty((0, self.n_classes))])[: n // bs * bs], bs)
 
     def forget(self):
         self.path.unlink(missing_ok=True)
+
+# %% ../../nbs/api/53_learn.prediction.ipynb #3a8e5d8e
+@patch
+def _batch(self: _Unfinished, raw, at):
+    "The batch that begins at a byte of the file; of no rows if there is none that is whole."
+    none = np.empty((0, self.n_classes))
+    if len(raw) < at + 8:
+        return none
+    (rows, _) = struct.unpack_from('<II', raw, at)
+    if not 0 < rows * self.n_classes * 8 <= len(raw) - at - 8:
+        return none
+    p = np.frombuffer(raw, float, rows * self.n_classes, at + 8).reshape(rows, self.n_classes)
+    return p if self._record(p) == raw[at : at + 8 + p.nbytes] else none
+
+
+@patch
+def _begin(self: _Unfinished, p, bs):
+    "The rows that fill whole batches, with which the file begins from now on."
+    p = p[: len(p) // bs * bs]
+    self.n = 0
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    self.path.write_bytes(self._record(p) if len(p) else b'')
+    self.n = len(p)
+    return p
+
+
+@patch
+def clear(
+    self: _Unfinished,
+    out,  # the table that will be written
+):
+    "Remove what other jobs left unfinished for the same `out`, and say so."
+    form = re.compile(re.escape(f'.{Path(out).name}.') + r'[0-9a-f]{12}\.part')
+    old = [o for o in self.path.parent.iterdir() if form.fullmatch(o.name) and o != self.path]
+    for o in old:
+        o.unlink()
+    if old:
+        warnings.warn(f'{out}: removed what another prediction left unfinished ({", ".join(o.name for o in old)}).')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #5cd899a9
 def _model_key(model):
@@ -64,7 +123,7 @@ def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
     device = best_device(device)
     net = model.net.to(device, memory_format=torch.channels_last).eval()
     out = np.empty((n, len(model.classes)))
-    old = unfinished.rows(bs)[:n] if unfinished else out[:0]
+    old = unfinished.rows(n, bs) if unfinished else out[:0]
     out[: len(old)] = old
     half = (
         torch.autocast('cuda', torch.bfloat16)
@@ -78,6 +137,10 @@ def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
             if watch is not None:
                 watch(x)
             out[idx] = net(model.as_input(x, device)).float().cpu().double().softmax(1).numpy()
+            if not np.isfinite(out[idx]).all():
+                raise ValueError(
+                    f'{model.path or "This model"} gives no numbers for some tiles: its weights are too large. Train again, or take a copy that is whole.'
+                )
             if unfinished:
                 unfinished.add(out[idx])
             progress.update(len(idx))
@@ -156,6 +219,8 @@ def _job(model, what, out):
 def _apply(model, table, read, what, bs, device, out):
     "Verdicts for the rows of `table`, whose tiles `read` gives."
     job = _job(model, what, out)
+    if job is not None:
+        job.clear(out)
     watch = _GreyWatch(model)
     p = _probabilities(model, read, len(table), bs, device, job, watch)
     watch.say()
@@ -214,12 +279,29 @@ def _cut_as_trained(model):
     )
     return dict(same, **how, edge='drop')
 
+# %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
+def _say_unseen(tiles, fields):
+    "Warn where tiles of the model's size leave a part of a photograph out."
+    job = tiles.manifest['settings']
+    if job.get('resize_to') or job.get('rescale_to'):
+        return
+    h, w = tiles.tile_px
+    one = fields.set_index('field')
+    n = tiles.table.field.value_counts().reindex(one.index).fillna(0)
+    seen = n * h * w / (one.width * one.height)
+    if (seen < 0.98).any():
+        warnings.warn(
+            f'{(seen < 0.98).sum()} of {len(one)} photographs are not seen whole: tiles of {h}x{w} pixels, as the model knows them, leave up to {1 - seen.min():.0%} out, '
+            f'for example of {one.index[seen.argmin()]} ({one.height.iloc[seen.argmin()]}x{one.width.iloc[seen.argmin()]}). Turn photographs of another orientation, or train with tiles that fit.'
+        )
+
 # %% ../../nbs/api/53_learn.prediction.ipynb #14887bae
 def _predict_fields(model, fields, bs, device, out, paths=None):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
-    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
-        store = Path(d) / 'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
+    with scratch_folder() as d:
+        store = d / 'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
         tiles = cut_tiles(fields, store, overwrite=store.exists(), **_cut_as_trained(model))
+        _say_unseen(tiles, fields)
         t = tiles.table.drop(columns='path', errors='ignore')
         if paths is not None:
             t['field'] = [str(paths[int(f.split('/')[0])]) for f in t.field]
@@ -251,6 +333,15 @@ def predict(
     **kwargs,  # for `read_fields`, when `data` is a folder or paths
 ) -> pd.DataFrame:  # one row a tile: what is known of it, `p_<class>` for each class, `pred`; in the order given
     "Apply a model; `ValueError` if the tiles are not of the kind that it was trained on."
+    if out is None:
+        return _predict(model, data, bs, device, None, kwargs)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        return _predict(model, data, bs, device, out, kwargs)
+
+
+def _predict(model, data, bs, device, out, kwargs):
+    "Verdicts for whatever kind of thing `data` is."
     if isinstance(data, np.ndarray):
         return _predict_array(model, data, bs, device, out)
     if isinstance(data, Tiles):
@@ -261,5 +352,5 @@ def predict(
         raise ValueError(
             f'predict takes a Tiles, a folder, a list of files or an array uint8 [n, height, width], not a {type(data).__name__}.'
         )
-    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
-        return _predict_fields(model, _fields_of_paths(data, Path(d), kwargs), bs, device, out, data)
+    with scratch_folder() as d:
+        return _predict_fields(model, _fields_of_paths(data, d, kwargs), bs, device, out, data)

@@ -13,7 +13,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
 from fastai.torch_core import no_random
-from ..files import check_free, new_folder, read_json, write_csv, write_json
+from celldeath_nb.files import (
+    check_free,
+    check_seal,
+    new_folder,
+    only_writer,
+    own_file,
+    read_json,
+    sealed,
+    write_csv,
+    write_json,
+)
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import find_near_duplicates
@@ -34,16 +44,29 @@ def _begin(out, identity, overwrite):
     "The folder of checkpoints, new or one that the same call left."
     check_free(out, overwrite)
     work = _unfinished(out)
-    was = read_json(work / 'identity.json') if (work / 'identity.json').is_file() else None
-    if was not in (None, identity) and not overwrite:
+    now = sealed(identity)
+    was = None if overwrite else _begun(work)
+    if was not in (None, now):
         raise ValueError(
             f'{out} was begun differently and is unfinished ({how_they_differ(was, identity)}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
         )
-    if was != identity:
+    if was != now:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(identity, work / 'identity.json')
+    write_json(now, work / 'identity.json')
     return work
+
+
+def _begun(work):
+    "What an unfinished training was begun with; None if there is none."
+    if not (work / 'identity.json').exists():
+        return None
+    page = read_json(own_file(work, 'identity.json'))
+    again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
+    check_seal(page, work / 'identity.json', again)
+    if not isinstance(page.get('recipe'), dict):
+        raise ValueError(f'{work}/identity.json is damaged: it names no recipe. {again}')
+    return page
 
 
 def _finished(out, identity):
@@ -121,6 +144,16 @@ def train(
         raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
     if again == 'open' and out.exists() and not overwrite:
         return _finished(out, identity)
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out) as still_ours:
+        return _train(
+            tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity
+        )
+
+# %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
+def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity):
+    "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
     work = _begin(out, identity, overwrite)
@@ -133,6 +166,8 @@ def train(
         net, history = train_net(dls, recipe, work, checkpoint_seconds)
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+    if not still_ours():
+        raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
         model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')

@@ -11,8 +11,6 @@ import pandas as pd
 from celldeath_nb.units import (
     group_keys,
     joined_text,
-    natural,
-    natural_rank,
     need,
     parse_rule,
     some_of,

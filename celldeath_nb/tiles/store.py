@@ -34,7 +34,6 @@ from celldeath_nb.files import (
     read_csv,
     read_json,
     sealed,
-    sweep,
     sync,
     write_csv,
     write_whole,
