@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
-           'Seeds', 'Places', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out',
-           'Steps', 'slice_', 'train', 'predict', 'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
+           'Seeds', 'Places', 'Rotate', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair',
+           'deal_out', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit', 'demo', 'in_words_of_the_command',
+           'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -80,7 +81,7 @@ def _words_of(words, others):
 
 
 _needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2}
-_flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--follow-links', '--help'}
+_flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
 
 
 def _bare(args):
@@ -223,6 +224,7 @@ Seeds = Annotated[
 Places = Annotated[
     str, typer.Option(help='Photographs that show one place stay on one side: auto, strict (surer pairs only) or off.')
 ]
+Rotate = Annotated[bool, typer.Option('--rotate', help='Turn portrait photographs among landscape ones.')]
 
 # %% ../nbs/api/97_cli.ipynb #a65f2a09
 def _reading(
@@ -252,12 +254,23 @@ def _reading(
     return out
 
 
-def _cutting(window=None, edge=None, resize_to=None, rescale=None, channel=None, page=None, max_mpx=None, allow=None):
+def _cutting(
+    window=None,
+    edge=None,
+    resize_to=None,
+    rescale=None,
+    channel=None,
+    page=None,
+    max_mpx=None,
+    allow=None,
+    rotate=False,
+):
     "Options of `cut_tiles` from the words that were typed."
     out = dict(window=_window(window), edge=edge, resize_to=pair(resize_to, '--resize-to') if resize_to else None)
     out |= dict(rescale_to=rescale, page=page, max_mpx=max_mpx)
     out['channel'] = int(channel) if channel and channel.isdigit() else channel
     out['allow'] = [o for o in allow or () if o != 'formats'] or None
+    out['rotate'] = True if rotate else None
     return {k: v for k, v in out.items() if v is not None}
 
 
@@ -355,6 +368,7 @@ def slice_(
     edge: Edge = None,  # the rest
     resize_to: ResizeTo = None,  # of tiles
     rescale: Rescale = None,  # scale
+    rotate: Rotate = False,  # portraits
     overwrite: Overwrite = False,  # replace
 ):
     "Cut photographs into tiles, ready for training."
@@ -370,7 +384,7 @@ def slice_(
             tile,
             overwrite,
             reading,
-            _cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow),
+            _cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow, rotate),
         )
     )
 
@@ -671,6 +685,7 @@ def audit(
     edge: Edge = None,  # the rest
     resize_to: ResizeTo = None,  # of tiles
     rescale: Rescale = None,  # scale
+    rotate: Rotate = False,  # portraits
     controls: Annotated[
         bool,
         typer.Option(
@@ -685,7 +700,7 @@ def audit(
     reading = _reading(
         labels, label_from, pattern, channel, page, max_mpx, um_per_px, lines, where, label, rename, allow
     )
-    cutting = _cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow)
+    cutting = _cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow, rotate)
     from celldeath_nb.trust import audits
 
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
@@ -724,6 +739,7 @@ def demo(
     edge: Edge = None,  # the rest
     resize_to: ResizeTo = None,  # of tiles
     rescale: Rescale = None,  # scale
+    rotate: Rotate = False,  # portraits
     places: Places = 'auto',  # what shows one place
     group: Group = 'field',  # what never parts
     test: Test = 'auto',  # held out
@@ -743,7 +759,7 @@ def demo(
         group=group,
         device=device,
         places=places,
-        cut=_cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow),
+        cut=_cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow, rotate),
     )
     raise typer.Exit(_demo(data, Path(out), overwrite, r, reading, args))
 
@@ -811,7 +827,7 @@ def in_words_of_the_command(
 ) -> str:  # the same with the command's options, such as --channel red
     "Advice as it can be typed where it is read."
     text = _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
-    return text.replace('overwrite=True', '--overwrite').replace('follow_links=True', '--follow-links')
+    return text.replace('overwrite=True', '--overwrite').replace('rotate=True', '--rotate')
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
 def _expected(e):
