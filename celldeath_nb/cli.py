@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
-           'Seeds', 'Places', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out',
-           'Steps', 'slice_', 'train', 'predict', 'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
+           'Seeds', 'Places', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run', 'Weights',
+           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict',
+           'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -80,7 +81,7 @@ def _words_of(words, others):
 
 
 _needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2}
-_flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--follow-links', '--help'}
+_flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
 
 
 def _bare(args):
@@ -217,48 +218,64 @@ Allow = Annotated[
     Optional[list[str]],
     typer.Option(help='Refusals to waive: formats, duplicates, scales, sizes, depths.', show_default=False),
 ]
+
+# %% ../nbs/api/97_cli.ipynb #0632ef70
 Seeds = Annotated[
     Optional[list[str]], typer.Option(help='Train once for each seed, such as --seeds 0 1 2.', show_default=False)
 ]
 Places = Annotated[
     str, typer.Option(help='Photographs that show one place stay on one side: auto, strict (surer pairs only) or off.')
 ]
+Rotate = Annotated[bool, typer.Option('--rotate', help='Turn portrait photographs among landscape ones.')]
+Flips = Annotated[bool, typer.Option('--flips/--no-flips', help='Mirror tiles at random.')]
+Turns = Annotated[bool, typer.Option('--turns/--no-turns', help='Turn tiles by quarters at random.')]
+Lighting = Annotated[
+    Optional[float], typer.Option(help='Largest change of brightness and contrast.', show_default=False)
+]
+Dropout = Annotated[Optional[float], typer.Option(help="Share of the head's inputs dropped.", show_default=False)]
+Balance = Annotated[
+    Optional[str],
+    typer.Option(
+        help='For classes of unequal number: weights (of the loss) or batches (draws them equally often).',
+        show_default=False,
+    ),
+]
 
 # %% ../nbs/api/97_cli.ipynb #a65f2a09
 def _reading(
-    labels,
-    label_from,
-    pattern,
-    channel=None,
-    page=None,
-    max_mpx=None,
-    um_per_px=None,
-    lines=None,
-    where=None,
-    label=None,
-    rename=None,
-    allow=None,
+    typed,  # the options of a command, by name
 ):
     "Options of `read_fields` from the words that were typed."
-    out = dict(labels=labels, label_from=None if label_from == 'none' else label_from, pattern=pattern, page=page)
-    out |= dict(
-        channel=int(channel) if channel and channel.isdigit() else channel, um_per_px=um_per_px, where=_rule(where)
-    )
-    out |= dict(lines=lines or (), max_mpx=max_mpx or 80, label_by=label.split(',') if label else None)
-    out['allow'] = [o for o in allow or () if o in ('formats', 'duplicates')]
-    if bad := [o for o in rename or () if '=' not in o]:
+    o = {k: typed.get(k) for k in ('labels', 'pattern', 'page', 'um_per_px')}
+    if bad := [v for v in typed.get('rename') or () if '=' not in v]:
         raise ValueError(f'--rename {bad[0]!r} is not understood. Write OLD=NEW, for example --rename Dead=dead.')
-    out['rename'] = dict(o.split('=', 1) for o in rename or ()) or None
-    return out
+    o['label_from'] = None if typed.get('label_from') == 'none' else typed.get('label_from')
+    o['channel'] = _channel(typed.get('channel'))
+    o['where'] = _rule(typed.get('where'))
+    o['lines'] = typed.get('lines') or ()
+    o['max_mpx'] = typed.get('max_mpx') or 80
+    o['label_by'] = typed['label'].split(',') if typed.get('label') else None
+    o['rename'] = dict(v.split('=', 1) for v in typed.get('rename') or ()) or None
+    o['allow'] = [v for v in typed.get('allow') or () if v in ('formats', 'duplicates')]
+    return o
 
 
-def _cutting(window=None, edge=None, resize_to=None, rescale=None, channel=None, page=None, max_mpx=None, allow=None):
+def _channel(txt):
+    return int(txt) if txt and txt.isdigit() else txt
+
+# %% ../nbs/api/97_cli.ipynb #5e078545
+def _cutting(
+    typed,  # the options of a command, by name
+):
     "Options of `cut_tiles` from the words that were typed."
-    out = dict(window=_window(window), edge=edge, resize_to=pair(resize_to, '--resize-to') if resize_to else None)
-    out |= dict(rescale_to=rescale, page=page, max_mpx=max_mpx)
-    out['channel'] = int(channel) if channel and channel.isdigit() else channel
-    out['allow'] = [o for o in allow or () if o != 'formats'] or None
-    return {k: v for k, v in out.items() if v is not None}
+    o = {k: typed.get(k) for k in ('edge', 'page', 'max_mpx')}
+    o['window'] = _window(typed.get('window'))
+    o['resize_to'] = pair(typed['resize_to'], '--resize-to') if typed.get('resize_to') else None
+    o['rescale_to'] = typed.get('rescale')
+    o['channel'] = _channel(typed.get('channel'))
+    o['allow'] = [v for v in typed.get('allow') or () if v != 'formats'] or None
+    o['rotate'] = typed.get('rotate') or None
+    return {k: v for k, v in o.items() if v is not None}
 
 
 def _window(txt):
@@ -355,24 +372,14 @@ def slice_(
     edge: Edge = None,  # the rest
     resize_to: ResizeTo = None,  # of tiles
     rescale: Rescale = None,  # scale
+    rotate: Rotate = False,  # portraits
     overwrite: Overwrite = False,  # replace
 ):
     "Cut photographs into tiles, ready for training."
+    typed = dict(locals())
     _free(out, overwrite)
-    reading = _reading(
-        labels, label_from, pattern, channel, page, max_mpx, um_per_px, lines, where, label, rename, allow
-    )
-    raise typer.Exit(
-        _slice(
-            folder,
-            out,
-            grid,
-            tile,
-            overwrite,
-            reading,
-            _cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow),
-        )
-    )
+    reading = _reading(typed)
+    raise typer.Exit(_slice(folder, out, grid, tile, overwrite, reading, _cutting(typed)))
 
 # %% ../nbs/api/97_cli.ipynb #ce4b0180
 def _recipe(name, **changes):
@@ -432,22 +439,12 @@ def train(
     epochs: Epochs = None,  # passes
     batch_size: Annotated[Optional[int], typer.Option(help='Tiles in a batch.', show_default=False)] = None,
     lr: Rates = None,  # two
-    dropout: Annotated[
-        Optional[float], typer.Option(help="Share of the head's inputs dropped.", show_default=False)
-    ] = None,
+    dropout: Dropout = None,  # of the head
     weight_decay: Annotated[Optional[float], typer.Option(help='Weight decay.', show_default=False)] = None,
-    balance: Annotated[
-        Optional[str],
-        typer.Option(
-            help='For classes of unequal number: weights (of the loss) or batches (draws them equally often).',
-            show_default=False,
-        ),
-    ] = None,
-    flips: Annotated[bool, typer.Option('--flips/--no-flips', help='Mirror tiles at random.')] = True,
-    turns: Annotated[bool, typer.Option('--turns/--no-turns', help='Turn tiles by quarters at random.')] = True,
-    lighting: Annotated[
-        Optional[float], typer.Option(help='Largest change of brightness and contrast.', show_default=False)
-    ] = None,
+    balance: Balance = None,  # of classes
+    flips: Flips = True,  # mirrored
+    turns: Turns = True,  # turned
+    lighting: Lighting = None,  # changed
     seed: Seed = 0,  # of everything
     seeds: Seeds = None,  # several
     where: Where = None,  # which
@@ -539,19 +536,11 @@ def predict(
     overwrite: Overwrite = False,  # replace
 ):
     "Apply a trained network to photographs: a table of file, tile, probability of each class, and verdict."
+    typed = dict(locals())
     _free(out, overwrite)
-    label_from = 'auto' if label_from == 'none' and (labels or label) else label_from
-    raise typer.Exit(
-        _predict(
-            run,
-            folder,
-            out,
-            device,
-            _reading(
-                labels, label_from, pattern, channel, page, max_mpx, um_per_px, lines, where, label, rename, allow
-            ),
-        )
-    )
+    if label_from == 'none' and (labels or label):
+        typed['label_from'] = 'auto'
+    raise typer.Exit(_predict(run, folder, out, device, _reading(typed)))
 
 # %% ../nbs/api/97_cli.ipynb #7267d662
 def _predict(run, folder, out, device, reading):
@@ -616,11 +605,10 @@ def explain(
     allow: Allow = None,  # waived
 ):
     "What would be read as what: a table, before anything is done. Writes nothing."
+    typed = dict(locals())
     from celldeath_nb.photos.fields import read_fields
 
-    reading = _reading(
-        labels, label_from, pattern, channel, page, max_mpx, um_per_px, lines, where, label, rename, allow
-    )
+    reading = _reading(typed)
     question = None
     try:
         fields = read_fields(folder, **reading)
@@ -671,6 +659,7 @@ def audit(
     edge: Edge = None,  # the rest
     resize_to: ResizeTo = None,  # of tiles
     rescale: Rescale = None,  # scale
+    rotate: Rotate = False,  # portraits
     controls: Annotated[
         bool,
         typer.Option(
@@ -681,11 +670,10 @@ def audit(
     overwrite: Overwrite = False,  # replace
 ):
     "Can the label be told without looking at the cells? Looks for confounders, shortcuts and copies before any training."
+    typed = dict(locals())
     _free(out, overwrite)
-    reading = _reading(
-        labels, label_from, pattern, channel, page, max_mpx, um_per_px, lines, where, label, rename, allow
-    )
-    cutting = _cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow)
+    reading = _reading(typed)
+    cutting = _cutting(typed)
     from celldeath_nb.trust import audits
 
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
@@ -724,6 +712,7 @@ def demo(
     edge: Edge = None,  # the rest
     resize_to: ResizeTo = None,  # of tiles
     rescale: Rescale = None,  # scale
+    rotate: Rotate = False,  # portraits
     places: Places = 'auto',  # what shows one place
     group: Group = 'field',  # what never parts
     test: Test = 'auto',  # held out
@@ -733,18 +722,11 @@ def demo(
     overwrite: Overwrite = False,  # replace
 ):
     "The whole road: photographs, tiles, split, training, heat maps, predictions and a report."
+    typed = dict(locals())
     _free(out, overwrite)
     r = _recipe('quick', epochs=epochs, seed=seed)
-    reading = _reading(
-        labels, label_from, pattern, channel, page, max_mpx, um_per_px, lines, where, label, rename, allow
-    )
-    args = dict(
-        test=_rule(test),
-        group=group,
-        device=device,
-        places=places,
-        cut=_cutting(window, edge, resize_to, rescale, channel, page, max_mpx, allow),
-    )
+    reading = _reading(typed)
+    args = dict(test=_rule(test), group=group, device=device, places=places, cut=_cutting(typed))
     raise typer.Exit(_demo(data, Path(out), overwrite, r, reading, args))
 
 # %% ../nbs/api/97_cli.ipynb #820d1297
@@ -811,7 +793,7 @@ def in_words_of_the_command(
 ) -> str:  # the same with the command's options, such as --channel red
     "Advice as it can be typed where it is read."
     text = _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
-    return text.replace('overwrite=True', '--overwrite').replace('follow_links=True', '--follow-links')
+    return text.replace('overwrite=True', '--overwrite').replace('rotate=True', '--rotate')
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
 def _expected(e):

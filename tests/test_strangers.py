@@ -219,7 +219,7 @@ def store(tmp_path_factory):
 def test_the_command_takes_what_it_advises(call, tmp_path):
     for i, c in enumerate(('x', 'y')):
         for k in range(3):
-            photo(tmp_path / 'crops' / c / f'{k}.png', 3 * i + k, (34 + 3 * k + i, 36 + 2 * k))
+            photo(tmp_path / 'crops' / c / f'{k}.png', 3 * i + k, (34 + 3 * k + i, 46 + 2 * k))
     code, said = call('slice', 'crops', '--out', 't')
     assert code == 1 and '--resize-to HEIGHTxWIDTH' in said and 'resize_to' not in said, said
     code, said = call('slice', 'crops', '--out', 't', '--grid', '1x1', '--resize-to', '32x32', '--allow', 'sizes')

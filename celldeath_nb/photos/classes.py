@@ -74,7 +74,7 @@ def is_negated(text, start, end):
     "Whether the word `text[start:end]` is negated by what stands around it."
     before = text[:start]
     after = text[end:]
-    if _no_before.search(before) or re.search(r'(?:^|[\s_(/])[-\u2212\u2013]$', before):
+    if _no_before.search(before) or re.search(r'[\s_(/][-\u2212\u2013]$', before):
         return True
     return bool(re.match(r'[-\u2212\u2013](?:$|[\s_.)/])', after)) or bool(
         re.match(r'[_ -](?:minus|neg|free)(?![^\W_])', after, re.IGNORECASE)
@@ -136,7 +136,7 @@ _telling = {
     'nontargeting',
 }
 
-
+# %% ../../nbs/api/22_photos.classes.ipynb #673c49fe
 def is_control(
     name: str,  # a class
 ) -> bool:  # whether it is called like a control
@@ -156,7 +156,7 @@ def is_control(
         or words[:2] == ['wild', 'type']
     )
 
-# %% ../../nbs/api/22_photos.classes.ipynb #cec1545f
+# %% ../../nbs/api/22_photos.classes.ipynb #537422a1
 def control_of(classes):
     "The control among two classes, or None where their names do not tell."
     a, b = classes

@@ -218,7 +218,7 @@ def _with_folder_columns(df, said):
         df[k] = old.where(old.notna(), new) if k in NUMBER_PARTS else old.astype(object).where(old.notna(), new)
     return df
 
-
+# %% ../../nbs/api/26_photos.fields.ipynb #d08d5b48
 def _where(df, where):
     "The photographs for which a rule holds."
     if where is None:
@@ -238,6 +238,18 @@ def _one_picture_each(df):
             raise ValueError(
                 f"These photographs show each place in several {what}: {said}. Say which is meant: where='{k}={n.index[0]}'."
             )
+
+
+_DRUG = ' treatment of the folder'  # a column that is ours until the labels are chosen: it is no label by name
+
+
+def _told_by_folders(df, lines, treatments, labels):
+    "The table with what folders say, and the levels of the tree."
+    fields = list(df.field)
+    levels = folder_levels(fields, lines, treatments, labels or ())
+    said = folder_columns(fields, levels, lines, treatments)
+    df[_DRUG] = pd.Series(said.pop('treatment', None), df.index, dtype=object)
+    return _with_folder_columns(df, said), levels
 
 # %% ../../nbs/api/26_photos.fields.ipynb #a3106148
 def _heads(paths, page, max_mpx):
@@ -520,7 +532,7 @@ def _name_notes(df):
 def read_fields(
     folder: str | Path,  # where the photographs are, sub-folders included
     labels: list = None,  # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
-    label_from: str = 'auto',  # 'name', 'folder', the path of a table, None or 'none' for no labels, or 'auto': the pattern's label, names if they tell treatments, else folders
+    label_from: str = 'auto',  # 'name', 'folder', the path of a table, None for no labels, or 'auto': pattern, names, else folders
     pattern=None,  # other names than the paper's: '{line}_{treatment}{well}_{hour:h}', a regular expression or a function; its parts become columns
     um_per_px: float = None,  # micrometers per pixel for files that do not tell
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
@@ -545,26 +557,22 @@ def read_fields(
     if isinstance(labels, str):
         raise ValueError(f"labels={labels!r} is one word; give a list, such as labels=['CPT','DMSO']")
     label_from = None if label_from == 'none' else label_from
-    labels = [clean_name(o) for o in labels] if labels is not None else None
+    labels = None if labels is None else [clean_name(o) for o in labels]
     folder = Path(folder)
     df, problems = _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments)
     if um_per_px is not None:
         df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
-    levels = folder_levels(list(df.field), lines, treatments, labels or ())
-    said = folder_columns(list(df.field), levels, lines, treatments)
-    drug = {k: said.pop(k) for k in ('treatment',) if k in said}  # later: it is no label by name
-    df = _with_folder_columns(df, said)
+    df, levels = _told_by_folders(df, lines, treatments, labels)
     if quality:
         df = _add_quality(df, dict(page=page, channel=channel, max_mpx=max_mpx), on_error, problems)
     if label_from not in ('auto', 'name', 'folder', None):
         df = join_table(df, _csv_path(label_from), folder)
-    df['_drug'] = drug.get('treatment')
     df = _where(df, where)
     _one_picture_each(df)
     _say_unread(df)
     df = _labels(df, labels, label_from, levels, label_by)
-    df = _with_folder_columns(df, dict(treatment=df['_drug']) if drug else {}).drop(columns='_drug')
+    df = _with_folder_columns(df, dict(treatment=df[_DRUG])).drop(columns=_DRUG)
     df = _check_labels(_tidy_labels(df, rename), labels, problems)
     return _finish(df, folder, problems, allow, page, channel, max_mpx)
 

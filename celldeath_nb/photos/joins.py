@@ -48,7 +48,7 @@ def _separator(head):
     plain = re.sub(r'"[^"]*"', '', head)
     return max(',;\t|', key=plain.count)
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #a630c931
 def _rows_of_text(path):
     "The rows of a text file."
     text = _text_of(path)
@@ -153,7 +153,7 @@ _known = {
     }
 }
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #06987353
 def _our_columns(t, csv_path):
     "The table with our names of columns, amounts as numbers, and without what is ours to measure."
     key = next((c for k in key_names for c in t if c.lower() == k), None)
@@ -300,7 +300,7 @@ def join_table(df, csv_path, folder):
     out.attrs.update(df.attrs, from_table=new)
     return out
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #7b3f3d18
 def _taken(s, i, old, c, fields, csv_path):
     "A column of the table, row by row of the photographs; what it leaves out stays as the names told it."
     number = s.dtype.kind == 'f'
@@ -341,7 +341,7 @@ def _no_row_twice(t, keys, csv_path):
         )
         raise ValueError(f'{csv_path} says {said} more than once. Keep one row of each.{hint}')
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #4a5155cb
 def _say_unmatched(t, df, have, keys, csv_path):
     "Say what did not match on either side; `ValueError` if nothing did."
     known = set(t[' key'])

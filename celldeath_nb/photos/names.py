@@ -70,7 +70,7 @@ def _date(s):
         if (o := re.fullmatch(form, s)) and 1 <= int(o[m]) <= 12 and 1 <= int(o[d]) <= 31:
             return f'20{o[y][-2:]}-{o[m]}-{o[d]}'
 
-
+# %% ../../nbs/api/23_photos.names.ipynb #daeb91a9
 def _part(s, lines, treatments):
     "What the part `s` of a name says, as a dict; None if it says nothing that is known."
     S = s.upper()
@@ -107,7 +107,7 @@ def _words(stem):
         a = m.end() - len(s)
         yield a, a + len(re.sub(r'\W+$', '', s)), m[0]
 
-
+# %% ../../nbs/api/23_photos.names.ipynb #75ce74b6
 def _by_form(stem, lines=(), treatments=()):
     "Parts of a name by their form, and a list of what went wrong."
     lines = {**line_names, **{o.upper(): o for o in lines}}
@@ -166,7 +166,7 @@ def _separators(toks):
         out.append(seps)
     return out
 
-
+# %% ../../nbs/api/23_photos.names.ipynb #ee89e5ac
 def _pattern_regex(toks):
     "A regular expression for the pieces of a pattern; no part holds a letter that separates parts."
     separators = _separators(toks)
@@ -219,7 +219,7 @@ def _by_pattern(stem, pattern):
         return out, []
     return {}, [_misfit(stem, toks) if toks else 'the regular expression does not fit']
 
-
+# %% ../../nbs/api/23_photos.names.ipynb #ce8e106c
 def _typed(k, v, unit=None):
     "A part of a name as a number, or in the spelling that is kept; None for an amount that cannot be read."
     if k in NUMBER_PARTS:

@@ -29,7 +29,7 @@ _kinds = {
     'channel': r'(?:w|c|ch|channel)[ _-]?\d+|bf|brightfield|bright[ _-]?field|phase(?:[ _-]?contrast)?|dic|dapi|hoechst|gfp|rfp|cy\d|fitc|tritc|texas[ _-]?red|zstack|z\d+',
 }
 
-
+# %% ../../nbs/api/25_photos.trees.ipynb #981df842
 def side_of(name):
     "The side of a split that a name means: train, valid or test; None if it means none."
     return _sides.get((clean_name(name) or '').casefold())
@@ -97,13 +97,15 @@ def folder_levels(
     return pd.DataFrame(rows, columns=['level', 'kind', 'folders', 'photographs'])
 
 
-def tree_text(levels):
+def tree_text(
+    levels: pd.DataFrame,  # of `folder_levels`
+) -> str:  # a line a level, each begun by a line break
     "A tree in a few lines, for a question."
     return ''.join(
         f'\n  level {r.level + 1}{f", {r.kind}" if r.kind else ""}: {r.photographs}' for r in levels.itertuples()
     )
 
-# %% ../../nbs/api/25_photos.trees.ipynb #72703aec
+# %% ../../nbs/api/25_photos.trees.ipynb #3a16359a
 def label_level(levels):
     "The level whose folders are the label; None if no folders can be; `ValueError` with the tree if several can."
     for kind in (['label'], ['treatment', 'class'], ['']):
