@@ -38,8 +38,11 @@ def natural(values):
 
 def natural_rank(s):
     "The number of each value in natural order, for sorting and for numbering that does not depend on the order of rows."
-    names = sorted(set(s), key=natural_key)
-    return pd.Series(s).map({o: i for i, o in enumerate(names)}).to_numpy(int)
+    codes, names = pd.factorize(pd.Series(s), use_na_sentinel=True)
+    rank = np.empty(len(names) + 1, int)
+    rank[sorted(range(len(names)), key=lambda i: natural_key(names[i]))] = np.arange(len(names))
+    rank[-1] = len(names)  # what is missing, coded as -1
+    return rank[codes]
 
 # %% ../nbs/api/01_units.ipynb #bf15b632
 def table_of(o):
