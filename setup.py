@@ -1,7 +1,7 @@
 """Reads the package's metadata from settings.ini, its one home."""
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 cfg = ConfigParser(delimiters=['='])
@@ -14,7 +14,7 @@ setup(
     name=cfg['name'], version=cfg['version'], description=cfg['description'], author=cfg['author'],
     license=cfg['license'], license_files=['LICENSE'], keywords=cfg['keywords'].split(), python_requires=cfg['python_requires'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    packages=['celldeath_nb'], package_data={'celldeath_nb': ['*.csv']},
+    packages=find_packages(include=['celldeath_nb', 'celldeath_nb.*']), package_data={'celldeath_nb': ['*.csv']},
     install_requires=lines('requirements'), extras_require=extras,
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['celldeath_nb = celldeath_nb._modidx:d']},
     classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research'],

@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from celldeath_nb import simulate
-from celldeath_nb.audit import audit, find_near_duplicates, negative_controls
-from celldeath_nb.fields import read_fields, read_image
-from celldeath_nb.tiles import cut_tiles
+import celldeath_nb.simulate.microscope as simulate_microscope
+from celldeath_nb.trust.audits import audit
+from celldeath_nb.tiles.places import find_near_duplicates
+from celldeath_nb.trust.controls import negative_controls
+from celldeath_nb.photos.fields import read_fields
+from celldeath_nb.photos.reading import read_image
+from celldeath_nb.tiles.cut import cut_tiles
 
 size = (240, 320)
 
@@ -122,7 +125,7 @@ class Table:
 
 
 def experiment(folder, design, effect, seed, **kw):
-    src = simulate.simulate_experiment(folder/'p', **{**dict(lines=('U2OS', 'MCF7'), hours=(0, 1), wells=3, sites=1, size=(180, 240), design=design, effect=effect, seed=seed, workers=1), **kw})
+    src = simulate_microscope.simulate_experiment(folder/'p', **{**dict(lines=('U2OS', 'MCF7'), hours=(0, 1), wells=3, sites=1, size=(180, 240), design=design, effect=effect, seed=seed, workers=1), **kw})
     return cut_tiles(read_fields(src), folder/'t', grid=(2, 2))
 
 
@@ -150,7 +153,7 @@ def summary(d):
 
 def network(first):
     "The controls with a small network: the quick recipe on smaller pictures and for half as long."
-    from celldeath_nb.training import Recipe
+    from celldeath_nb.learn.recipes import Recipe
     out, all_ = Table('audit_network.csv'), ['labels shuffled', 'before the drug', 'vehicle wells', 'background only']
     for design, effect, names in (('balanced', 1., all_), ('confounded', 1., ['background only', 'before the drug', 'labels shuffled']), ('wells', 1., ['vehicle wells']), ('balanced', 4., ['labels shuffled', 'background only'])):
         todo = [o for o in names if not out.has(design=design, effect=effect, seed=first, control=o)]
@@ -175,7 +178,7 @@ def main():
     if a.designs: return designs(a.designs, a.first)
     if a.network: return network(a.first)
     with tempfile.TemporaryDirectory() as d:
-        folder = Path(a.folder) if a.folder else simulate.simulate_experiment(Path(d)/'s', sites=max(1, a.photographs//48))
+        folder = Path(a.folder) if a.folder else simulate_microscope.simulate_experiment(Path(d)/'s', sites=max(1, a.photographs//48))
         photos = [read_image(o) for o in read_fields(folder, label_from=None).path]
         table, found = recall(photos)
         print(table.to_string(index=False), '\n', found)

@@ -10,9 +10,10 @@ from fastcore.basics import AttrDict
 root = Path(__file__).parents[1]
 sys.path.insert(0, str(root))
 warnings.simplefilter('ignore')
-from celldeath_nb.cam import _folded, _one_batch, cam
-from celldeath_nb.models import Model, make_net
-from celldeath_nb.training import environment
+from celldeath_nb.trust.maps import _folded, _one_batch, cam
+from celldeath_nb.learn.models import Model
+from celldeath_nb.learn.nets import make_net
+from celldeath_nb.learn.runs import environment
 
 
 def model_of(arch, head, size):

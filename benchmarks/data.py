@@ -60,25 +60,25 @@ def by_image_slicer(photos, out):
 
 def by_us(df, out, workers, quick=True):
     "A store, checksums and fsync included; `quick=False` leaves every PNG to Pillow."
-    keep = F._quick_png
-    if not quick: F._quick_png = lambda *a: None
-    try: T.cut_tiles(df, out, workers=workers)
-    finally: F._quick_png = keep
+    keep = photos_pixels._quick_png
+    if not quick: photos_pixels._quick_png = lambda *a: None
+    try: tiles_cut.cut_tiles(df, out, workers=workers)
+    finally: photos_pixels._quick_png = keep
 
 
 def without_isal(f):
     "`f` with the standard library's zlib."
     import zlib
     def g():
-        keep = F.decompressobj, F.crc32, F.adler32, T.crc32
-        F.decompressobj, F.crc32, F.adler32, T.crc32 = zlib.decompressobj, zlib.crc32, zlib.adler32, zlib.crc32
+        keep = files.decompressobj, files.crc32, files.adler32, files.crc32
+        files.decompressobj, files.crc32, files.adler32, files.crc32 = zlib.decompressobj, zlib.crc32, zlib.adler32, zlib.crc32
         try: return f()
-        finally: F.decompressobj, F.crc32, F.adler32, T.crc32 = keep
+        finally: files.decompressobj, files.crc32, files.adler32, files.crc32 = keep
     return g
 
 
 def slicing(folder, tmp, runs):
-    df = F.read_fields(folder)
+    df = photos_fields.read_fields(folder)
     photos, png, out, ways = [Path(p) for p in df.path], tmp/'png', tmp/'store', {}
     fresh = lambda: (shutil.rmtree(out, ignore_errors=True), os.sync())
     ours = lambda workers, quick: since(lambda: by_us(df, out, workers, quick), fresh)
@@ -86,14 +86,14 @@ def slicing(folder, tmp, runs):
         import image_slicer
         ways['image-slicer 0.3.0 to PNG tiles'] = since(lambda: by_image_slicer(photos, png), lambda: (shutil.rmtree(png, ignore_errors=True), png.mkdir(), os.sync()))
     except ImportError: pass
-    fast = F.decompressobj.__module__ != 'zlib'
+    fast = files.decompressobj.__module__ != 'zlib'
     for name, quick in (('Pillow path', False), ('quick path', True)):
         for workers in (1, 2):
             what = f'{workers} thread{"s" if workers > 1 else ""}'
             ways[f'{name}, standard zlib, {what}'] = without_isal(ours(workers, quick))
             if fast: ways[f'{name}, isal, {what}'] = ours(workers, quick)
     sec = interleaved(ways, runs)
-    if png.exists(): same_tiles(T.open_tiles(out), png)
+    if png.exists(): same_tiles(tiles_store.open_tiles(out), png)
     base = sec.get('image-slicer 0.3.0 to PNG tiles')
     return [dict(way=k, ms_per_photograph=1e3*v/len(photos), ratio=base/v if base else None) for k, v in sec.items()]
 
@@ -180,8 +180,8 @@ def rate_per_core(t, r):
 
 def reading(folder, tmp, runs):
     "Random batches of 64 tiles of 480x640, warm."
-    df = F.read_fields(folder)
-    t, r = T.cut_tiles(df, tmp/'store'), np.random.default_rng(0)
+    df = photos_fields.read_fields(folder)
+    t, r = tiles_cut.cut_tiles(df, tmp/'store'), np.random.default_rng(0)
     (tmp/'png').mkdir()
     for tile, px in zip(t.table.tile, t[:]): Image.fromarray(px).save(tmp/'png'/(tile.replace('#', '_').replace(',', '_')+'.png'))
     rate, extra = rate_per_core(t, r)
@@ -201,7 +201,7 @@ def reading(folder, tmp, runs):
 
 def repeated(folder, n):
     "A table of `n` photographs made by repeating those of a folder."
-    df = F.read_fields(folder)
+    df = photos_fields.read_fields(folder)
     k = np.arange(n) % len(df)
     out = df.iloc[k].reset_index(drop=True)
     out['field'] = [f'{i:06}/{f}' for i, f in enumerate(out.field)]
@@ -219,9 +219,9 @@ def memory_of(folder, n_tiles, tmp):
     "Run in its own process: peak memory, beyond the imports, of slicing and of an epoch of random batches."
     start = peak_mb(reset=True)
     df = repeated(folder, n_tiles//4)
-    sec = timed(lambda: T.cut_tiles(df, tmp/'m', workers=2))
+    sec = timed(lambda: tiles_cut.cut_tiles(df, tmp/'m', workers=2))
     sliced = peak_mb()-start
-    t, opened = T.open_tiles(tmp/'m', sources='ignore'), timed(T.open_tiles, tmp/'m', 'ignore')
+    t, opened = tiles_store.open_tiles(tmp/'m', sources='ignore'), timed(tiles_store.open_tiles, tmp/'m', 'ignore')
     del df
     peak_mb(reset=True)
     order, buf = np.random.default_rng(0).permutation(len(t)), np.empty((BATCH, H, W), np.uint8)
@@ -244,9 +244,9 @@ def opening(folder, tmp, n=60_000):
     df, places = repeated(folder, n//4), [(0, 0, 0, 0), (0, 1, 0, 1), (1, 0, 1, 0), (1, 1, 1, 1)]
     one = lambda i, r: dict(bytes=int(r.bytes), mtime_ns=int(r.mtime_ns), crc=i, block_crc=i, height=960, width=1280, tiles=4, places=places, notes=[])
     (tmp/'o').mkdir()
-    T._finish_store(tmp/'o', df, [one(i, r) for i, r in enumerate(df.itertuples())], dict(rescale_to=None, resize_to=None, grid=(2, 2), tile_px=None), (1, 1), ['duplicates'])
+    tiles_cut._finish_store(tmp/'o', df, [one(i, r) for i, r in enumerate(df.itertuples())], dict(rescale_to=None, resize_to=None, grid=(2, 2), tile_px=None), (1, 1), ['duplicates'])
     (tmp/'o'/'pixels.u8').write_bytes(bytes(n))
-    sec = sorted(timed(T.open_tiles, tmp/'o', 'ignore') for _ in range(5))
+    sec = sorted(timed(tiles_store.open_tiles, tmp/'o', 'ignore') for _ in range(5))
     return dict(tiles=n, seconds=sec[2], table_mb=(tmp/'o'/'tiles.csv').stat().st_size/1e6, manifest_mb=(tmp/'o'/'manifest.json').stat().st_size/1e6)
 
 

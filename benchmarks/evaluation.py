@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as skm
 
-from celldeath_nb import evaluation as ev
+import celldeath_nb.evaluate.scores as evaluate_scores
+import celldeath_nb.evaluate.intervals as evaluate_intervals
+import celldeath_nb.evaluate.preds as evaluate_preds
 from celldeath_nb.files import write_json
 
 
@@ -55,11 +57,11 @@ def main():
     members = [np.flatnonzero(well == w) for w in range(well.max()+1)]
     for _ in range(o.repeats):
         t, c = time.perf_counter(), time.process_time()
-        m = ev.metrics(df, n_boot=o.resamples)
+        m = evaluate_scores.metrics(df, n_boot=o.resamples)
         ours.append(time.perf_counter()-t)
         cpu.append(time.process_time()-c)
     worst = 0.
-    parts = ev._Parts(y, v, p, well, ev.class_names(df), None)
+    parts = evaluate_intervals.ScoreParts(y, v, p, well, evaluate_preds.class_names(df), None)
     for _ in range(o.loops):
         w = rng.multinomial(parts.n, np.full(parts.n, 1/parts.n))
         t = time.perf_counter()

@@ -13,8 +13,8 @@ import pandas as pd
 
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
-from celldeath_nb import simulate as S
-from celldeath_nb.simulate import cell_lines, simulate_experiment, simulate_field
+import celldeath_nb.simulate.microscope as simulate_microscope
+from celldeath_nb.simulate.microscope import cell_lines, simulate_experiment, simulate_field
 
 def keep(df, part, args, among=None):
     "Print a table and store it; `among`: all names of sets in order, and rows of other sets stay"
@@ -115,7 +115,7 @@ def realism(args):
     if not files: return print(f'realism: left out, no photographs in {args.photos}')
     real = {f.name: look(np.asarray(Image.open(f))) for f in files}
     n1, n3 = ([v for k, v in real.items() if e in k] for e in ('N1.png', 'N3.png'))
-    plan = S._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 8, 1, 1 if args.small else 3, (10.,), 'balanced', 0, {})
+    plan = simulate_microscope._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 8, 1, 1 if args.small else 3, (10.,), 'balanced', 0, {})
     sim = [look(simulate_field('U2OS', r['treatment'], 1, r['dose_um'] or None, seed=i, nuisance=r['nuisance'])[0]) for i, r in enumerate(plan)]
     every = list(real.values())
     pairs = {'real N1, real N3': (n1, n3), 'simulated, real': (sim, every), 'simulated, real N1': (sim, n1), 'simulated, real N3': (sim, n3)}
@@ -163,10 +163,11 @@ def shortcut(args):
 
 def taught(folder, where):
     "Predictions for the held-out experiment N4 of a network trained on the others by `Recipe.quick()`, and the seconds it took"
-    from celldeath_nb.fields import read_fields
-    from celldeath_nb.splits import split_by
-    from celldeath_nb.tiles import cut_tiles
-    from celldeath_nb.training import Recipe, train
+    from celldeath_nb.photos.fields import read_fields
+    from celldeath_nb.tiles.splits import split_by
+    from celldeath_nb.tiles.cut import cut_tiles
+    from celldeath_nb.learn.recipes import Recipe
+    from celldeath_nb.learn.training import train
     tiles = split_by(cut_tiles(read_fields(folder, labels=['CPT', 'DMSO']), where/'tiles', grid=(2, 2)), test={'experiment': 'N4'}, valid=.15)
     t = time.perf_counter()
     p = train(tiles, Recipe.quick(), where/'run').preds

@@ -21,13 +21,19 @@ from fastai.learner import Learner
 from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Normalize, PILImageBW, Resize, aug_transforms
 from PIL import Image
 
-from celldeath_nb.evaluation import metrics
-from celldeath_nb.fields import read_fields
+from celldeath_nb.evaluate.scores import metrics
+from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.files import write_json
-from celldeath_nb.models import Model, grey_range, predict, tile_greys
-from celldeath_nb.splits import split_by
-from celldeath_nb.tiles import cut_tiles
-from celldeath_nb.training import _machine, _save_checkpoint, _Watch, Recipe, environment, make_dls, make_learner, open_run, precision_on, repeat
+from celldeath_nb.learn.models import Model
+from celldeath_nb.learn.prediction import grey_range, predict, tile_greys
+from celldeath_nb.tiles.splits import split_by
+from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.learn.sittings import _machine, _save_checkpoint, _Watch
+from celldeath_nb.learn.recipes import Recipe
+from celldeath_nb.learn.runs import environment, open_run
+from celldeath_nb.learn.loaders import make_dls
+from celldeath_nb.learn.learner import make_learner, precision_on
+from celldeath_nb.learn.training import repeat
 
 
 def make_tiles(folder, n, h, w):

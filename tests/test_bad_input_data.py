@@ -3,8 +3,11 @@ import io, json, os, re, shutil, socket, stat, struct, subprocess, sys, unicoded
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, tifffile
 from PIL import Image, ImageFile
-from celldeath_nb.fields import BadFile, list_images, read_fields, read_header, read_image, read_photo
-from celldeath_nb.tiles import add_photographs, cut_tiles, open_tiles
+from celldeath_nb.photos.pixels import BadFile
+from celldeath_nb.photos.fields import list_images, read_fields
+from celldeath_nb.photos.reading import read_header, read_image, read_photo
+from celldeath_nb.tiles.cut import add_photographs, cut_tiles
+from celldeath_nb.tiles.store import open_tiles
 
 H,W = 96,128
 posix = pytest.mark.skipif(os.name!='posix', reason='needs a POSIX system')
@@ -566,10 +569,10 @@ def test_53_many_names(tmp_path):
 
 def changed_manifest(path, **kw):
     "The manifest of a store with other values, and a right checksum."
-    from celldeath_nb.tiles import _write_manifest
+    from celldeath_nb.tiles.store import write_manifest
     m = json.loads((path/'manifest.json').read_text())
     m.update(kw)
-    return _write_manifest(path, m)
+    return write_manifest(path, m)
 
 def test_54_path_out_of_the_folder(folder, tmp_path):
     t = cut_tiles(read_fields(folder), tmp_path/'t')
@@ -644,7 +647,7 @@ def test_pattern_that_does_not_fit(folder):
 def store(folder, tmp_path): return cut_tiles(read_fields(folder), tmp_path/'t')
 
 def test_65_no_room(folder, tmp_path, monkeypatch):
-    import celldeath_nb.tiles as T
+
     monkeypatch.setattr(T.shutil, 'disk_usage', lambda p: shutil._ntuple_diskusage(10,10,10))
     with pytest.raises(OSError, match='Free some room'): cut_tiles(read_fields(folder), tmp_path/'t')
     assert sorted(o.name for o in tmp_path.iterdir())==['photos']
@@ -654,8 +657,8 @@ def test_65_disk_full_while_writing(folder, tmp_path):
     code = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from celldeath_nb.fields import read_fields
-from celldeath_nb.tiles import cut_tiles
+from celldeath_nb.photos.fields import read_fields
+from celldeath_nb.tiles.cut import cut_tiles
 f = read_fields({str(folder)!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,20_000))
 try: cut_tiles(f, {str(tmp_path/'t')!r})
@@ -679,8 +682,8 @@ def test_65_out_exists(store, folder, tmp_path):
     assert len(list_images(folder))==3
 
 def test_66_two_writers(folder, tmp_path):
-    from celldeath_nb.tiles import _alone
-    with _alone(tmp_path/'t'):
+    from celldeath_nb.tiles.store import only_writer
+    with only_writer(tmp_path/'t'):
         with pytest.raises(FileExistsError, match='another process'): cut_tiles(read_fields(folder), tmp_path/'t')
     assert len(cut_tiles(read_fields(folder), tmp_path/'t'))==12
 

@@ -2,7 +2,9 @@
 import io, os, zlib
 import numpy as np, pytest
 from PIL import Image
-from celldeath_nb.models import Model, make_net, predict
+from celldeath_nb.learn.models import Model
+from celldeath_nb.learn.nets import make_net
+from celldeath_nb.learn.prediction import predict
 from test_bad_input_data import H, W, adam7, chunk, filtered, jpg, picture, plain_rows, png, posix, raw_png, tif
 
 A = picture(9)

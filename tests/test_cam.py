@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from celldeath_nb.cam import (Cams, cam, cell_share, deletion_insertion, map_layers, pointing_game, randomization_check, save_cams, segment_cells,
-                              shuffle_labels, stability, show_cams, tile_masks)
-from celldeath_nb.models import Model, load_model, make_net, save_model
+from celldeath_nb.trust.maps import Cams, cam, map_layers, save_cams, show_cams
+from celldeath_nb.trust.checks import cell_share, deletion_insertion, pointing_game, randomization_check, shuffle_labels, stability
+from celldeath_nb.trust.masks import segment_cells, tile_masks
+from celldeath_nb.learn.models import Model, load_model, save_model
+from celldeath_nb.learn.nets import make_net
 
 slow = pytest.mark.skipif(not os.environ.get('CELLDEATH_SLOW'), reason='large networks at full size; set CELLDEATH_SLOW=1')
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs an NVIDIA GPU')
@@ -177,7 +179,7 @@ def test_shuffled_maps_show_whether_a_map_follows_its_own_cells():
     assert hits <= 8 # 3 expected
 
 def tiles_of(x, table):
-    from celldeath_nb.cam import _Few
+    from celldeath_nb.trust.maps import _Few
     return _Few(x, table)
 
 
@@ -209,7 +211,7 @@ def test_randomization_leaves_the_model_and_knows_itself():
 
 @pytest.mark.parametrize('arch', ['resnet34', 'densenet121'])
 def test_every_weight_is_random_in_the_end(arch):
-    from celldeath_nb.cam import _levels
+    from celldeath_nb.trust.checks import _levels
     model = model_of(arch, 'fastai')
     parts = {id(p) for _, level in _levels(model.net) for _, m in level for p in m.parameters()}
     assert parts == {id(p) for p in model.net.parameters()}
@@ -237,8 +239,8 @@ def test_memory_does_not_grow_with_the_number_of_tiles():
 def test_masks_are_cut_as_the_tiles_were(tmp_path):
     "A photograph that is its own mask: wherever the store put its pixels, the mask goes too."
     from PIL import Image
-    from celldeath_nb.tiles import cut_tiles
-    from celldeath_nb.fields import read_fields
+    from celldeath_nb.tiles.cut import cut_tiles
+    from celldeath_nb.photos.fields import read_fields
     (tmp_path/'p').mkdir(); (tmp_path/'labels').mkdir()
     big = np.kron(np.random.default_rng(0).random((8, 10)) < .5, np.ones((24, 24)))
     for i, m in enumerate((big, big[::-1])):
@@ -271,15 +273,15 @@ def test_equals_torchcam_at_full_size(arch):
 
 def test_maps_are_drawn_of_tiles_as_the_model_was_trained_to_see_them(tmp_path):
     from PIL import Image
-    from celldeath_nb.audit import normalize_fields, remedies
-    from celldeath_nb.fields import read_fields
-    from celldeath_nb.tiles import cut_tiles
+    from celldeath_nb.tiles.remedies import normalize_fields, remedies_of
+    from celldeath_nb.photos.fields import read_fields
+    from celldeath_nb.tiles.cut import cut_tiles
     rng = np.random.default_rng(0)
     (tmp_path/'photos').mkdir()
     for k in range(4): Image.fromarray((rng.integers(0, 90, (128, 128))+30*k).astype(np.uint8)).save(tmp_path/'photos'/f'U2_{("CPT", "DMSO")[k % 2]}1_1H_RGB_{k:04}_N1.png')
     tiles = cut_tiles(read_fields(tmp_path/'photos', um_per_px=.434), tmp_path/'tiles', grid=(2, 2))
     seen, plain = normalize_fields(tiles), model_of('resnet10t', 'linear', n=2)
-    trained = replace(plain, info=dict(cut=dict(remedies=remedies(seen))))
+    trained = replace(plain, info=dict(cut=dict(remedies=remedies_of(seen))))
     want = cam(plain, seen[:], target='a', device='cpu').maps # an array, as it is
     assert not np.allclose(want, cam(plain, tiles, target='a', device='cpu').maps)
     for given in (tiles, seen): np.testing.assert_array_equal(cam(trained, given, target='a', device='cpu').maps, want)

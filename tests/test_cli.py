@@ -243,7 +243,7 @@ def test_predict_on_photographs_of_another_size(call, run, tmp_path):
 
 
 def test_unforeseen_error_is_one_paragraph_and_a_file(call, monkeypatch):
-    import celldeath_nb.cli as cli
+
     monkeypatch.setattr(cli, '_free', lambda *a: {}['no such thing'])
     code, said = call('demo')
     log = Path(re.search(r'file (\S+\.log)', said).group(1))
@@ -252,7 +252,7 @@ def test_unforeseen_error_is_one_paragraph_and_a_file(call, monkeypatch):
 
 
 def test_interrupt(call, monkeypatch):
-    import celldeath_nb.cli as cli
+
     def stop(*a): raise KeyboardInterrupt
     monkeypatch.setattr(cli, '_free', stop)
     code, said = call('demo')

@@ -9,7 +9,11 @@ from hypothesis import given, settings, strategies as st
 from sklearn import metrics as skm
 from statsmodels.stats.proportion import proportion_confint
 
-from celldeath_nb import evaluation as ev
+import celldeath_nb.evaluate.scores as evaluate_scores
+import celldeath_nb.evaluate.intervals as evaluate_intervals
+import celldeath_nb.evaluate.thresholds as evaluate_thresholds
+import celldeath_nb.evaluate.figures as evaluate_figures
+import celldeath_nb.studies.curves as studies_curves
 
 warnings.filterwarnings('ignore', category=UserWarning, module='sklearn')
 
@@ -62,7 +66,7 @@ def by_sklearn(classes, y, v, p, pos):
 @given(n=st.integers(1, 60), k=st.integers(2, 6), absent=st.integers(0, 5), decimals=st.sampled_from([None, 1, 2]), seed=st.integers(0, 10**6))
 def test_every_scalar_is_scikit_learns(n, k, absent, decimals, seed):
     df, classes, y, p = table(n, k, max(k-absent, 1), seed, decimals)
-    m = ev.metrics(df, n_boot=0, positive=classes[-1] if k == 2 else None)
+    m = evaluate_scores.metrics(df, n_boot=0, positive=classes[-1] if k == 2 else None)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         ref = by_sklearn(classes, y, p.argmax(1), p, k-1)
@@ -73,7 +77,7 @@ def test_every_scalar_is_scikit_learns(n, k, absent, decimals, seed):
 @pytest.mark.parametrize('k', [2, 5])
 def test_multiclass_auc_and_brier_as_scikit_learn_names_them(k):
     df, classes, y, p = table(400, k, k, 1)
-    m = ev.metrics(df, n_boot=0, positive=classes[-1] if k == 2 else None)
+    m = evaluate_scores.metrics(df, n_boot=0, positive=classes[-1] if k == 2 else None)
     auc = skm.roc_auc_score(y, p[:, 1] if k == 2 else p, multi_class='ovr')
     np.testing.assert_allclose(m['roc_auc'], auc, atol=1e-12)
     try: brier = skm.brier_score_loss(y, p[:, 1] if k == 2 else p, labels=None if k == 2 else list(range(k)))
@@ -86,7 +90,7 @@ def test_multiclass_auc_and_brier_as_scikit_learn_names_them(k):
 def test_vectorized_resamples_equal_a_plain_loop(seed, k, decimals):
     df, classes, y, p = table(120, k, k, seed, decimals)
     unit = df.well.astype('category').cat.codes.to_numpy()
-    parts = ev._Parts(y, p.argmax(1), p, unit, list(classes), k-1)
+    parts = evaluate_intervals.ScoreParts(y, p.argmax(1), p, unit, list(classes), k-1)
     W = np.random.default_rng(seed).multinomial(parts.n, np.full(parts.n, 1/parts.n), size=6).astype(float)
     got = parts.scores(W)
     with warnings.catch_warnings():
@@ -100,14 +104,14 @@ def test_vectorized_resamples_equal_a_plain_loop(seed, k, decimals):
 def test_single_precision_resamples_are_as_good():
     df, classes, y, p = table(4000, 3, 3, 0)
     unit = df.well.astype('category').cat.codes.to_numpy()
-    parts = ev._Parts(y, p.argmax(1), p, unit, list(classes), None)
+    parts = evaluate_intervals.ScoreParts(y, p.argmax(1), p, unit, list(classes), None)
     W = np.random.default_rng(0).multinomial(6, np.full(6, 1/6), size=600).astype(float)
     a, b = parts.scores(W), parts.scores(W[:400])
     for name in a: np.testing.assert_allclose(a[name][:400], b[name], atol=1e-6, err_msg=name)
 
 
 def test_wilson_is_statsmodels():
-    for k, n in [(0, 5), (5, 5), (122, 250), (3, 1000)]: np.testing.assert_allclose(ev.wilson(k, n), np.clip(proportion_confint(k, n, method='wilson'), 0, 1), atol=1e-12)
+    for k, n in [(0, 5), (5, 5), (122, 250), (3, 1000)]: np.testing.assert_allclose(evaluate_intervals.wilson(k, n), np.clip(proportion_confint(k, n, method='wilson'), 0, 1), atol=1e-12)
 
 
 def wells_of(wells, tiles, mean, sd, seed):
@@ -122,7 +126,7 @@ def test_interval_by_wells_covers_the_truth_and_the_naive_one_does_not(wells=16,
     truth = (1/(1+np.exp(-(mean+sd*np.random.default_rng(0).normal(size=10**6))))).mean()
     held = np.zeros(2)
     for seed in range(1000):
-        m = ev.metrics(wells_of(wells, 40, mean, sd, seed+1), n_boot=200, seed=seed)
+        m = evaluate_scores.metrics(wells_of(wells, 40, mean, sd, seed+1), n_boot=200, seed=seed)
         held += [lo <= truth <= hi for lo, hi in (m.interval('accuracy'), m.interval('accuracy', naive=True))]
     assert 930 <= held[0] <= 970 and held[1] < 800, held
 
@@ -136,7 +140,7 @@ def test_planted_temperature(t, k):
     e = np.exp(t*(z-z.max(1, keepdims=True)))
     classes = [f'c{i:02}' for i in range(k)]
     df = pd.DataFrame(e/e.sum(1, keepdims=True), columns=[f'p_{c}' for c in classes]).assign(label=np.array(classes)[y])
-    assert abs(ev.calibrate(df)/t-1) < .02
+    assert abs(evaluate_thresholds.calibrate(df)/t-1) < .02
 
 
 def preds_of_two(n=48, seed=0):
@@ -152,33 +156,33 @@ def test_bad_rows_are_named(change, words):
     df = preds_of_two().astype(dict(label=object))
     df.loc[7, 'p_CPT'], df.loc[7, 'p_DMSO'] = .5, .5
     for c, x in change.items(): df.loc[7, c] = x
-    with pytest.raises(ValueError, match=words) as e: ev.metrics(df)
+    with pytest.raises(ValueError, match=words) as e: evaluate_scores.metrics(df)
     assert 'f1.png#0,3' in str(e.value) and 'Row 7' in str(e.value)
 
 
 def test_tables_that_lack_things():
     df = preds_of_two()
-    assert ev.metrics(df).by == 'field' and 'does not name wells' in ev.metrics(df).notes[0]
-    assert ev.metrics(df[['label', 'p_CPT', 'p_DMSO']]).by == 'tile'
-    only = ev.metrics(df.assign(pred='CPT')[['label', 'pred']])
+    assert evaluate_scores.metrics(df).by == 'field' and 'does not name wells' in evaluate_scores.metrics(df).notes[0]
+    assert evaluate_scores.metrics(df[['label', 'p_CPT', 'p_DMSO']]).by == 'tile'
+    only = evaluate_scores.metrics(df.assign(pred='CPT')[['label', 'pred']])
     assert 'roc_auc' not in only and only['accuracy'] == .5
-    assert ev.metrics(df.assign(well=[None if i < 24 else '2' for i in range(48)])).counts['wells'] == 2
-    assert ev.metrics(df.assign(well=np.nan)).by == 'field'
+    assert evaluate_scores.metrics(df.assign(well=[None if i < 24 else '2' for i in range(48)])).counts['wells'] == 2
+    assert evaluate_scores.metrics(df.assign(well=np.nan)).by == 'field'
     for bad in (df[:0], df.drop(columns=['p_CPT', 'p_DMSO']), df.drop(columns='p_DMSO').assign(pred='DMSO')):
-        with pytest.raises(ValueError): ev.metrics(bad)
-    one = ev.metrics(df[:1])
-    assert 'mixes the splits' in ev.metrics(df.assign(split=['train', 'test']*24)).notes[-1]
-    assert 'repeat a tile' in ev.metrics(pd.concat([df, df])).notes[-1]
+        with pytest.raises(ValueError): evaluate_scores.metrics(bad)
+    one = evaluate_scores.metrics(df[:1])
+    assert 'mixes the splits' in evaluate_scores.metrics(df.assign(split=['train', 'test']*24)).notes[-1]
+    assert 'repeat a tile' in evaluate_scores.metrics(pd.concat([df, df])).notes[-1]
     assert one['accuracy'] in (0, 1) and 'do not trust' in ' '.join(one.notes)
 
 
 def test_result_is_json_and_html_whatever_the_names():
     df = preds_of_two().rename(columns=dict(p_CPT='p_<b>$x_1$')).replace(dict(label=dict(CPT='<b>$x_1$')))
-    m = ev.metrics(df[df.label == 'DMSO'])
+    m = evaluate_scores.metrics(df[df.label == 'DMSO'])
     json.dumps(m.to_dict(), allow_nan=False)
     assert '<b>' not in m.to_html() and set(m) == set(m.table.index)
     import matplotlib.pyplot as plt
-    ev.plot_confusion(df).figure.canvas.draw()
+    evaluate_figures.plot_confusion(df).figure.canvas.draw()
     plt.close('all')
 
 
@@ -191,10 +195,10 @@ def test_no_threshold_is_cheaper(seed, cost, decimals):
     s = np.round(np.clip(rng.normal(.4+.2*pos, .2), 0, 1), decimals)
     df = pd.DataFrame(dict(label=np.where(pos, 'CPT', 'DMSO'), p_CPT=s, p_DMSO=1-s))
     loss = lambda t: cost*(pos & (s < t)).sum()+(~pos & (s >= t)).sum()
-    t = ev.choose_threshold(df, cost=cost)
+    t = evaluate_thresholds.choose_threshold(df, cost=cost)
     assert loss(t) == min(loss(x) for x in np.r_[np.unique(s), 2])
     for want in (.5, .9, 1.):
-        a, b = ev.choose_threshold(df, sensitivity=want), ev.choose_threshold(df, specificity=want)
+        a, b = evaluate_thresholds.choose_threshold(df, sensitivity=want), evaluate_thresholds.choose_threshold(df, specificity=want)
         assert (s[pos] >= a).mean() >= want-1e-9 and (s[~pos] < b).mean() >= want-1e-9
         assert all((s[pos] >= x).mean() < want-1e-9 for x in np.unique(s) if (s >= x).sum() < (s >= a).sum())
         assert all((s[~pos] < x).mean() < want-1e-9 for x in np.unique(s) if (s >= x).sum() > (s >= b).sum())
@@ -204,8 +208,8 @@ def test_no_threshold_is_cheaper(seed, cost, decimals):
 def test_collapse_of_classes_that_do_not_occur():
     classes = ['U2OS CPT', 'U2OS DMSO', 'PC3 CPT', 'PC3 DMSO']
     df = pd.DataFrame(np.full((4, 4), .25), columns=[f'p_{c}' for c in classes]).assign(label=['U2OS CPT', 'U2OS DMSO']*2, treatment=['CPT', 'DMSO']*2)
-    np.testing.assert_allclose(ev.collapse(df)[['p_CPT', 'p_DMSO']], .5)
-    with pytest.raises(ValueError, match='PC3'): ev.collapse(df.assign(line='U2OS'), by='line')
+    np.testing.assert_allclose(evaluate_scores.collapse(df)[['p_CPT', 'p_DMSO']], .5)
+    with pytest.raises(ValueError, match='PC3'): evaluate_scores.collapse(df.assign(line='U2OS'), by='line')
 
 
 def test_learning_curve_shares_are_nested_and_whole():
@@ -218,14 +222,14 @@ def test_learning_curve_shares_are_nested_and_whole():
     def train(tiles, recipe, out):
         seen.append(set(tiles.table.field[tiles.table.split == 'train']))
         return SimpleNamespace(preds=tiles.table[tiles.table.split == 'test'])
-    c = ev.learning_curve(Store(df), None, (.25, .5, 1.), train=train)
+    c = studies_curves.learning_curve(Store(df), None, (.25, .5, 1.), train=train)
     assert [len(s) for s in seen] == [10, 20, 40] == c.fields.tolist() and seen[0] < seen[1] < seen[2]
     assert c.tiles.tolist() == [40, 80, 160] and (c.split == 'test').all()
 
 
 def test_power_law_finds_its_law():
     n = np.array([20, 50, 100, 300, 1000, 3000])
-    law = ev.fit_power_law(pd.DataFrame(dict(fields=n, accuracy=1-(.9*n**-.6+.02))))
+    law = studies_curves.fit_power_law(pd.DataFrame(dict(fields=n, accuracy=1-(.9*n**-.6+.02))))
     np.testing.assert_allclose([law.a, law.b, law.c], [.9, .6, .02], rtol=.05)
     assert law.needed(.99)[0] == np.inf
 
@@ -237,7 +241,7 @@ def test_colors_can_be_told_apart_with_every_kind_of_color_vision():
         protanopia=[[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]],
         tritanopia=[[1.255528, -.076749, -.178779], [-.078411, .930809, .147602], [.004733, .691367, .303900]])
     def closest(classes):
-        rgb = np.array([[int(h[i:i+2], 16)/255 for i in (1, 3, 5)] for h in [*ev.class_colors(classes).values(), '#FFFFFF']])
+        rgb = np.array([[int(h[i:i+2], 16)/255 for i in (1, 3, 5)] for h in [*evaluate_figures.class_colors(classes).values(), '#FFFFFF']])
         lin = np.where(rgb <= .04045, rgb/12.92, ((rgb+.055)/1.055)**2.4)
         d = []
         for m in seen.values():
@@ -253,17 +257,17 @@ def test_turning_point_needs_a_rise_above_the_noise():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         flat = pd.DataFrame(dict(epoch=e, train_loss=np.exp(-e/20), valid_loss=.5*np.exp(-e/20)+.2+rng.normal(0, .01, 100)))
-        assert ev.turning_point(flat) is None
-        assert abs(ev.turning_point(flat.assign(valid_loss=flat.valid_loss+.005*np.maximum(e-60, 0)))-60) <= 12
-    assert ev.turning_point(flat[:6]) is None
+        assert evaluate_figures.turning_point(flat) is None
+        assert abs(evaluate_figures.turning_point(flat.assign(valid_loss=flat.valid_loss+.005*np.maximum(e-60, 0)))-60) <= 12
+    assert evaluate_figures.turning_point(flat[:6]) is None
 
 
 def test_worst_tiles_and_gallery_refuse():
     df = preds_of_two()
     right = df.assign(pred=df.label)
-    assert len(ev.worst_tiles(right)) == 0 and ev.worst_tiles(df, 5, 'unsure').margin.is_monotonic_increasing
-    with pytest.raises(ValueError, match='no rows to show'): ev.gallery(None, ev.worst_tiles(right))
-    with pytest.raises(ValueError, match='unknown'): ev.worst_tiles(df, kind='best')
+    assert len(evaluate_figures.worst_tiles(right)) == 0 and evaluate_figures.worst_tiles(df, 5, 'unsure').margin.is_monotonic_increasing
+    with pytest.raises(ValueError, match='no rows to show'): evaluate_figures.gallery(None, evaluate_figures.worst_tiles(right))
+    with pytest.raises(ValueError, match='unknown'): evaluate_figures.worst_tiles(df, kind='best')
 
 
 @pytest.mark.slow
@@ -272,5 +276,5 @@ def test_worst_tiles_and_gallery_refuse():
 @pytest.mark.parametrize('mean, sd', [(1., .7), (1.5, 1.), (2., .6)])
 def test_coverage_in_more_settings(wells, mean, sd):
     truth = (1/(1+np.exp(-(mean+sd*np.random.default_rng(0).normal(size=10**6))))).mean()
-    inside = [lo <= truth <= hi for lo, hi in (ev.metrics(wells_of(wells, 40, mean, sd, s), n_boot=300).interval('accuracy') for s in range(1000))]
+    inside = [lo <= truth <= hi for lo, hi in (evaluate_scores.metrics(wells_of(wells, 40, mean, sd, s), n_boot=300).interval('accuracy') for s in range(1000))]
     assert .92 <= np.mean(inside) <= .975, np.mean(inside)

@@ -4,8 +4,13 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, tifffile
 from hypothesis import given, settings, strategies as st, HealthCheck
 from PIL import Image
-from celldeath_nb import fields as F
-from celldeath_nb.fields import BadFile, StopWork, explain_names, field_quality, line_names, parse_name, read_fields, read_header, read_image, read_photo, to_uint8
+import celldeath_nb.photos.names as photos_names
+import celldeath_nb.photos.pixels as photos_pixels
+from celldeath_nb.photos.pixels import BadFile, StopWork
+from celldeath_nb.photos.fields import explain_names, read_fields
+from celldeath_nb.photos.quality import field_quality
+from celldeath_nb.photos.names import line_names, parse_name
+from celldeath_nb.photos.reading import read_header, read_image, read_photo, to_uint8
 
 SLOW = os.environ.get('CELLDEATH_SLOW')=='1'
 DATA = Path(__file__).parents[2]/'shared'/'data'
@@ -37,7 +42,7 @@ def test_a_name_in_any_order_is_understood(p, rnd, upper, letter, well, tile):
 def test_any_text_is_a_name_or_an_error(s):
     try: out = parse_name(s+'.png')
     except ValueError as e: assert 'no ' in str(e) or 'two parts' in str(e)
-    else: assert set(out)<={*F.parts_of_name,'row','col'}
+    else: assert set(out)<={*photos_names.parts_of_name,'row','col'}
 
 @quick
 @given(st.lists(st.text('abcxyz0123', min_size=1, max_size=6), min_size=4, max_size=4), st.sampled_from(['_','-','.','__']))
@@ -56,9 +61,9 @@ def test_patterns_and_functions():
 @quick
 @given(st.sampled_from(['CPT','DMSO','control','a+b','x.y']), st.text('abcXYZ019', max_size=5), st.text('abcXYZ019', max_size=5), st.sampled_from('_- .'))
 def test_a_label_is_a_whole_part(label, before, after, sep):
-    assert F._find_labels(f'{before}{sep}{label}{sep}{after}.png', [label])==[label]
-    if before: assert F._find_labels(f'{before}{label}.png', [label])==[]
-    assert F._find_labels(f'{label}/{before}.png', [label])==[]
+    assert photos_names.find_labels(f'{before}{sep}{label}{sep}{after}.png', [label])==[label]
+    if before: assert photos_names.find_labels(f'{before}{label}.png', [label])==[]
+    assert photos_names.find_labels(f'{label}/{before}.png', [label])==[]
 
 # pixels ----------------------------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ def mutation_run(n, path, seed=0):
     "How many mutated files were taken and refused; asserts that none crashes, hangs or differs from Pillow."
     counts = dict(taken=0, refused=0, pillow_refused=0, white_is_zero=0)
     for name,b in bases():
-        r,first = np.random.default_rng(seed),F._pixels(b,'x',None,None,80)[0]
+        r,first = np.random.default_rng(seed),photos_pixels.read_pixels(b,'x',None,None,80)[0]
         for k in range(n):
             m = mutate(b, r)
             path.write_bytes(m)

@@ -11,9 +11,15 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa as sm_fleiss
 
 import trial_api_check
-from celldeath_nb import humans as h
-from celldeath_nb.humans import (JUDGEMENT_COLUMNS, CANNOT_TELL, Trial, TrainingGallery, agreement_table, change_table, compare_deciders, consistency_table, decider_table, detectable, draw_tiles, fleiss_kappa,
-    group_table, judgements, missed_table, mixed_table, pair_table, plan_trial, plot_consistency, plot_deciders, plot_tiles, read_judgements, simulate_observer)
+import celldeath_nb.people.trials as people_trials
+import celldeath_nb.people.compare as people_compare
+import celldeath_nb.people.judging as people_judging
+import celldeath_nb.people.plans as people_plans
+from celldeath_nb.people.judging import JUDGEMENT_COLUMNS, CANNOT_TELL, judgements, read_judgements, simulate_observer
+from celldeath_nb.people.trials import Trial, TrainingGallery, draw_tiles
+from celldeath_nb.people.compare import agreement_table, change_table, compare_deciders, consistency_table, decider_table, fleiss_kappa, group_table, missed_table, mixed_table, pair_table
+from celldeath_nb.people.plans import detectable, plan_trial
+from celldeath_nb.people.figures import plot_consistency, plot_deciders, plot_tiles
 from trial_api_check import NoiseTiles
 
 slow = pytest.mark.skipif(not os.environ.get('CELLDEATH_SLOW'), reason='slow: thousands of simulated trials; set CELLDEATH_SLOW=1')
@@ -51,7 +57,7 @@ KILLED = """
 import sys, time
 sys.path[:0] = [{root!r}, {root!r}+'/tests']
 from trial_api_check import NoiseTiles
-from celldeath_nb.humans import Trial
+from celldeath_nb.people.trials import Trial
 t = Trial(NoiseTiles(), n=40, subject='k', out={out!r}, min_seconds=0)
 t.begin_button.click()
 print('ready', flush=True)
@@ -83,7 +89,7 @@ def test_a_file_cut_anywhere_goes_on(cut):
     with tempfile.TemporaryDirectory() as d:
         t = Trial(NoiseTiles(), n=4, subject='c', out=d, kind='simulated')
         for a in ('CPT', 'DMSO', 'CPT'): t.answer(a, 1.)
-        data, head = t.path.read_bytes(), len(h._line(JUDGEMENT_COLUMNS))
+        data, head = t.path.read_bytes(), len(people_trials._line(JUDGEMENT_COLUMNS))
         cut = max(head, len(data)-cut)
         t.path.write_bytes(data[:cut])
         whole = data[:cut].count(b'\n')-1
@@ -355,7 +361,7 @@ def test_kappas_equal_sklearn_and_statsmodels(rng, k, n):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             want = cohen_kappa_score(a, b, labels=range(k)) if len(set(a) | set(b)) > 1 else np.nan
-    np.testing.assert_allclose(h.kappa(h._cross(a, b, k)), want, atol=1e-12)
+    np.testing.assert_allclose(people_compare.kappa(people_compare._cross(a, b, k)), want, atol=1e-12)
     c = rng.multinomial(int(rng.integers(2, 9)), rng.dirichlet(np.ones(k)), n)
     if (c.sum(0) > 0).sum() > 1: np.testing.assert_allclose(fleiss_kappa(c), sm_fleiss(c), atol=1e-10)
 
@@ -363,7 +369,7 @@ def test_kappas_equal_sklearn_and_statsmodels(rng, k, n):
 def test_error_consistency_is_the_kappa_of_right_and_wrong():
     t = judgements([observer(f's{i}', accuracy=a, seed=i, cannot_tell=.1) for i, a in enumerate([.6, .7, .9])])
     for r in consistency_table(t).itertuples():
-        w = h._score(t).pivot(index='tile', columns='decider', values='correct')[[r.a, r.b]].dropna()
+        w = people_judging.with_correct(t).pivot(index='tile', columns='decider', values='correct')[[r.a, r.b]].dropna()
         assert np.isclose(r.kappa, cohen_kappa_score(w[r.a], w[r.b])) and r.n == len(w)
         p, q = w.mean()
         assert np.isclose(r.expected, p*q+(1-p)*(1-q)) and np.isclose(r.observed, (w[r.a] == w[r.b]).mean()) and r.low <= r.kappa <= r.high
@@ -378,13 +384,13 @@ def test_deciders_who_are_always_right_have_no_kappa():
 
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_poisson_binomial_sums(p):
-    d = h.poisson_binomial(p)
+    d = people_compare.poisson_binomial(p)
     assert np.isclose(d.sum(), 1) and np.isclose((d*np.arange(len(d))).sum(), sum(p))
 
 
 def test_missed_tiles_by_brute_force():
     t = judgements([observer(f's{i}', accuracy=a, seed=i) for i, a in enumerate([.3, .5, .7])])
-    e = 1-h._score(t).groupby('decider').correct.mean().to_numpy()
+    e = 1-people_judging.with_correct(t).groupby('decider').correct.mean().to_numpy()
     m = missed_table(t).set_index('missed_by')
     want = [0.]*4
     for bits in np.ndindex(2, 2, 2): want[sum(bits)] += 60*np.prod(np.where(bits, e, 1-e))
@@ -395,7 +401,7 @@ def test_missed_tiles_by_brute_force():
 def test_the_papers_trial():
     d = detectable(50, 5)
     assert round(d['accuracy'], 2) == .59 and d['answers'] == 250
-    from celldeath_nb.evaluation import wilson
+    from celldeath_nb.evaluate.intervals import wilson
     np.testing.assert_allclose([*wilson(122, 250), *wilson(116, 250)], [.427, .550, .403, .526], atol=6e-4)
 
 
@@ -438,7 +444,7 @@ def test_plans_agree_with_their_curve():
     for bad in (dict(accuracy=.5), dict(accuracy=1.5), dict(power=0), dict(subjects=0), dict(accuracy=.501)):
         with pytest.raises(ValueError): plan_trial(**bad)
     n, acc = 60, .62
-    p = h._group_power(n, acc, 6, .5, .05, .07)
+    p = people_plans._group_power(n, acc, 6, .5, .05, .07)
     rng = np.random.default_rng(0)
     x = rng.binomial(n, np.clip(rng.normal(acc, .07, (20000, 6)), 0, 1))/n
     assert abs(np.mean(stats.ttest_1samp(x, .5, axis=1).pvalue < .05)-p) < .02
@@ -464,6 +470,6 @@ def test_statsmodels_gee_in_many_trials():
     for i in range(1500):
         rng = np.random.default_rng(i)
         ok = rng.random((5, 50)) < np.clip(rng.normal(.5, .05, (5, 1)), 0, 1)
-        fit = h._gee(ok.ravel().astype(float), np.ones((250, 1)), np.repeat(range(5), 50), .95)
-        p.append(h._gee_p(fit, 0, 5))
+        fit = people_compare._gee(ok.ravel().astype(float), np.ones((250, 1)), np.repeat(range(5), 50), .95)
+        p.append(people_compare._gee_p(fit, 0, 5))
     assert .03 <= np.mean(np.array(p) < .05) <= .07

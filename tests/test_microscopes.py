@@ -1,9 +1,12 @@
 "Microscopes' own formats where the plugins are installed: OME-Zarr by its writer, LIF and ND2 written here by their published layouts; a stand-in for CZI, whose plugin is not part of the extra; and what is said where no plugin is."
 import importlib.util, os, struct, sys, types
 import numpy as np, pytest
-from celldeath_nb import fields as F
-from celldeath_nb.fields import BadFile, StopWork, list_images, read_fields, read_header, read_image, read_photo
-from celldeath_nb.tiles import cut_tiles, open_tiles
+
+from celldeath_nb.photos.pixels import BadFile, StopWork
+from celldeath_nb.photos.fields import list_images, read_fields
+from celldeath_nb.photos.reading import read_header, read_image, read_photo
+from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.tiles.store import open_tiles
 
 def needs(*modules):
     lost = [m for m in modules if not importlib.util.find_spec(m)]

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from celldeath_nb.audit import normalize_fields
-from celldeath_nb.fields import read_fields
+from celldeath_nb.tiles.remedies import normalize_fields
+from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.files import read_json, write_json
-from celldeath_nb.models import Model, check_arch, load_model, make_net, predict, save_model
-from celldeath_nb.tiles import cut_tiles
+from celldeath_nb.learn.models import Model, load_model, save_model
+from celldeath_nb.learn.nets import check_arch, make_net
+from celldeath_nb.learn.prediction import predict
+from celldeath_nb.tiles.cut import cut_tiles
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +76,7 @@ def test_a_link_out_of_the_folder(folder, tmp_path):
     with pytest.raises(ValueError, match='leads out of its folder'): load_model(folder)
 
 def test_a_save_that_fails_leaves_the_old_model(model, folder, monkeypatch):
-    import celldeath_nb.models as m
+
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(m, 'save_file', full)
     with pytest.raises(OSError): save_model(model, folder, overwrite=True)
@@ -107,7 +109,7 @@ def test_files_in_the_order_given(model, tmp_path):
     with pytest.raises(FileNotFoundError, match='gone.png'): predict(model, [tmp_path/'gone.png'])
 
 def test_a_torn_row_of_an_interrupted_prediction_is_done_again(model, x, tmp_path):
-    from celldeath_nb.models import _job
+    from celldeath_nb.learn.prediction import _job
     import hashlib
     whole = predict(model, x, bs=2, device='cpu')
     job = _job(model, hashlib.sha256(x).hexdigest(), tmp_path/'p.csv')
@@ -140,7 +142,7 @@ def test_the_grey_first_layer_is_the_rgb_one(arch, tmp_path):
 def test_torchvisions_networks_are_taken_apart_rightly(name, tmp_path):
     import torchvision
     from safetensors.torch import save_file
-    from celldeath_nb.models import _body
+    from celldeath_nb.learn.nets import _body
     whole, x = torchvision.models.get_model(name, weights=None).eval(), torch.rand(1, 1, 64, 64)
     save_file(whole.state_dict(), tmp_path/'w.safetensors')
     body, last = _body(f'torchvision/{name}', True, tmp_path/'w.safetensors').eval(), getattr(whole, 'fc', None) or whole.classifier
@@ -163,7 +165,7 @@ def test_a_pickle_of_weights_is_not_opened(tmp_path):
 
 def test_pretrained_weights_without_a_network_and_as_safetensors_only(tmp_path, monkeypatch):
     import timm
-    import celldeath_nb.models as m
+
     from safetensors.torch import save_file
     def away(*args): raise OSError('We could not connect')
     monkeypatch.setattr(m, 'hf_hub_download', away)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from celldeath_nb.samples import download, sample_data, u2os_registry, whats_wrong
+from celldeath_nb.simulate.samples import download, sample_data, u2os_registry, whats_wrong
 
 real = Path(__file__).resolve().parents[2]/'shared'/'data'/'u2os'
 needs_real = pytest.mark.skipif(not real.is_dir(), reason=f'the real photographs are not at {real}')
@@ -112,7 +112,7 @@ def test_only_web_addresses(tmp_path, few, url):
 
 
 def test_simulated_set_is_whole_or_absent(tmp_path, monkeypatch):
-    import celldeath_nb.samples as samples
+
     def breaks(out, **kw):
         out.mkdir()
         (out/'U2_CPT1_1H_RGB_0001_N1.png').write_bytes(b'x')

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from celldeath_nb import simulate as S
-from celldeath_nb.simulate import cell_lines, drug_strength, nuisance_none, read_truth, simulate_experiment, simulate_field
+import celldeath_nb.simulate.microscope as simulate_microscope
+import celldeath_nb.png as png
+from celldeath_nb.simulate.microscope import cell_lines, drug_strength, nuisance_none, read_truth, simulate_experiment, simulate_field
 
 small = dict(lines=('U2OS',), experiments=2, wells=1, sites=1, size=(110, 130))
 
@@ -26,7 +27,7 @@ def test_same_bytes_by_processes(made, tmp_path, monkeypatch):
     assert all_bytes(made) == all_bytes(simulate_experiment(tmp_path/'set', workers=2, **{**small, 'experiments': 4}))
 
 def test_threads_draw_what_killed_processes_did_not(made, tmp_path, monkeypatch):
-    drawn, asked = S._in_turn, []
+    drawn, asked = simulate_microscope._in_turn, []
     def dies(rows, folder, n, prefer, *args):
         asked.append((prefer, len(rows)))
         for i, o in enumerate(drawn(rows, folder, 1, 'threads', *args)):
@@ -47,9 +48,9 @@ def test_names_and_text_chunks(made):
     assert im.mode == 'L' and im.text['Microns Per Pixel'] == '0.434221' and im.text['ObjectiveLens'] == '20x'
 
 def test_names_are_understood_by_the_reader(made):
-    from celldeath_nb.fields import read_fields
+    from celldeath_nb.photos.fields import read_fields
     f = read_fields(made, labels=['CPT', 'DMSO'])
-    assert len(f) == 8 and set(f.line) == {'U2OS'} and set(f.label) == {'CPT', 'DMSO'} and np.allclose(f.um_per_px, S.um_per_px_evos)
+    assert len(f) == 8 and set(f.line) == {'U2OS'} and set(f.label) == {'CPT', 'DMSO'} and np.allclose(f.um_per_px, simulate_microscope.um_per_px_evos)
 
 def test_doses_stand_in_names_only_if_there_are_several(tmp_path):
     out = simulate_experiment(tmp_path/'set', workers=1, dose_um=(.5, 10), **{**small, 'experiments': 1})
@@ -71,7 +72,7 @@ def test_label_images_are_read_by_pillow(tmp_path, shape, kind):
     rng = np.random.default_rng(0)
     a = dict(zeros=np.zeros(shape), noise=rng.integers(0, 65536, shape), blocks=np.kron(rng.integers(0, 900, (shape[0]//9+1, shape[1]//9+1)), np.ones((9, 9)))[:shape[0], :shape[1]],
              ramp=np.add.outer(np.arange(shape[0]), np.arange(shape[1])))[kind].astype(np.uint16)
-    (tmp_path/'a.png').write_bytes(S._png(a, {}, S._run_length))
+    (tmp_path/'a.png').write_bytes(png.png_bytes(a, {}, png.run_length))
     assert (np.asarray(Image.open(tmp_path/'a.png')) == a).all()
 
 @pytest.mark.parametrize('line', list(cell_lines))
@@ -90,7 +91,7 @@ def test_one_cell_responds_among_healthy_ones(line):
     (a, t), (b, u) = simulate_field(line, 'DMSO', **kw), simulate_field(line, 'CPT', effect=5, **kw)
     one = u.table[u.table.response > 0]
     assert len(one) == 1 and one.area_px.item() > 0 and set(u.table.state[u.table.response == 0]) == {'healthy'} == set(t.table.state) and not t.table.response.any()
-    edge, far = 1.5*cell_lines[line].radius/S.um_per_px_evos, distance_transform_edt(u.cells != one.cell.item())*S.um_per_px_evos
+    edge, far = 1.5*cell_lines[line].radius/simulate_microscope.um_per_px_evos, distance_transform_edt(u.cells != one.cell.item())*simulate_microscope.um_per_px_evos
     assert one.y.between(edge, 400-edge).all() and one.x.between(edge, 500-edge).all()
     d = np.abs(a.astype(int)-b)
     assert d[far > 60].max() <= 1 and (d[far > 60] > 0).mean() < .01 < d[far == 0].mean() # beyond the halo nothing but rounding
@@ -169,11 +170,11 @@ def test_an_interrupted_run_leaves_no_set(tmp_path):
     assert p.returncode != 0 and not list(tmp_path.iterdir())
 
 def test_designs():
-    def plan(design): return pd.DataFrame(S._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 4, 2, 2, (10.,), design, 0, {}))
+    def plan(design): return pd.DataFrame(simulate_microscope._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 4, 2, 2, (10.,), design, 0, {}))
     b, c, w = (plan(d) for d in ('balanced', 'confounded', 'wells'))
     assert pd.crosstab(b.treatment, b.experiment).nunique().max() == 1 and (pd.crosstab(c.treatment, c.experiment) == 0).sum().sum() == 4
     assert not set(w[w.treatment == 'CPT'].well) & set(w[w.treatment == 'DMSO'].well) and set(b[b.treatment == 'CPT'].well) == set(b[b.treatment == 'DMSO'].well)
 
 def test_nuisance_may_be_switched_off():
-    off = S._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 2, 1, 1, (10.,), 'balanced', 0, dict.fromkeys(S.nuisance_spread, 0))
+    off = simulate_microscope._plan(('U2OS',), ('DMSO', 'CPT'), (1,), 2, 1, 1, (10.,), 'balanced', 0, dict.fromkeys(simulate_microscope.nuisance_spread, 0))
     assert all({**r['nuisance'], 'gradient_angle': 0} == {**nuisance_none, 'gradient_angle': 0} for r in off)

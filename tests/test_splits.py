@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from celldeath_nb.splits import check_leaks, group_keys, hold_out, k_fold, leave_one_out, parse_rule, split_as_paper, split_by, split_summary
+from celldeath_nb.tiles.splits import check_leaks, hold_out, k_fold, leave_one_out, parse_rule, split_as_paper, split_by, split_summary
+from celldeath_nb.units import group_keys
 
 
 @st.composite

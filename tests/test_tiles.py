@@ -4,9 +4,15 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st, HealthCheck
 from PIL import Image
-from celldeath_nb import tiles as T
-from celldeath_nb.fields import BadFile, read_fields, read_image
-from celldeath_nb.tiles import Tiles, add_photographs, cut_tiles, open_tiles, tile_layout
+import celldeath_nb.tiles.layout as tiles_layout
+import celldeath_nb.tiles.cut as tiles_cut
+import celldeath_nb.tiles.store as tiles_store
+from celldeath_nb.photos.pixels import BadFile
+from celldeath_nb.photos.fields import read_fields
+from celldeath_nb.photos.reading import read_image
+from celldeath_nb.tiles.store import Tiles, open_tiles
+from celldeath_nb.tiles.cut import add_photographs, cut_tiles
+from celldeath_nb.tiles.layout import tile_layout
 
 SLOW = os.environ.get('CELLDEATH_SLOW')=='1'
 DATA = Path(__file__).parents[2]/'shared'/'data'
@@ -35,7 +41,7 @@ def test_every_pixel_is_covered(h, w, th, tw, overlap, edge):
     try: size,places = tile_layout((h,w), tile_px=(th,tw), overlap=overlap, edge=edge)
     except BadFile: assert edge=='drop' and (h<th or w<tw); return
     px = np.arange(h*w).reshape(h,w)%251
-    tiles = T._cut(px.astype(np.uint8), size, places)
+    tiles = tiles_layout.cut_at(px.astype(np.uint8), size, places)
     seen = np.zeros((h+th+tw,w+th+tw), int)
     for a,(i,j,t,l) in zip(tiles,places):
         hh,ww = min(th,h-t),min(tw,w-l)
@@ -156,7 +162,7 @@ def test_a_large_table_opens_fast(tmp_path):
     d = dict(bytes=1, mtime_ns=1, crc=1, height=2, width=2, tiles=4, places=[(0,0,0,0),(0,1,0,1),(1,0,1,0),(1,1,1,1)], notes=[])
     done = [dict(d, block_crc=i) for i in range(len(f))]
     job = dict(rescale_to=None, resize_to=None, grid=(2,2), tile_px=None)
-    T._finish_store(tmp_path, df, done, job, (1,1), ())
+    tiles_cut._finish_store(tmp_path, df, done, job, (1,1), ())
     (tmp_path/'pixels.u8').write_bytes(bytes(n))
     start = time.process_time()
     for _ in range(3): open_tiles(tmp_path, sources='ignore')
@@ -175,7 +181,7 @@ def test_adding_costs_only_the_new(folder, tmp_path, monkeypatch):
     f = read_fields(folder)
     cut_tiles(f[:4], tmp_path/'t')
     cut = []
-    monkeypatch.setattr(T, '_slice_one', lambda *a, _f=T._slice_one: cut.append(a[0]) or _f(*a))
+    monkeypatch.setattr(T, '_slice_one', lambda *a, _f=tiles_cut._slice_one: cut.append(a[0]) or _f(*a))
     t = add_photographs(tmp_path/'t', f)
     assert cut==f.path[4:].tolist() and len(t)==24 and t.verify()==[]
     want = cut_tiles(f, tmp_path/'all')
@@ -238,7 +244,7 @@ def test_killed_at_random_moments(what, tmp_path):
 @posix
 def test_it_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     f,n = read_fields(folder),[]
-    one = T._slice_one
+    one = tiles_cut._slice_one
     def die(*a):
         n.append(a)
         if len(n)>3: raise KeyboardInterrupt
@@ -266,7 +272,7 @@ def test_other_settings_start_anew(folder, tmp_path, monkeypatch):
 @posix
 def test_the_lock_dies_with_its_owner(folder, tmp_path):
     def hold():
-        with T._alone(tmp_path/'t'): time.sleep(60)
+        with tiles_store.only_writer(tmp_path/'t'): time.sleep(60)
     assert killed(hold, .3) and (tmp_path/'.t.lock').exists()
     assert len(cut_tiles(read_fields(folder), tmp_path/'t'))==24 and not (tmp_path/'.t.lock').exists()
 

@@ -8,9 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import celldeath_nb.training as T
-from celldeath_nb.splits import split_by
-from celldeath_nb.tiles import cut_tiles
+import celldeath_nb.learn.learner as learn_learner
+import celldeath_nb.learn.training as learn_training
+import celldeath_nb.learn.recipes as learn_recipes
+import celldeath_nb.learn.runs as learn_runs
+import celldeath_nb.learn.loaders as learn_loaders
+import celldeath_nb.learn.sittings as learn_sittings
+from celldeath_nb.tiles.splits import split_by
+from celldeath_nb.tiles.cut import cut_tiles
 
 root = Path(__file__).resolve().parents[1]
 small = dict(size=32, epochs=3, min_steps=0, batch_size=8)
@@ -20,7 +25,7 @@ small = dict(size=32, epochs=3, min_steps=0, batch_size=8)
 def tiles(tmp_path_factory):
     "Bright and dark noise, 12 photographs of four tiles."
     from PIL import Image
-    from celldeath_nb.fields import read_fields
+    from celldeath_nb.photos.fields import read_fields
     d, rng = tmp_path_factory.mktemp('data'), np.random.default_rng(0)
     for label in ('CPT', 'DMSO'):
         (d/'photos'/label).mkdir(parents=True)
@@ -35,16 +40,21 @@ import sys, os, signal
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-import celldeath_nb.training as T
-from celldeath_nb.tiles import open_tiles
-from celldeath_nb.splits import split_by
+import celldeath_nb.learn.learner as learn_learner
+import celldeath_nb.learn.training as learn_training
+import celldeath_nb.learn.recipes as learn_recipes
+import celldeath_nb.learn.runs as learn_runs
+import celldeath_nb.learn.loaders as learn_loaders
+import celldeath_nb.learn.sittings as learn_sittings
+from celldeath_nb.tiles.store import open_tiles
+from celldeath_nb.tiles.splits import split_by
 tiles = split_by(open_tiles(sys.argv[2]), test=None, valid=.3, seed=0)
 class Kill(T.Callback):
     def after_batch(self):
         if self.training and self.epoch == 2: os.kill(os.getpid(), signal.SIGKILL)
-keep = T.make_learner
-if sys.argv[4] == 'kill': T.make_learner = lambda *a, **k: keep(*a, cbs=Kill(), **k)
-for out in sys.argv[3].split('|'): T.train(tiles, T.Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu')
+keep = learn_learner.make_learner
+if sys.argv[4] == 'kill': learn_learner.make_learner = lambda *a, **k: keep(*a, cbs=Kill(), **k)
+for out in sys.argv[3].split('|'): learn_training.train(tiles, learn_recipes.Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu')
 '''
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='there is no SIGKILL here')
@@ -56,12 +66,12 @@ def test_killed_and_called_again_gives_the_same_bits(tiles, tmp_path):
     a, b = weights(tmp_path/'a'), weights(tmp_path/'b')
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert 'taken up after epoch 2' in (tmp_path/'b'/'log.txt').read_text()
-    ha, hb = (T.open_run(tmp_path/o).history.drop(columns='seconds') for o in 'ab')
+    ha, hb = (learn_runs.open_run(tmp_path/o).history.drop(columns='seconds') for o in 'ab')
     pd.testing.assert_frame_equal(ha, hb)
 
 
 def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monkeypatch):
-    keep, seen = T.make_learner, []
+    keep, seen = learn_learner.make_learner, []
     def hook(module, x):
         if not module.training: return
         seen.append(len(x[0]))
@@ -71,19 +81,19 @@ def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monk
         learn.model[0].register_forward_pre_hook(hook)
         return learn
     monkeypatch.setattr(T, 'make_learner', short)
-    run = T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    run = learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu')
     assert seen[0] == 8 and set(seen[1:]) == {4} and len(run.history) == 3
     log = (run.path/'log.txt').read_text()
     assert log.count('out of memory') == 1 and 'parts of 4' in log
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best(tiles, tmp_path, monkeypatch):
-    keep = T.make_learner
+    keep = learn_learner.make_learner
     class Poison(T.Callback):
         order = 50
         def after_pred(self):
             if self.training and self.epoch == 1: self.learn.pred = self.learn.pred*float('nan')
     monkeypatch.setattr(T, 'make_learner', lambda *a, **k: keep(*a, cbs=Poison(), **k))
-    with pytest.raises(FloatingPointError, match='in training, epoch 2, batch 1.*too high.*The batch held.*The network of epoch 1.*r.stopped'): T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    with pytest.raises(FloatingPointError, match='in training, epoch 2, batch 1.*too high.*The batch held.*The network of epoch 1.*r.stopped'): learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu')
     assert not (tmp_path/'r').exists()
     kept = tmp_path/'r.stopped'
     assert len(T.read_csv(kept/'history.csv')) == 1 and len(T.read_csv(kept/'batch.csv')) == 8 and 'the loss is no number' in (kept/'log.txt').read_text()
@@ -92,7 +102,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best(tiles, tmp_path, monk
     assert abs(right-T.read_csv(kept/'history.csv').accuracy[0]) < 1e-6
 
 def test_no_number_in_the_first_epoch(tiles, tmp_path):
-    with pytest.raises(FloatingPointError, match='no network to keep'): T.train(tiles, T.Recipe.quick(**small, lr=1e12), tmp_path/'r', 'cpu')
+    with pytest.raises(FloatingPointError, match='no network to keep'): learn_training.train(tiles, learn_recipes.Recipe.quick(**small, lr=1e12), tmp_path/'r', 'cpu')
     assert not (tmp_path/'r.stopped').exists()
 
 def test_a_full_disk_keeps_the_checkpoint_before(tiles, tmp_path, monkeypatch):
@@ -102,163 +112,163 @@ def test_a_full_disk_keeps_the_checkpoint_before(tiles, tmp_path, monkeypatch):
         if len(calls) == 2: raise OSError(28, 'No space left on device')
         keep(tensors, path)
     monkeypatch.setattr(T, 'save_file', full)
-    with pytest.raises(OSError, match='after epoch 2 could not be written'): T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    with pytest.raises(OSError, match='after epoch 2 could not be written'): learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu')
     assert [o.name for o in (tmp_path/'.r.unfinished').glob('epoch*')] == ['epoch_0001']
-    assert len(T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu').history) == 3
+    assert len(learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu').history) == 3
 
 def test_a_damaged_checkpoint_is_passed_over(tiles, tmp_path, monkeypatch):
-    keep = T.make_learner
+    keep = learn_learner.make_learner
     class Stop(T.Callback):
         def before_epoch(self):
             if self.epoch == 2: raise KeyboardInterrupt
     monkeypatch.setattr(T, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
-    with pytest.raises(KeyboardInterrupt): T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    with pytest.raises(KeyboardInterrupt): learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu')
     monkeypatch.undo()
     f = tmp_path/'.r.unfinished'/'epoch_0002'/'state.safetensors'
     f.write_bytes(f.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match='epoch_0002 is damaged'): run = T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    with pytest.warns(UserWarning, match='epoch_0002 is damaged'): run = learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu')
     assert len(run.history) == 3
 
 def test_finetuning_interrupted_in_its_second_phase(tiles, tmp_path, monkeypatch):
     import timm
     T.save_file(timm.create_model('resnet10t').state_dict(), tmp_path/'w.safetensors')
-    r, keep = T.Recipe.quick(**{**small, 'epochs': 2}, weights='finetuned', weights_file=str(tmp_path/'w.safetensors')), T.make_learner
+    r, keep = learn_recipes.Recipe.quick(**{**small, 'epochs': 2}, weights='finetuned', weights_file=str(tmp_path/'w.safetensors')), learn_learner.make_learner
     class Stop(T.Callback):
         def before_epoch(self):
             if self.n_epoch == 2 and self.epoch == 1: raise KeyboardInterrupt
     monkeypatch.setattr(T, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
-    with pytest.raises(KeyboardInterrupt): T.train(tiles, r, tmp_path/'b', 'cpu')
+    with pytest.raises(KeyboardInterrupt): learn_training.train(tiles, r, tmp_path/'b', 'cpu')
     monkeypatch.undo()
-    a, b = (weights(T.train(tiles, r, tmp_path/o, 'cpu').path) for o in 'ab')
+    a, b = (weights(learn_training.train(tiles, r, tmp_path/o, 'cpu').path) for o in 'ab')
     assert 'taken up after epoch 2' in (tmp_path/'b'/'log.txt').read_text() and all(torch.equal(a[k], b[k]) for k in a)
 
 @pytest.mark.parametrize('arm', ['scratch', 'frozen', 'finetuned'])
 def test_what_moves(tiles, tmp_path, arm):
     import timm
     T.save_file(timm.create_model('resnet10t').state_dict(), tmp_path/'w.safetensors')
-    r, dls = T.Recipe.quick(**{**small, 'epochs': 1}, weights=arm, weights_file=str(tmp_path/'w.safetensors')), T.make_dls(tiles, T.Recipe.quick(**small), 'cpu')
-    with T.no_random(0): learn = T.make_learner(dls, r)
+    r, dls = learn_recipes.Recipe.quick(**{**small, 'epochs': 1}, weights=arm, weights_file=str(tmp_path/'w.safetensors')), learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small), 'cpu')
+    with T.no_random(0): learn = learn_learner.make_learner(dls, r)
     was, given = {k: v.clone() for k, v in learn.model.state_dict().items()}, load_file(tmp_path/'w.safetensors')
     begun = [torch.equal(was[f'0.{k}'], v) for k, v in given.items() if f'0.{k}' in was and v.ndim == 4 and k != 'conv1.0.weight']
     assert begun and all(begun) == (arm != 'scratch') and any(begun) == (arm != 'scratch')
-    with T.no_random(0), learn.no_bar(), learn.no_logging(): T._fit(learn, r, None, T._Watch())
+    with T.no_random(0), learn.no_bar(), learn.no_logging(): learn_sittings._fit(learn, r, None, learn_sittings._Watch())
     moved = {k for k, v in learn.model.state_dict().items() if not torch.equal(v, was[k])}
     assert moved == ({k for k in was if k.startswith('1.')} if arm == 'frozen' else set(was))
 
 def test_a_disk_that_fills_while_the_run_is_written(tiles, tmp_path, monkeypatch):
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(T, 'save_model', full)
-    with pytest.raises(OSError): T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu')
+    with pytest.raises(OSError): learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu')
     assert not (tmp_path/'r').exists() and not list(tmp_path.glob('*.part'))
     monkeypatch.undo()
-    assert 'taken up after epoch 3' in (T.train(tiles, T.Recipe.quick(**small), tmp_path/'r', 'cpu').path/'log.txt').read_text()
+    assert 'taken up after epoch 3' in (learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path/'r', 'cpu').path/'log.txt').read_text()
 
 def test_precision_by_device(monkeypatch):
     for version, want in [((9, 0), 'bf16'), ((8, 0), 'bf16'), ((7, 5), 'fp16'), ((6, 1), None)]:
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda *a, v=version: v)
-        assert T.fast_half(torch.device('cuda')) == want
-    assert T.precision_on(T.Recipe.quick(), 'cpu') == 'float32'
+        assert learn_learner.fast_half(torch.device('cuda')) == want
+    assert learn_learner.precision_on(learn_recipes.Recipe.quick(), 'cpu') == 'float32'
 
 @pytest.mark.filterwarnings('ignore')
 def test_the_frame_of_fp16_without_its_arithmetic(tiles, tmp_path):
     "Off a GPU, torch's scaler and autocast do nothing, but the order of what calls them can be seen."
-    learn = T.make_learner(T.make_dls(tiles, T.Recipe.quick(**small), 'cpu'), T.Recipe.quick(**small), cbs=T._Half(), most=4)
-    watch = T._Watch(save=lambda w: T._save_checkpoint(w, tmp_path, 0))
+    learn = learn_learner.make_learner(learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small), 'cpu'), learn_recipes.Recipe.quick(**small), cbs=learn_learner._Half(), most=4)
+    watch = learn_sittings._Watch(save=lambda w: learn_sittings._save_checkpoint(w, tmp_path, 0))
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3, cbs=watch)
     assert len(watch.rows) == 2 and not torch.is_autocast_enabled('cuda')
-    assert T._load_checkpoint(tmp_path)['scaler'] == {} and np.isfinite([r['train_loss'] for r in watch.rows]).all()
+    assert learn_sittings._load_checkpoint(tmp_path)['scaler'] == {} and np.isfinite([r['train_loss'] for r in watch.rows]).all()
 
 def test_fastais_own_finder_works(tiles, tmp_path):
-    learn = T.make_learner(T.make_dls(tiles, T.Recipe.quick(**small), 'cpu'), T.Recipe.quick(**small))
+    learn = learn_learner.make_learner(learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small), 'cpu'), learn_recipes.Recipe.quick(**small))
     learn.path = tmp_path
     with learn.no_bar(): assert 0 < learn.lr_find(num_it=20, show_plot=False).valley < 10
 
 def test_half_precision_ends_with_a_training_that_fails(tiles, monkeypatch, tmp_path):
-    keep = T.make_learner
+    keep = learn_learner.make_learner
     def fails(*args, **kwargs):
         learn = keep(*args, **kwargs)
         def hook(*a): raise torch.OutOfMemoryError('CUDA out of memory')
         learn.model[1].register_forward_pre_hook(hook)
         return learn
     monkeypatch.setattr(T, 'make_learner', fails)
-    with pytest.raises(torch.OutOfMemoryError): T.train(tiles, T.Recipe.quick(**small, precision='bf16'), tmp_path/'r', 'cpu')
+    with pytest.raises(torch.OutOfMemoryError): learn_training.train(tiles, learn_recipes.Recipe.quick(**small, precision='bf16'), tmp_path/'r', 'cpu')
     assert not torch.is_autocast_enabled('cpu')
 
 def test_copies_on_two_sides_of_the_split(tiles, tmp_path):
     import shutil, warnings
-    from celldeath_nb.fields import read_fields
+    from celldeath_nb.photos.fields import read_fields
     shutil.copytree(tiles.manifest['folder'], tmp_path/'p')
     a, b = (tiles.table.field[(tiles.table.split == s) & (tiles.table.label == 'CPT')].iloc[0] for s in ('train', 'valid'))
     shutil.copy(tmp_path/'p'/a, tmp_path/'p'/b)
     t = cut_tiles(read_fields(tmp_path/'p', label_from='folder'), tmp_path/'t')
-    t, r = t.add(split=t.table.field.map(tiles.table.drop_duplicates('field').set_index('field').split).values), T.Recipe.quick(**{**small, 'epochs': 1})
-    with pytest.raises(ValueError, match='pairs of tiles that show the same'): T.train(t, r, tmp_path/'r', 'cpu', duplicates='refuse')
-    with pytest.warns(UserWarning, match='4 pairs of tiles of different photographs show nearly the same'): run = T.train(t, r, tmp_path/'r', 'cpu')
+    t, r = t.add(split=t.table.field.map(tiles.table.drop_duplicates('field').set_index('field').split).values), learn_recipes.Recipe.quick(**{**small, 'epochs': 1})
+    with pytest.raises(ValueError, match='pairs of tiles that show the same'): learn_training.train(t, r, tmp_path/'r', 'cpu', duplicates='refuse')
+    with pytest.warns(UserWarning, match='4 pairs of tiles of different photographs show nearly the same'): run = learn_training.train(t, r, tmp_path/'r', 'cpu')
     assert '4 pairs of tiles' in (run.path/'methods.txt').read_text() and '4 pairs' in (run.path/'log.txt').read_text()
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        T._copies(t, 'ignore')
-    with pytest.raises(ValueError, match='duplicates='): T._copies(t, 'maybe')
+        learn_training._copies(t, 'ignore')
+    with pytest.raises(ValueError, match='duplicates='): learn_training._copies(t, 'maybe')
 
 def test_deterministic_swaps_a_pooling_and_nothing_else(tiles):
-    dls, r = T.make_dls(tiles, T.Recipe.quick(**small), 'cpu'), T.Recipe.quick(**small, head='fastai')
-    with T.no_random(0): a = T.make_learner(dls, r).model.eval()
-    with T.no_random(0): b = T.make_learner(dls, T.replace(r, deterministic=True)).model.eval()
+    dls, r = learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small), 'cpu'), learn_recipes.Recipe.quick(**small, head='fastai')
+    with T.no_random(0): a = learn_learner.make_learner(dls, r).model.eval()
+    with T.no_random(0): b = learn_learner.make_learner(dls, T.replace(r, deterministic=True)).model.eval()
     x = dls.valid.one_batch()[0]
     assert torch.equal(a(x), b(x)) and a.state_dict().keys() == b.state_dict().keys()
     assert not any(isinstance(m, torch.nn.AdaptiveMaxPool2d) for m in b.modules())
 
 def test_a_transformer_is_not_turned(tiles, tmp_path):
-    with pytest.raises(ValueError, match='Use turns=False'): T._check_turns(T.make_net('vit_tiny_patch16_224', 2, (32, 48)), T.Recipe.quick(), (32, 48))
-    T._check_turns(T.make_net('resnet10t', 2, (32, 48)), T.Recipe.quick(), (32, 48))
+    with pytest.raises(ValueError, match='Use turns=False'): learn_learner._check_turns(T.make_net('vit_tiny_patch16_224', 2, (32, 48)), learn_recipes.Recipe.quick(), (32, 48))
+    learn_learner._check_turns(T.make_net('resnet10t', 2, (32, 48)), learn_recipes.Recipe.quick(), (32, 48))
 
 @pytest.mark.skipif(not os.environ.get('CELLDEATH_SLOW'), reason='slow: torch.compile needs a C++ compiler and a minute; set CELLDEATH_SLOW=1')
 def test_compiled(tiles, tmp_path):
     import shutil
     if shutil.which('g++') is None and shutil.which('clang++') is None: pytest.skip('torch.compile needs a C++ compiler, and there is none')
-    r = T.Recipe.quick(**{**small, 'epochs': 1}, turns=False, dropout=0) # dropout draws other numbers when it is compiled
-    a, b = (T.train(tiles, T.replace(r, compile=c), tmp_path/str(c), 'cpu') for c in (False, True))
+    r = learn_recipes.Recipe.quick(**{**small, 'epochs': 1}, turns=False, dropout=0) # dropout draws other numbers when it is compiled
+    a, b = (learn_training.train(tiles, T.replace(r, compile=c), tmp_path/str(c), 'cpu') for c in (False, True))
     assert np.allclose(a.history.train_loss, b.history.train_loss, rtol=.05), (a.history, b.history)
     plain = T.predict(b.model, tiles.subset((tiles.table.split == 'valid').values), device='cpu') # the bundle is read into a network that is not compiled
     assert np.allclose(plain.p_CPT, b.preds.p_CPT, atol=1e-3) and weights(a.path).keys() == weights(b.path).keys()
 
 def test_early_stopping_and_the_extras(tiles, tmp_path):
-    r = T.Recipe.quick(**{**small, 'epochs': 30}, patience=1, mixup=.4, label_smoothing=.1, balance='weights', deterministic=True, precision='float32')
-    run = T.train(tiles, r, tmp_path/'r', 'cpu')
+    r = learn_recipes.Recipe.quick(**{**small, 'epochs': 30}, patience=1, mixup=.4, label_smoothing=.1, balance='weights', deterministic=True, precision='float32')
+    run = learn_training.train(tiles, r, tmp_path/'r', 'cpu')
     assert len(run.history) < 30 and run.recipe == r and not torch.are_deterministic_algorithms_enabled()
     text = (run.path/'methods.txt').read_text()
     assert 'mixup, alpha 0.4' in text and 'label smoothing 0.1' in text and 'early stopping' in text and 'inverse frequency' in text
 
 def test_balanced_batches(tiles):
     few = tiles.subset(((tiles.table.label == 'CPT') | (tiles.table.split == 'valid') | (np.arange(len(tiles)) % 3 == 0)).values)
-    y = T.make_dls(few, T.Recipe.quick(**small), 'cpu').train.dataset.y
-    dl = T.make_dls(few, T.Recipe.quick(**small, balance='batches'), 'cpu').train
+    y = learn_loaders.make_dls(few, learn_recipes.Recipe.quick(**small), 'cpu').train.dataset.y
+    dl = learn_loaders.make_dls(few, learn_recipes.Recipe.quick(**small, balance='batches'), 'cpu').train
     drawn = np.concatenate([np.asarray(dl.dataset.y)[dl.shuffle_fn(list(range(len(y))))] for _ in range(50)])
     assert y.float().mean() < .35 and abs(drawn.mean()-.5) < .05
 
 
 @pytest.mark.parametrize('change, why', [(dict(arch='resnet5'), 'Near it: .*resnet'), (dict(batch_size=64), 'smaller batch_size'), (dict(precision='fp16'), 'needs an NVIDIA GPU')])
 def test_recipes_that_cannot_be_followed_here(tiles, tmp_path, change, why):
-    with pytest.raises(ValueError, match=why): T.train(tiles, T.Recipe.quick(**{**small, **change}), tmp_path/'r', 'cpu')
+    with pytest.raises(ValueError, match=why): learn_training.train(tiles, learn_recipes.Recipe.quick(**{**small, **change}), tmp_path/'r', 'cpu')
     assert not (tmp_path/'r').exists()
 
 @pytest.mark.parametrize('change', [dict(lr=(1e-2, 1e-4)), dict(lr=float('nan')), dict(epochs=0), dict(balance='yes'), dict(patience=0), dict(mixup=-1), dict(label_smoothing=1), dict(weights='imagenet'), dict(nonsense=1)])
 def test_recipes_that_cannot_be_meant(change):
-    with pytest.raises(ValueError): T.Recipe.quick(**change)
+    with pytest.raises(ValueError): learn_recipes.Recipe.quick(**change)
 
 def test_tiles_that_cannot_be_learned_from(tiles):
-    with pytest.raises(ValueError, match='at least two classes'): T.make_dls(tiles.add(label='CPT'))
+    with pytest.raises(ValueError, match='at least two classes'): learn_loaders.make_dls(tiles.add(label='CPT'))
     lone = tiles.table.label.where((tiles.table.split == 'train'), 'DMSO')
-    with pytest.raises(ValueError, match="No tile of CPT is in 'valid'"): T.make_dls(tiles.add(label=lone.values))
+    with pytest.raises(ValueError, match="No tile of CPT is in 'valid'"): learn_loaders.make_dls(tiles.add(label=lone.values))
     lone = tiles.table.label.where((tiles.table.split == 'valid'), 'DMSO')
-    with pytest.raises(ValueError, match="No tile of CPT is in 'train'"): T.make_dls(tiles.add(label=lone.values))
+    with pytest.raises(ValueError, match="No tile of CPT is in 'train'"): learn_loaders.make_dls(tiles.add(label=lone.values))
 
 def test_tiles_of_one_grey(tiles, monkeypatch):
     monkeypatch.setattr(T.Tiles, 'batch', lambda self, idxs, out=None: np.full((len(idxs), 32, 32), 100, np.uint8))
-    with pytest.raises(ValueError, match='all of one grey'): T.make_dls(tiles, T.Recipe.quick(**small))
+    with pytest.raises(ValueError, match='all of one grey'): learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small))
 
 def test_too_small_a_tile_for_the_network():
-    from celldeath_nb.models import make_net
+    from celldeath_nb.learn.nets import make_net
     with pytest.raises(ValueError, match='cannot take tiles|no grid'): make_net('vgg11', 2, (16, 16))
 
 @pytest.mark.skipif(not (root.parent/'shared'/'data'/'celltype').exists(), reason='../shared/data/celltype is not here')

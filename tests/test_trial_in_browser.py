@@ -22,8 +22,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from celldeath_nb.files import read_csv, read_json
-from celldeath_nb.humans import read_judgements
-from celldeath_nb.tiles import open_tiles
+from celldeath_nb.people.judging import read_judgements
+from celldeath_nb.tiles.store import open_tiles
 
 CODE = ["from celldeath_nb.humans import Trial\nfrom celldeath_nb.tiles import open_tiles",
         "trial = Trial(open_tiles('store'), n=10, classes=('DMSO', 'CPT'), subject='browser')\ntrial"]
@@ -35,8 +35,8 @@ CLICKS = ['CPT', 'DMSO', 'cannot tell', 'CPT', 'CPT', 'DMSO', 'DMSO', 'CPT', 'DM
 def make_store(folder):
     "Forty photographs of noisy blobs in the names of the paper's lab, cut into single tiles of 480x640."
     from PIL import Image
-    from celldeath_nb.fields import read_fields
-    from celldeath_nb.tiles import cut_tiles
+    from celldeath_nb.photos.fields import read_fields
+    from celldeath_nb.tiles.cut import cut_tiles
     rng, (y, x) = np.random.default_rng(0), np.mgrid[:480, :640]
     (folder/'photos').mkdir(parents=True)
     for i in range(40):

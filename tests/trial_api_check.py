@@ -37,7 +37,8 @@ def look_for_hints(trial, tiles):
 
 def run_trial(out):
     "Ten tiles, with a pause, a double click, a restart in the middle, and a simulated full stop at the end."
-    from celldeath_nb.humans import Trial, read_judgements
+    from celldeath_nb.people.trials import Trial
+    from celldeath_nb.people.judging import read_judgements
     tiles = NoiseTiles()
     make = lambda: Trial(tiles, n=10, classes=('DMSO', 'CPT'), subject='api', out=out, min_seconds=.05)
     trial = make()
@@ -62,7 +63,7 @@ def run_trial(out):
 
 
 def run_gallery(out):
-    from celldeath_nb.humans import TrainingGallery
+    from celldeath_nb.people.trials import TrainingGallery
     gal = TrainingGallery(NoiseTiles(), n=20, subject='api', out=out)
     for b in (gal.next_button, gal.next_button, gal.back_button): b.click()
     gal.close_button.click()
@@ -70,7 +71,8 @@ def run_gallery(out):
 
 
 def run_comparison(out):
-    from celldeath_nb.humans import compare_deciders, judgements, simulate_observer
+    from celldeath_nb.people.compare import compare_deciders
+    from celldeath_nb.people.judging import judgements, simulate_observer
     t = NoiseTiles().table
     people = [simulate_observer(t, accuracy=.6, decider=f's{i}', seed=i) for i in range(5)]
     net = t.assign(p_CPT=np.where(t.label == 'CPT', .9, .1), p_DMSO=np.where(t.label == 'CPT', .1, .9), split='test')

@@ -13,7 +13,9 @@ from scipy.optimize import minimize
 from scipy.stats import gaussian_kde, norm
 from scipy.stats import t as student_t
 
-from ..evaluation import CONTROLS, class_colors, positive_class, wilson
+from ..evaluate.figures import class_colors
+from ..evaluate.intervals import wilson
+from ..evaluate.preds import CONTROLS, positive_class
 
 # %% ../../nbs/api/65_assays.arms.ipynb #1a34d7bb
 PRINTED_LIMIT = float(np.finfo(float).eps)
