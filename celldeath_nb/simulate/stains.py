@@ -34,7 +34,7 @@ stain_camera = dict(
     uneven=0.15,
     blur_um=0.35,
     haze=0.08,
-    bleed=0.002,
+    bleed=0.001,
     noise=1.0,
     white=65535.0,
 )
@@ -109,15 +109,15 @@ def _grain(rng, shape, um, px):
     z = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), um / px, truncate=3)
     return z / max(float(z.std()), 1e-9)
 
-# %% ../../nbs/api/13_simulate.stains.ipynb #53cb3faa
-def _dots(rng, labels, number, px, um=0.25):
-    "A picture of round foci, `number` of them in each label, at random places within it [h,w]."
+# %% ../../nbs/api/13_simulate.stains.ipynb #1a8b2b97
+def _dots(rng, labels, thick, number, px, um=0.25):
+    "A picture of round foci, `number` of them in each label, more of them where it is thick [h,w]."
     order = np.argsort(labels.ravel(), kind='stable')
-    first = np.searchsorted(labels.ravel()[order], np.arange(len(number) + 1))
+    upto = np.concatenate([[0], np.cumsum(thick.ravel()[order], dtype=float)])
+    first = upto[np.searchsorted(labels.ravel()[order], np.arange(len(number) + 1))]
     size = np.diff(first)
-    number = np.where(size > 0, number, 0)
-    who = np.repeat(np.arange(len(number)), number)
-    at = order[first[who] + (rng.uniform(size=len(who)) * size[who]).astype(int)]
+    who = np.repeat(np.arange(len(number)), np.where(size > 0, number, 0))
+    at = order[np.searchsorted(upto, first[who] + rng.uniform(size=len(who)) * size[who], side='right') - 1]
     out = np.bincount(at, rng.uniform(0.5, 1.5, len(at)), labels.size).reshape(labels.shape).astype(np.float32)
     return gaussian_filter(out, um / px, truncate=4) * (labels > 0)
 
@@ -145,10 +145,11 @@ def _levels(rng, mark, response, shift):
 def _mark_light(rng, mark, truth, response, level, px):
     "The light of one mark before any lens [h,w], and the number of foci of each nucleus."
     labels = truth.nuclei
-    body = _thickness(labels, px) * np.clip(1 + 0.12 * _grain(rng, labels.shape, 0.7, px), 0.2, None)
+    thick = _thickness(labels, px)
+    body = thick * np.clip(1 + 0.12 * _grain(rng, labels.shape, 0.7, px), 0.2, None)
     number = rng.poisson(mark['rest'] + mark['foci'] * response)
     share = np.where(number > 0, mark['in_foci'] * np.clip(0.15 + 0.85 * response, 0, 1), 0)
-    dots = _dots(rng, labels, number, px)
+    dots = _dots(rng, labels, thick, number, px)
     share = np.where(np.bincount(labels.ravel(), dots.ravel(), len(level)) > 1e-3, share, 0)
     light = _scaled(body, labels, level * (1 - share)) + _scaled(dots, labels, level * share)
     around = mark['cytoplasm'] * mark['level'] * 10 ** (mark['spread'] * rng.standard_normal(len(level)))
