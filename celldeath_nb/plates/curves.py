@@ -292,11 +292,21 @@ class Curve:
         self.rest, self.steepest = float(fit['rest']), bool(fit['h'] >= 0.999 * _most_h)
         self.residual_sd = float(np.sqrt(self.rest / self.df)) if self.df > 0 else np.nan
 
+    def _errors(self, cov):
+        return np.sqrt(np.maximum(np.diag(self.fit[cov]), 0)) * np.array([1, 1, 1, self.ec50])
+
+    @property
+    def se(self):
+        return float(self._errors('cov')[3])
+
+    @property
+    def se_observed(self):
+        return float(self._errors('cov_observed')[3])
+
     @property
     def table(self):
-        fit, names = self.fit, ('bottom', 'top') if self.rise else ('top', 'bottom')
-        scale = np.array([1, 1, 1, self.ec50])
-        se, seo = (np.sqrt(np.maximum(np.diag(fit[c]), 0)) * scale for c in ('cov', 'cov_observed'))
+        names = ('bottom', 'top') if self.rise else ('top', 'bottom')
+        se, seo = self._errors('cov'), self._errors('cov_observed')
         value = np.array([getattr(self, k) for k in (*names, 'hill', 'ec50')])
         half = student_t.ppf((1 + self.settings['confidence']) / 2, max(self.df, 1)) * seo
         t = pd.DataFrame(

@@ -50,12 +50,18 @@ def _withheld(c):
 # %% ../../nbs/api/72_plates.doses.ipynb #b63e0a13
 def _beside(c, steepest):
     "What has to be said beside a number."
+    error = c['residual_sd'] / np.sqrt(c['n'] / (c['doses'] + 1))
+    faint = (c['top'] - c['bottom']) / error if error > 0 else np.inf
     said = [
         (c['high'] > c['highest'], f'the interval reaches above {c["highest"]:g} uM, the highest dose'),
         (c['low'] < c['lowest'], f'the interval reaches below {c["lowest"]:g} uM, the lowest dose'),
         (c['hill'] < 0, 'falls with dose'),
         (steepest, 'steeper than the doses can tell'),
         (c['p_fit'] < 0.01, f'the means do not follow the curve (lack of fit, P {c["p_fit"]:.2g})'),
+        (
+            faint < 6,
+            f'faint: the whole response is {faint:.1f} standard errors of the mean of a dose, and intervals of so faint curves hold the truth less often than they promise; add wells',
+        ),
         (c['df'] < 5, f'{c["n"]} wells are only {c["df"]} more than the curve has numbers: do not trust the interval'),
     ]
     return [text for true, text in said if true]
@@ -63,17 +69,10 @@ def _beside(c, steepest):
 
 def _row(curve, extra):
     "One row of the table of curves: numbers where they can be told, and a note."
-    some, t = curve.dose[curve.dose > 0], curve.table
+    some = curve.dose[curve.dose > 0]
     p_any, p_fit = _checks(curve)
-    c = {k: getattr(curve, k) for k in ('ec50', 'low', 'high', 'hill', 'bottom', 'top')}
-    c |= dict(
-        se=t.se['ec50'],
-        se_observed=t.se_observed['ec50'],
-        n=curve.n,
-        doses=len(np.unique(some)),
-        df=curve.df,
-        residual_sd=curve.residual_sd,
-    )
+    c = {k: getattr(curve, k) for k in ('ec50', 'low', 'high', 'hill', 'bottom', 'top', 'se', 'se_observed')}
+    c |= dict(n=curve.n, doses=len(np.unique(some)), df=curve.df, residual_sd=curve.residual_sd)
     c |= dict(lowest=some.min(), highest=some.max(), p_response=p_any, p_fit=p_fit)
     why = _withheld(c)
     if not why:
@@ -125,7 +124,7 @@ def _check_doses(df, dose, vehicle):
         ),
     ):
         if bad.any():
-            raise ValueError(f'{int(bad.sum())} wells (the first: {names[bad].iloc[0]}) {why}.')
+            raise ValueError(f'{int(bad.sum())} wells, the first of them {names[bad].iloc[0]}, {why}.')
 
 # %% ../../nbs/api/72_plates.doses.ipynb #e6ea8b91
 def _drugs(df):
@@ -157,7 +156,7 @@ def _curves(df, by):
                 continue
             _check_wells(own, f' ({", ".join(f"{k} {v}" for k, v in keys.items())})' if keys else '')
             there = own[own._score.notna()]
-            extra = [f'{len(own) - len(there)} wells without a score left out'] * (len(there) < len(own))
+            extra = [f'wells without a score left out: {len(own) - len(there)}'] * (len(there) < len(own))
             days = own['experiment'].nunique() if 'experiment' in own else 1
             extra += [f'wells of {days} experiments pooled'] * (days > 1)
             yield keys, there.dose_um.to_numpy(float), there._score.to_numpy(float), extra

@@ -40,8 +40,8 @@ def well_name(
     return f'{_letters(row)}{col + 1:02d}'
 
 # %% ../../nbs/api/68_plates.maps.ipynb #f3b2f727
-_named = re.compile(r'([A-Za-z]|[Aa][A-Fa-f])[\s_-]?0*(\d{1,2})')
-_numbered = re.compile(r'[Rr](?:ow)?[\s_-]?0*(\d{1,2})[\s_-]?[Cc](?:ol)?[\s_-]?0*(\d{1,2})')
+_named = re.compile(r'([A-Za-z]|[Aa][A-Fa-f])[\s_-]?0*(\d{1,2})', re.ASCII)
+_numbered = re.compile(r'[Rr](?:ow)?[\s_-]?0*(\d{1,2})[\s_-]?[Cc](?:ol)?[\s_-]?0*(\d{1,2})', re.ASCII)
 
 
 def _by_number(n, wells, by):
@@ -67,7 +67,7 @@ def _spot(text, wells, by):
     if m := _named.fullmatch(text):
         letters = m[1].upper()
         return (ord(letters[-1]) - 65) + 26 * (len(letters) - 1), int(m[2]) - 1
-    if re.fullmatch(r'\d{1,5}(\.0)?', text):
+    if re.fullmatch(r'[0-9]{1,5}(\.0)?', text):
         return _by_number(int(float(text)), wells, by)
     raise ValueError(
         f'{text!r} is no name of a well. Wells are named A01, a1, AA01, r02c03, or by a number with wells=96.'

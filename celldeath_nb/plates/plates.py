@@ -20,7 +20,9 @@ from ..simulate import drug_strength
 from .maps import check_map, guess_wells, is_vehicle, parse_well, plate_shape, well_name
 
 # %% ../../nbs/api/70_plates.plates.ipynb #f30ee336
-plate_luck = dict(tile=1.0, field=0.4, well=0.3, visit=0.15, day=0.0, edge=0.0, rows=0.0, columns=0.0, turns=0.0)
+plate_luck = dict(
+    tile=1.0, field=0.4, well=0.3, visit=0.15, day=0.0, response=0.0, edge=0.0, rows=0.0, columns=0.0, turns=0.0
+)
 
 
 def _at_edge(row, col, wells):
@@ -46,9 +48,13 @@ def _place_luck(m, luck):
 def _well_luck(m, luck, hours, rng):
     "What each well has of its own at each hour, in logits [wells, hours]."
     own = luck['well'] * rng.standard_normal((len(m), 1)) + luck['visit'] * rng.standard_normal((len(m), len(hours)))
+    return own + _place_luck(m, luck)[:, None] + luck['day'] * _by_day(m, rng)
+
+
+def _by_day(m, rng):
+    "One normal number for each day, for every well of it [wells, 1]."
     days = m.experiment if 'experiment' in m else pd.Series('', m.index)
-    day = days.map({d: luck['day'] * rng.standard_normal() for d in days.unique()}).to_numpy(float)
-    return own + (_place_luck(m, luck) + day)[:, None]
+    return days.map({d: rng.standard_normal() for d in days.unique()}).to_numpy(float)[:, None]
 
 # %% ../../nbs/api/70_plates.plates.ipynb #7aeb3cae
 def _named_tiles(m, shape, hours, line):
@@ -78,7 +84,7 @@ def simulate_plate_scores(
     luck, rng = plate_luck | (luck or {}), np.random.default_rng(seed)
     m = layout[layout.role != 'empty'].reset_index(drop=True)
     strength = np.array([[drug_strength(line, d, h) for h in hours] for d in m.dose_um.fillna(0)])
-    z = base + gain * strength + _well_luck(m, luck, hours, rng)
+    z = base + gain * strength * np.exp(luck['response'] * _by_day(m, rng)) + _well_luck(m, luck, hours, rng)
     z = (
         z[:, :, None, None]
         + luck['field'] * rng.standard_normal((*z.shape, sites, 1))
@@ -227,6 +233,10 @@ def _label(plate, well):
     return well if plate is None or pd.isna(plate) else f'{plate} {well}'
 
 
+def _wells(n):
+    return f'{n} well' if n == 1 else f'{n} wells'
+
+
 def _nearest(names, others):
     "Some names, each with the nearest of the others."
     said = []
@@ -262,7 +272,7 @@ def _said_twice(both, c):
     if bad.any():
         i = bad.to_numpy().argmax()
         raise ValueError(
-            f'{int(bad.sum())} wells have another {c} by their photographs than by the map; the first is {both.well.iloc[i]}: {a.iloc[i]} and {b.iloc[i]}. One of the two is wrong. Mend it, or drop the column: preds.drop(columns={c!r}).'
+            f'{_wells(int(bad.sum()))} with another {c} by their photographs than by the map; the first is {both.well.iloc[i]}: {a.iloc[i]} and {b.iloc[i]}. One of the two is wrong. Mend it, or drop the column: preds.drop(columns={c!r}).'
         )
     return a.where(a.notna(), b)
 
@@ -288,7 +298,7 @@ def _unmapped(units, m, keys, drop, notes):
     known = m[m.role != 'empty']
     others = [_label(r['plate'] if 'plate' in keys else None, r['well']) for r in known.to_dict('records')]
     empty = units.set_index(keys).index.isin(m[m.role == 'empty'].set_index(keys).index).sum()
-    said = f'{len(names)} wells with photographs are not in the map: {_nearest(names, others)}.' + (
+    said = f'{_wells(len(names))} with photographs not in the map: {_nearest(names, others)}.' + (
         f' The map calls {empty} of them empty.' if empty else ''
     )
     if not drop:
@@ -296,6 +306,19 @@ def _unmapped(units, m, keys, drop, notes):
             f"{said} Mend the map or the names of plates and wells; unmapped='drop' leaves such wells out."
         )
     notes.append(said + ' They were left out.')
+
+# %% ../../nbs/api/70_plates.plates.ipynb #16b6d47e
+def _with_line(miss, both):
+    "Rows of missing wells with the line that the well has at other hours, or that its whole plate has."
+    if 'line' not in both or 'line' in miss:
+        return miss
+    for keys in ([c for c in ('plate', 'well') if c in both], [c for c in ('plate',) if c in both]):
+        g = both.groupby(keys, dropna=False).line if keys else both.assign(_=0).groupby('_').line
+        one = g.first()[g.nunique() == 1]
+        at = miss.set_index(keys).index if keys else [0] * len(miss)
+        line = pd.Series(one.reindex(at).to_numpy(object), miss.index)
+        miss = miss.assign(line=miss.line.where(miss.line.notna(), line) if 'line' in miss else line)
+    return miss
 
 
 def _without_photographs(both, said, notes):
@@ -308,9 +331,10 @@ def _without_photographs(both, said, notes):
     miss = miss[miss.seen.isna()].drop(columns='seen')
     if not len(miss):
         return both
+    miss = _with_line(miss, both)
     names = list(dict.fromkeys(_label(r.get('plate'), r['well']) for r in miss.to_dict('records')))
     notes.append(
-        f'{len(names)} wells of the map lack photographs{" at some hour" if "hour" in frame and both.hour.nunique() > 1 else ""}: {", ".join(names[:6])}{" ..." if len(names) > 6 else ""}.'
+        f'{_wells(len(names))} of the map without photographs{" at some hour" if "hour" in frame and both.hour.nunique() > 1 else ""}: {", ".join(names[:6])}{" ..." if len(names) > 6 else ""}.'
     )
     warnings.warn(notes[-1], stacklevel=5)
     return pd.concat([both, miss.assign(n_tiles=0, n_fields=0, calls=0)], ignore_index=True)
