@@ -119,7 +119,7 @@ def worker(tiles, out, notes, seconds=0.05):
     text = _script.format(
         tests=str(Path(__file__).parent), notes=str(notes), tiles=str(tiles.path), out=str(out), seconds=seconds
     )
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', text], stdout=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', text], stdout=subprocess.DEVNULL)
 
 
 def _forked(tiles, out, seconds):
@@ -161,8 +161,6 @@ def test_killed_fifty_times(tiles, whole, tmp_path):
 def test_two_processes_on_one_folder(tiles, whole, tmp_path):
     two = [worker(tiles, tmp_path / 'o', tmp_path / 'notes.txt') for _ in range(2)]
     assert [p.wait(timeout=240) for p in two] == [0, 0]
-    for p in two:
-        p.stdout.close()
     done = (tmp_path / 'notes.txt').read_text().split()
     assert sorted(done) == sorted(set(done)) and len(done) == 8
     assert bits(tmp_path / 'o') == whole
@@ -260,7 +258,7 @@ def test_locks(tmp_path):
         (dict(test='line=HeLa'), "There is no line 'HeLa' here"),
         (dict(label='colour'), "no column 'colour'"),
         (dict(where='experiment=N1'), 'one experiment only'),
-        (dict(valid=0.0001), 'share'),
+        (dict(valid='experiment=N2'), 'missing from valid'),
         (dict(arch='resnet51'), 'No network is called|cannot'),
         (dict(weights='imagenet'), "weights='imagenet'"),
         (dict(weights='frozen', weights_file='none.safetensors'), 'none.safetensors'),

@@ -6,7 +6,7 @@
 __all__ = ['find_channel', 'read_fcs', 'read_tubes', 'guess_tubes']
 
 # %% ../../nbs/api/67_assays.fcs.ipynb #fa518cbb
-import difflib, os, re
+import difflib, re
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
