@@ -786,6 +786,7 @@ def _wells_of(t, n, doses, design):
 
 def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, seed, factor):
     "One dict a photograph: its name, its settings and its nuisance"
+    doses = doses if isinstance(doses, dict) else dict.fromkeys(lines, doses)
     rows = []
     for e in range(experiments):
         for t, treatment in enumerate(treatments):
@@ -793,7 +794,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
                 continue
             for line in lines:
                 for hour in hours:
-                    for i, (well, dose) in enumerate(_wells_of(t, wells, doses, design)):
+                    for i, (well, dose) in enumerate(_wells_of(t, wells, doses[line], design)):
                         rows += [
                             dict(
                                 line=line,
@@ -808,7 +809,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
                             for s in range(sites)
                         ]
     for r in rows:
-        r['file'] = _file_name(r, len(doses) > 1)
+        r['file'] = _file_name(r, len(doses[r['line']]) > 1)
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #dc173231
@@ -880,6 +881,19 @@ def _listed(name, v, known=None):
     return v
 
 
+def _doses_of(lines, dose_um):
+    "The doses of each line, where one is given for all or one for each"
+    if not isinstance(dose_um, dict):
+        return dict.fromkeys(lines, _listed('dose_um', dose_um))
+    for o in dose_um:
+        if o not in cell_lines:
+            raise _unknown('line in dose_um', o, cell_lines)
+    lost = [o for o in lines if o not in dose_um]
+    if lost:
+        raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
+    return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
+
+
 def _check_plan(design, treatments, experiments, **counts):
     "Refuse plans that hold nothing or that cannot be laid out"
     for k, v in dict(experiments=experiments, **counts).items():
@@ -919,7 +933,7 @@ def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):
     for line in lines:
         _check_size(size, um_per_px, line)
         for h in hours:
-            [_check_field(line, 'CPT', h, d, effect) for d in doses]
+            [_check_field(line, 'CPT', h, d, effect) for d in doses[line]]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #3b41d9fc
 def simulate_experiment(
@@ -935,7 +949,7 @@ def simulate_experiment(
     effect: float = 1.0,  # multiplies the drug's strength; 0 is the exact null
     seed: int = 0,  # the same seed gives the same bytes
     workers: int | None = None,  # photographs drawn at a time; `None`: one a core
-    dose_um: float | tuple = 10.0,  # dose of camptothecin in micromolar, or several
+    dose_um: float | tuple | dict = 10.0,  # dose of camptothecin in micromolar, or several; or line -> its own
     um_per_px: float = um_per_px_evos,  # micrometers per pixel
     nuisance: float | dict = 1.0,  # factor on the spread of every nuisance, or of some: {'focus_um': 0}
 ) -> Path:  # `out`: photographs, and a folder `truth` with label images, `cells.csv` and `fields.csv`
@@ -943,16 +957,15 @@ def simulate_experiment(
     lines = _listed('lines', lines, cell_lines)
     treatments = _listed('treatments', treatments, ('DMSO', 'CPT'))
     hours = _listed('hours', hours)
-    doses = _listed('dose_um', dose_um)
+    doses = _doses_of(lines, dose_um)
     _check_plan(design, treatments, experiments, wells=wells, sites=sites, workers=workers or 1)
     _number('seed', seed, 0, 2**63, whole=True)
     factor = nuisance if isinstance(nuisance, dict) else dict.fromkeys(nuisance_spread, nuisance)
     _check_settings(lines, hours, doses, effect, size, um_per_px, factor)
     out = _free_place(
         out,
-        len(lines)
+        sum(map(len, doses.values()))
         * len(hours)
-        * len(doses)
         * experiments
         * wells
         * sites
