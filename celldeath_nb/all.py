@@ -13,6 +13,7 @@ from .pages import *
 from .simulate.microscope import *
 from .simulate.samples import *
 from .simulate.planted import *
+from .simulate.stains import *
 from .simulate.tubes import *
 from .photos.pixels import *
 from .photos.zarrs import *
@@ -56,10 +57,20 @@ from .people.compare import *
 from .people.trials import *
 from .people.figures import *
 from .assays.arms import *
+from .assays.stained import *
+from .assays.nuclei import *
 from .assays.fcs import *
 from .assays.spill import *
 from .assays.gates import *
+from .plates.maps import *
 from .assays.flow import *
+from .plates.layouts import *
+from .plates.plates import *
+from .plates.curves import *
+from .plates.doses import *
+from .plates.hours import *
+from .plates.quality import *
+from .plates.plans import *
 from .trust.confounders import *
 from .trust.shortcuts import *
 from .trust.controls import *
@@ -69,7 +80,12 @@ from .trust.maps import *
 from .trust.checks import *
 from .trust.conformal import *
 from .studies.curves import *
+from .studies.settings import *
 from .studies.published import *
+from .studies.queue import *
+from .studies.panels import *
+from .studies.results import *
+from .studies.whole import *
 from .report import *
 from .road import *
 

@@ -18,7 +18,7 @@ import pytest
 
 from celldeath_nb.evaluate.scores import collapse
 from celldeath_nb.files import write_csv
-from celldeath_nb.studies.queue import RayExecutor, Rehearsal, hold_run, open_runs, run_settings
+from celldeath_nb.studies.queue import RayExecutor, Rehearsal, hold_run, open_results, run_settings
 from celldeath_nb.studies.results import leave_one_out_table, results_table, spread_of
 from celldeath_nb.studies.settings import check_settings, paper_settings, scale_settings, setting_tiles
 from celldeath_nb.tiles.cut import cut_tiles
@@ -58,7 +58,7 @@ def settings_of(names=few, seeds=2, **changes):
 
 def bits(out):
     "A digest of the table of results and of every prediction."
-    r = open_runs(out)
+    r = open_results(out)
     files = [p for s in r.settings.setting for run in r.of(s) for p in [run.path / 'predictions.csv']]
     text = results_table(r).drop(columns=['low', 'high']).to_csv(index=False).encode()
     return hashlib.sha256(text + b''.join(p.read_bytes() for p in files)).hexdigest(), len(files)
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_and_is_gone_on_with(tiles, whole, tmp_path):
 
     with pytest.raises(OSError, match='could not be written'):
         run_settings(tiles, settings_of(), tmp_path / 'o', train=full)
-    assert (open_runs(tmp_path / 'o').runs.state == 'finished').sum() == 4
+    assert (open_results(tmp_path / 'o').runs.state == 'finished').sum() == 4
     run_settings(tiles, settings_of(), tmp_path / 'o', train=Rehearsal(told))
     assert bits(tmp_path / 'o') == whole
 

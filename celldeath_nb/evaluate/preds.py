@@ -122,7 +122,7 @@ def check_preds(
             )
     return out
 
-
+# %% ../../nbs/api/40_evaluate.preds.ipynb #52d540e1
 def _tidy(preds, classes):
     "The predictions with names of classes in one spelling; near twins among them are refused."
     names = {c: f'p_{clean_name(c[2:])}' for c in map(str, preds.columns) if c.startswith('p_') and clean_name(c[2:])}
@@ -197,7 +197,7 @@ def as_preds(
         out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
     return check_preds(out)
 
-
+# %% ../../nbs/api/40_evaluate.preds.ipynb #3b716b9e
 def _text_columns(path, names):
     "Those of the columns `names` that the file has."
     have = read_csv(path, nrows=0).columns

@@ -22,7 +22,7 @@ from ..evaluate.figures import plot_confusion, plot_history
 from .recipes import make_recipe
 from .nets import best_device, check_arch
 from .models import Model, load_model, save_model
-from .prediction import grey_range, predict, tile_greys
+from .prediction import gray_range, predict, tile_grays
 from .learner import precision_on
 
 # %% ../../nbs/api/57_learn.runs.ipynb #65998d2b
@@ -192,7 +192,7 @@ def _methods(model, tiles, r, history, results, env, copies):
     v = env['versions']
     text = (
         f'A {r.arch} network (timm {v["timm"]}; one input channel; {r.head} head, dropout {r.dropout:g}) was trained to tell {", ".join(model.classes)} apart in tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels, shown at {model.size[0]}x{model.size[1]}, '
-        f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Grey levels were normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. {_augmentation(r)} '
+        f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Gray levels were normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. {_augmentation(r)} '
         f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay {r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} (head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
         f'The weights of epoch {best}, which had the lowest validation loss ({model.info["valid_loss"]:.4f}), were kept; all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
         f'Computed with celldeath_nb {v["celldeath_nb"]}, fastai {v["fastai"]} and PyTorch {v["torch"]} on {env["gpu"] or env["device"]}. Recipe: {r.name}.'
@@ -212,12 +212,12 @@ def _write_figures(run, history, preds, scores):
         plt.close('all')
 
 
-def _usual_greys(tiles, most=512):
+def _usual_grays(tiles, most=512):
     "Brightness and contrast of up to `most` evenly spaced training tiles."
     idx = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).astype(int))
-    return grey_range(np.concatenate([tile_greys(tiles.batch(i)) for i in np.array_split(idx, -(-len(idx) // 32))]))
+    return gray_range(np.concatenate([tile_grays(tiles.batch(i)) for i in np.array_split(idx, -(-len(idx) // 32))]))
 
-
+# %% ../../nbs/api/57_learn.runs.ipynb #9668ac5b
 def model_of(net, dls, r, tiles, history):
     "The trained network with what belongs to it."
     best = history.loc[history.valid_loss.idxmin()]
@@ -232,7 +232,7 @@ def model_of(net, dls, r, tiles, history):
         split=split_hash(tiles.table),
         counts={s: int(n) for s, n in tiles.table.split.value_counts().items()},
         precision=precision_on(r, dls.device),
-        grey=_usual_greys(dls.train.dataset.tiles),
+        gray=_usual_grays(dls.train.dataset.tiles),
     )
     return Model(
         net.to('cpu'),

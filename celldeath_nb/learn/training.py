@@ -131,7 +131,7 @@ def train(
     overwrite: bool = False,  # replace a run folder that is there
     again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
     checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
-    duplicates: str = 'warn',  # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
+    duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
     pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."

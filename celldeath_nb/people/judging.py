@@ -107,7 +107,7 @@ def _check_classes(df, what, classes):
                 'Deciders can only be compared over the same classes; map the names first.',
             )
 
-
+# %% ../../nbs/api/60_people.judging.ipynb #094fbef0
 def _tidy_answers(df, what, classes):
     "Truths and answers in one spelling; near twins among them and the classes are refused."
     texts = {k: cleaned(df[k]) for k in ('truth', 'answer')}
@@ -272,7 +272,7 @@ def _numbers(df, path):
 
 def read_judgements(
     path: str | Path,  # a CSV of one or more deciders
-    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': subj, session, trial, rt, object_response, category, condition, imagename
+    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': those of the public data of that name
     tiles=None,  # Tiles or their table: refuse a tile that is not among them, or whose label there is another
     classes: list = None,  # class names: refuse any other; None: those of the trial's design, if its JSON lies beside the file
 ) -> pd.DataFrame:  # judgements, one row an answer
@@ -428,6 +428,7 @@ def with_correct(df):
 
 # %% ../../nbs/api/60_people.judging.ipynb #cf26b684
 def judged_classes(table, classes=None):
+    "The classes that were judged, in order."
     return list(
         classes or table.attrs.get('classes') or sorted((set(table.truth) | set(table.answer.dropna())) - {CANNOT_TELL})
     )

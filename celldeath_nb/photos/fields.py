@@ -545,8 +545,7 @@ def read_fields(
     channel: str
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx: float = 80,  # larger pictures are left out, in million pixels
-    label_by: str
-    | list = None,  # column(s) that make the label, such as 'plate' or ['line', 'treatment']; None: as `label_from` says
+    label_by: str = None,  # column(s) that make the label, such as 'plate' or ['line', 'treatment']; None: as `label_from` says
     rename: dict = None,  # other names for classes: old -> new
     where: str | dict = None,  # read only these, such as 'hour=1'; None: all
     quality: bool = False,  # decode each photograph now, and add the columns of `field_quality`

@@ -63,7 +63,7 @@ def _rows_of_text(path):
     except csv.Error as e:
         raise ValueError(f'{path} cannot be read as a table: {e}. A quote may not be closed; save it anew.') from None
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #0afa3745
 def _rows_of_book(path):
     "The rows of the first sheet of an Excel file."
     try:
@@ -318,7 +318,7 @@ def _taken(s, i, old, c, fields, csv_path):
         )
     return new.where(new.notna(), old)
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #a17ca831
 def _no_lost_files(t, files, df, csv_path):
     "`ValueError` for rows whose photographs are not in the folder."
     lost = [f for f, k in zip(files, t[' key']) if k is None]

@@ -57,7 +57,7 @@ def _plain_part(s):
         return dict(site=m[1])
     if m := re.fullmatch(r'PLATE(\w+)', S):
         return dict(plate=m[1])
-    return {} if S in ('RGB', 'GRAY', 'GREY') else None
+    return {} if S in ('RGB', 'GRAY', 'GRAY') else None
 
 
 def _date(s):
@@ -232,7 +232,7 @@ def _typed(k, v, unit=None):
         return line_names.get(v.upper(), v)
     return treatment_names.get(v.upper(), v) if k == 'treatment' else v
 
-
+# %% ../../nbs/api/23_photos.names.ipynb #527dc49c
 def _misfit(stem, toks):
     "Which piece of a pattern fails in `stem`."
     end = 0
@@ -260,7 +260,7 @@ def parse_parts(name, pattern=None, lines=(), treatments=()):
 # %% ../../nbs/api/23_photos.names.ipynb #08391de7
 def parse_name(
     name: str | Path,  # a file's name; folders before it are looked at only where the pattern has them
-    pattern=None,  # other conventions: a pattern such as '{line}_{treatment}{well}_{hour:h}' or '{experiment}/{treatment}/{well}_s{site}', a regular expression with named groups, or a function
+    pattern=None,  # other conventions: a pattern such as '{experiment}/{treatment}/{well}_s{site}', a regular expression, or a function
     lines: list = (),  # names of further cell lines
     treatments: list = (),  # names of further treatments
 ) -> dict:  # line, treatment, dose_um, hour, experiment, well, site, as far as the name has them

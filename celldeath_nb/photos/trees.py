@@ -34,7 +34,7 @@ def side_of(name):
     "The side of a split that a name means: train, valid or test; None if it means none."
     return _sides.get((clean_name(name) or '').casefold())
 
-
+# %% ../../nbs/api/25_photos.trees.ipynb #55349bf5
 def _kind_of(names, lines, treatments, labels):
     "What a level's folders are named like, or '' where they are like nothing known."
     names = list(names)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..evaluation import class_colors
+from ..evaluate.figures import class_colors
 from ..files import new_folder, write_csv
 from .maps import check_map, is_vehicle, plate_shape, well_name
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..evaluation import CONTROLS
+from ..evaluate.preds import CONTROLS
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c919da07
 _shapes = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}

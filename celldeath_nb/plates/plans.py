@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, nct, t as student_t
 
-from ..evaluation import wilson
+from ..evaluate.intervals import wilson
 from .maps import is_vehicle
 from .plates import well_scores
 
@@ -199,8 +199,7 @@ def plan_experiment(
     days: tuple = (1, 2, 3, 4, 5, 6),  # days (experiments)
     sd_well: float | None = None,  # between wells of one arm and day, logits; None: from the pilot
     sd_day: float | None = None,  # of the effect between days, logits; None: from the pilot
-    pilot: pd.DataFrame
-    | None = None,  # of `well_scores`, or predictions that name their treatments: one arm and the vehicle
+    pilot: pd.DataFrame = None,  # of `well_scores`, or predictions that name their treatments: one arm and the vehicle
     alpha: float = 0.05,  # of the two-sided test
     n: int = 4000,  # experiments that are simulated for each plan, where there is a pilot
     seed: int = 0,  # of the simulation

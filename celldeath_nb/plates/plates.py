@@ -14,9 +14,10 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import t as student_t
 
-from ..evaluation import CONTROLS, class_colors, class_names, to_level
+from ..evaluate.preds import CONTROLS, class_names, to_level
+from ..evaluate.figures import class_colors
 from ..files import write_csv
-from ..simulate import drug_strength
+from ..simulate.microscope import drug_strength
 from .maps import check_map, guess_wells, is_vehicle, parse_well, plate_shape, well_name
 
 # %% ../../nbs/api/70_plates.plates.ipynb #f30ee336
@@ -396,8 +397,7 @@ def _with_role(units):
 # %% ../../nbs/api/70_plates.plates.ipynb #ccb40bf1
 def well_scores(
     preds: pd.DataFrame,  # predictions, a row a tile: `well`, and `p_<class>` columns or `pred`; `plate`, `field`, `hour`, `experiment` where known
-    plate_map: pd.DataFrame
-    | None = None,  # of `read_plate_map` or `layout_plate`; None: what the predictions say themselves
+    plate_map: pd.DataFrame = None,  # of `read_plate_map` or `layout_plate`; None: what the predictions say themselves
     score: str = 'logit',  # 'logit' (mean logit), 'probability' (its mean) or 'calls' (share of tiles called)
     positive: str | None = None,  # the class that is the effect; None: the one that is no known control
     wells: int | None = None,  # wells of a plate, for wells that are numbers

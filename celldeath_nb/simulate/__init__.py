@@ -7,6 +7,7 @@ _rooms = {
         'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
     'planted': ['plant_cells'],
     'samples': ['DESIGNS', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
+    'stains': ['simulate_stains', 'stain_camera', 'stain_experiment', 'stain_marks'],
     'tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes', 'write_fcs',
         'write_tubes'],
 }

@@ -80,6 +80,8 @@ _rows = dict(
     PC3=('PC3', 'cancer', 14.5, 2.60, 0.50, 400, 1.2, 1.2, 6.4, 0.20, 2.2, 1.30, 0.8, 40, 38, 0.04, 1.20, 1.0, 0.85),
     T47D=('T47D', 'cancer', 11.5, 1.10, 0.92, 180, 1.1, 0.9, 6.2, 0.30, 1.6, 1.50, 0.6, 20, 30, 0.02, 0.80, 1.1, 0.80),
 )
+
+# %% ../../nbs/api/10_simulate.microscope.ipynb #31e82d27
 cell_lines = {k: AttrDict(zip(_traits, v)) for k, v in _rows.items()}
 um_per_px_evos = 0.434221  # of the paper's microscope, 20x
 
@@ -564,9 +566,9 @@ def _camera(rng, light, nuisance):
         - n.vignette * (x * x + y * y)
         + 0.035 * _smooth(rng, light.shape, max(h, w) / 7)
     )
-    grey = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
-    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(grey, 0, None) * 0.035 + 0.8)
-    return np.clip(np.rint(grey + noise * n.noise), 0, 253).astype(np.uint8)
+    gray = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
+    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(gray, 0, None) * 0.035 + 0.8)
+    return np.clip(np.rint(gray + noise * n.noise), 0, 253).astype(np.uint8)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e03850ae
 def _unknown(what, given, known):
@@ -719,7 +721,7 @@ def _stored(rows):
     return b'\x78\x01' + b''.join(blocks) + struct.pack('>I', zlib.adler32(raw))
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #5680bab5
-#: spread between experiments, between wells and between photographs: of the logarithm for brightness, contrast, density, dying, noise and texture (mitochondria and grains), else as it is
+#: spread between experiments, between wells and between photographs; of the logarithm for all but gradient and focus
 nuisance_spread = dict(
     brightness=(0.18, 0.04, 0.04),
     contrast=(0.22, 0.10, 0.22),

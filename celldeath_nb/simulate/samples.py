@@ -112,8 +112,7 @@ def _fetch(out, registry, base, overwrite):
 def download(
     out: str | Path,  # the folder for the photographs
     registry: pd.DataFrame | None = None,  # what to download; `None`: the photographs of `u2os_registry`
-    base_url: str
-    | None = None,  # address before the files' names; `None`: CELLDEATH_BASE_URL, or else the paper's repository
+    base_url: str = None,  # address before the files' names; `None`: CELLDEATH_BASE_URL, or else the paper's repository
     overwrite: bool = False,  # True: a folder that is not whole is downloaded again
 ) -> Path:  # `out`
     "Download photographs and verify them; a folder that holds them all already is used as it is."
@@ -164,8 +163,7 @@ DESIGNS = dict(
 def sample_data(
     name: str = 'simulated',  # one of `DESIGNS`: made here without the network; 'u2os': 45 real photographs of the paper (36 MB), downloaded
     out: str | Path | None = None,  # the folder for the photographs; `None`: data/`name` below the current folder
-    base_url: str
-    | None = None,  # for 'u2os': address to download from; `None`: CELLDEATH_BASE_URL, or else the paper's repository
+    base_url: str = None,  # for 'u2os': address to download from; `None`: CELLDEATH_BASE_URL, or else the paper's repository
     overwrite: bool = False,  # True: replace a folder that is not whole or was made with other settings
     **kw,  # of a drawn sample: settings of `simulate_experiment`, in place of those in `DESIGNS`
 ) -> Path:  # the folder of photographs

@@ -86,9 +86,7 @@ def _best(runs, split='test'):
     return runs[int(np.argmax(x))]
 
 # %% ../../nbs/api/94_studies.panels.ipynb #d4948ae3
-_of_people = dict(
-    human_pre='people, before', human_post='people, after', cvsd_valid='validation', cvsd_test='test'
-)
+_of_people = dict(human_pre='people, before', human_post='people, after', cvsd_valid='validation', cvsd_test='test')
 
 
 def _bars(ax, results):
@@ -137,7 +135,15 @@ def _left_out(ax, results):
     y = np.arange(len(t))[::-1]
     ax.plot(100 * t.valid, y, 's', color='#695A69', label='validation')
     off = 100 * np.nan_to_num(np.maximum([t.test - t.low, t.high - t.test], 0))
-    ax.errorbar(100 * t.test, y - 0.15, xerr=off, fmt='o', color='#0072B2', capsize=2, label='the line left out, interval by wells')
+    ax.errorbar(
+        100 * t.test,
+        y - 0.15,
+        xerr=off,
+        fmt='o',
+        color='#0072B2',
+        capsize=2,
+        label='the line left out, interval by wells',
+    )
     printed = pd.to_numeric(t.paper, errors='coerce')
     ax.plot(printed, y + 0.15, 'D', color='#D55E00', ms=5, label='that line, paper')
     ax.set(yticks=y, yticklabels=t.line, xlabel='accuracy, %', ylabel='left out', ylim=(-0.6, len(t) + 0.5))
@@ -201,9 +207,18 @@ def paper_figure(
     if key == '2':
         return show_panel(data, **kwargs)
     known = {'3': _figure_3, 'S3': _figure_s3}
-    elsewhere = {'4': 'show_cams (trust.maps), which needs a network', 'S2': 'plot_tiles (people.figures), which needs judgments', '1': 'the rooms of assays'}
+    elsewhere = {
+        '4': 'show_cams (trust.maps), which needs a network',
+        'S2': 'plot_tiles (people.figures), which needs judgments',
+        '1': 'the rooms of assays',
+    }
     if key not in known:
-        raise ValueError(f"There is no figure {name!r} here. There are '2', '3' and 'S3'" + (f'; {name} is drawn by {elsewhere[key]}.' if key in elsewhere else '.'))
+        raise ValueError(
+            f"There is no figure {name!r} here. There are '2', '3' and 'S3'"
+            + (f'; {name} is drawn by {elsewhere[key]}.' if key in elsewhere else '.')
+        )
     if not isinstance(data, Results):
-        raise ValueError(f'Figure {name} is drawn from a folder of runs, and this is {type(data).__name__}. Give open_runs(folder).')
+        raise ValueError(
+            f'Figure {name} is drawn from a folder of runs, and this is {type(data).__name__}. Give open_results(folder).'
+        )
     return known[key](data, **kwargs)

@@ -413,7 +413,7 @@ def _check_results(results):
     "The results with a metric and a split, or `ValueError` where they cannot be read."
     if not isinstance(results, pd.DataFrame):
         raise ValueError(
-            f'results must be a table with one row a setting, and this is {type(results).__name__}. results_table(open_runs(folder)) gives one.'
+            f'results must be a table with one row a setting, and this is {type(results).__name__}. results_table(open_results(folder)) gives one.'
         )
     lost = [c for c in ('setting', 'mean', 'n', 'simulated') if c not in results]
     if lost:

@@ -49,7 +49,9 @@ def _printed(setting, split, metric):
     c = claims()
     c = c[c.run.str.split().map(lambda r: setting in r) & (c.split == split) & (c.metric == metric)]
     told = [
-        f'{p} ± {s:.2f}' if s == s else f'{p} (best)' if t == 'best' else p for p, s, t in zip(c.printed, c.spread, c.stat) if p
+        f'{p} ± {s:.2f}' if s == s else f'{p} (best)' if t == 'best' else p
+        for p, s, t in zip(c.printed, c.spread, c.stat)
+        if p
     ]
     return '; '.join(told), ' '.join(c.id)
 
@@ -60,12 +62,14 @@ def _result_row(row, split, parts, metric, level):
     low, high = _interval(parts[int(np.argmax(values))], metric, level)
     paper, ids = _printed(row['setting'], split, metric)
     said = dict(setting=row['setting'], place=row.get('place', ''), split=split, metric=metric, level=level)
-    more = dict(low=low, high=high, paper=paper, claim=ids, recipe=row.get('scale', ''), simulated=bool(row['simulated']))
+    more = dict(
+        low=low, high=high, paper=paper, claim=ids, recipe=row.get('scale', ''), simulated=bool(row['simulated'])
+    )
     return said | spread_of(values) | more
 
 # %% ../../nbs/api/94_studies.results.ipynb #3799333e
 def results_table(
-    results: Results,  # of `run_settings` or `open_runs`
+    results: Results,  # of `run_settings` or `open_results`
     metric: str = 'accuracy',  # any name that `metrics` gives
     level: str = 'tile',  # what is judged: 'tile', 'field', 'well'
 ) -> pd.DataFrame:  # one row a setting and side: `setting`, `split`, what `spread_of` gives, `low`, `high`, `paper`, `claim`, `recipe`, `simulated`
@@ -78,7 +82,9 @@ def results_table(
             if parts:
                 rows.append(_result_row(row, split, parts, metric, level))
     if not rows:
-        raise ValueError(f'{results.out} has no finished run yet ({results}). Call run_settings again, and look at results.runs.')
+        raise ValueError(
+            f'{results.out} has no finished run yet ({results}). Call run_settings again, and look at results.runs.'
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/94_studies.results.ipynb #21f8a51e
@@ -109,7 +115,7 @@ def _facts(row, runs):
 
 # %% ../../nbs/api/94_studies.results.ipynb #f379833b
 def claim_table(
-    results: Results,  # of `run_settings` or `open_runs`
+    results: Results,  # of `run_settings` or `open_results`
 ) -> pd.DataFrame:  # `results_table`, and a row for each count, hour and turning point; for `beside_claim`
     "Everything of a study that the paper has a number for."
     rows = []
@@ -145,13 +151,23 @@ def leave_one_out_table(
     t = results_table(results)
     t = t[t.setting.str.startswith('without_')]
     if not len(t):
-        raise ValueError(f'{results.out} has no setting without_LINE. There are {some_of(results.settings.setting, 30)}.')
+        raise ValueError(
+            f'{results.out} has no setting without_LINE. There are {some_of(results.settings.setting, 30)}.'
+        )
     rows, by = [], results.settings.set_index('setting', drop=False)
     for s, g in t.groupby('setting', sort=False):
         g = g.set_index('split')
         far = _brightness(setting_tiles(tiles, by.loc[s])) if tiles is not None else np.nan
         test = dict(test=g['mean']['test'], low=g.low['test'], high=g.high['test'], n=int(g.n['test']), shortcut=far)
-        rows.append(dict(line=s.removeprefix('without_'), valid=g['mean']['valid'], **test, paper=g.paper['test'], simulated=bool(g.simulated['test'])))
+        rows.append(
+            dict(
+                line=s.removeprefix('without_'),
+                valid=g['mean']['valid'],
+                **test,
+                paper=g.paper['test'],
+                simulated=bool(g.simulated['test']),
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/94_studies.results.ipynb #7f226f6b
@@ -165,13 +181,17 @@ def _table_1(results):
     t = results_table(results)
     t = t[t.setting.str.match('(CvsD|AvsA|line_)')]
     if not len(t):
-        raise ValueError(f'{results.out} has no setting of Table 1 (CvsD, AvsA, line_LINE). There are {some_of(results.settings.setting, 30)}.')
-    return t[['setting', 'split', 'text', 'sd', 'sem', 'n', 'best', 'low', 'high', 'paper', 'recipe', 'simulated']].reset_index(drop=True)
+        raise ValueError(
+            f'{results.out} has no setting of Table 1 (CvsD, AvsA, line_LINE). There are {some_of(results.settings.setting, 30)}.'
+        )
+    return t[
+        ['setting', 'split', 'text', 'sd', 'sem', 'n', 'best', 'low', 'high', 'paper', 'recipe', 'simulated']
+    ].reset_index(drop=True)
 
 
 def paper_table(
     name: str | int,  # 'Table 1', 'Table 2' or 'S3 Table'; 1 and 2 will do
-    results: Results,  # of `run_settings` or `open_runs`
+    results: Results,  # of `run_settings` or `open_results`
     tiles=None,  # the `Tiles` of the study, for the shortcut in Table 2
 ) -> pd.DataFrame:  # that table
     "A table of the paper, from your runs."

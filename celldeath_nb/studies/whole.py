@@ -61,19 +61,25 @@ def whole_paper(
     train=None,  # function (tiles, recipe, out); None: `celldeath_nb.learn.training.train`
     retry: bool = False,  # try again what failed before
     **kwargs,  # for `read_fields`, such as pattern= or lines=
-) -> Paper:  # `results`, `table` (of results), `left_out` (settings and why), `cost` (of `budget`, None where `train` is given)
+) -> (
+    Paper
+):  # `results`, `table` (of results), `left_out` (settings and why), `cost` (of `budget`, None where `train` is given)
     "Every setting of the paper that the photographs allow, with its tables and figures."
     say = say or (lambda text: None)
     out, photos = Path(out), Path(photos)
     if photos.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f'{out} lies in the folder of the photographs, and nothing is written there. Give a folder outside of it.')
+        raise ValueError(
+            f'{out} lies in the folder of the photographs, and nothing is written there. Give a folder outside of it.'
+        )
     changes = {} if seeds is None else dict(seeds=seeds)
     wanted = scale_settings(paper_settings() if settings is None else settings, scale, **changes)
     tiles = _tiles_of(photos, out, **kwargs)
     found = check_settings(tiles, wanted)
     left_out = found[found.problem != ''][['setting', 'problem']].reset_index(drop=True)
     if len(left_out) == len(wanted):
-        raise ValueError(f'None of {len(wanted)} settings can be run with these photographs. {left_out.setting[0]}: {left_out.problem[0]}')
+        raise ValueError(
+            f'None of {len(wanted)} settings can be run with these photographs. {left_out.setting[0]}: {left_out.problem[0]}'
+        )
     for row in left_out.itertuples():
         say(f'left out: {row.setting}: {row.problem}')
     wanted = wanted[(found.problem == '').to_numpy()]

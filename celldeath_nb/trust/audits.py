@@ -191,8 +191,7 @@ def audit(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
     out: str | Path | None = None,  # folder for audit.html and audit.csv; `None`: nothing is written
     preds: pd.DataFrame | None = None,  # the network's predictions, to stand beside the shortcuts
-    controls: str
-    | None = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
+    controls: str = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
     recipe=None,  # for the controls, see `negative_controls`
     train=None,  # for the controls with a network, see `negative_controls`
     group: str = 'well',  # see `shortcut_baseline`
