@@ -3166,6 +3166,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'celldeath_nb/trust/audits.py'),
                                            'celldeath_nb.trust.audits._copies': ( 'api/trust.audits.html#_copies',
                                                                                   'celldeath_nb/trust/audits.py'),
+                                           'celldeath_nb.trust.audits._failed': ( 'api/trust.audits.html#_failed',
+                                                                                  'celldeath_nb/trust/audits.py'),
                                            'celldeath_nb.trust.audits._figure': ( 'api/trust.audits.html#_figure',
                                                                                   'celldeath_nb/trust/audits.py'),
                                            'celldeath_nb.trust.audits._flat_table': ( 'api/trust.audits.html#_flat_table',

@@ -21,7 +21,7 @@ from .learn.recipes import Recipe
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
 from .trust.audits import Audit, audit
-from .report import answer, write_report
+from .report import answer, verdict, write_report
 
 # %% ../nbs/api/96_road.ipynb #617dd848
 def print_nothing(
@@ -183,8 +183,10 @@ class Road:
 
     @property
     def sentences(self):
-        warned = [f'DO NOT BELIEVE THIS YET. {o}' for o in self.found.failures[:1]]
-        return [self.answer, *self.found.worth, *warned]
+        v = verdict(self.run.preds, self.found, self.held_out, self.run.scores)
+        if not self.found.failures:
+            return v.sentences
+        return [*v.sentences[:2], f'DO NOT BELIEVE THIS YET. {self.found.failures[0]}']
 
     def __repr__(self):
         return '\n'.join([*self.sentences, f'The report: {self.report}'])

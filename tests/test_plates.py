@@ -1,7 +1,6 @@
 "What the notebooks on plates do not teach: every bad input with its sentence, files as labs keep them, exactness against plain computations, promises kept."
 
-import os, warnings
-from pathlib import Path
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,6 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
-from celldeath_nb.plates import maps
 from celldeath_nb.plates.curves import effective_dose, fit_curve, fit_curves
 from celldeath_nb.plates.doses import dose_response, plot_dose_response
 from celldeath_nb.plates.hours import detection_times, kinetics
