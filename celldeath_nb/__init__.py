@@ -76,6 +76,7 @@ _rooms = {
     'simulate.planted': ['plant_cells'],
     'simulate.samples': ['DESIGNS', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
     'simulate.stains': ['simulate_stains', 'stain_camera', 'stain_experiment', 'stain_marks'],
+    'simulate.toys': ['Drawn', 'disks'],
     'simulate.tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes',
         'write_fcs', 'write_tubes'],
     'studies.curves': ['PowerLaw', 'fit_power_law', 'learning_curve', 'plot_learning_curve'],

@@ -15,6 +15,7 @@ from .simulate.samples import *
 from .simulate.planted import *
 from .simulate.stains import *
 from .simulate.tubes import *
+from .simulate.toys import *
 from .photos.pixels import *
 from .photos.zarrs import *
 from .photos.microscopes import *

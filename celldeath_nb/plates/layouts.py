@@ -33,7 +33,7 @@ def _check_doses(drug, doses):
             )
     return doses
 
-
+# %% ../../nbs/api/69_plates.layouts.ipynb #a161d0ca
 def _whole(name, n):
     if isinstance(n, bool) or n != int(n) or n < 1:
         raise ValueError(f'{name}={n!r} is refused: it is a whole number, 1 or more.')

@@ -239,7 +239,7 @@ def _numbered_in_arm(df):
     keys = df[['treatment', 'dose_um']].astype(object).where(df[['treatment', 'dose_um']].notna(), '')
     return df.groupby([keys.treatment, keys.dose_um], sort=False).cumcount() + 1
 
-
+# %% ../../nbs/api/68_plates.maps.ipynb #d2456735
 def check_map(
     table: pd.DataFrame,  # `well` and `treatment`; and `plate`, `dose_um` (numbers), `role`, `replicate` or others where known
     wells: int | None = None,  # wells of the plate; None: the smallest plate that fits
