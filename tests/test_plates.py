@@ -128,7 +128,7 @@ def test_a_table_in_any_dress(tmp_path, encoding, heading, sep):
 
 
 def test_words_for_missing_stay_names(tmp_path):
-    m = read(tmp_path, 'well,treatment,dose_uM\nA1,None,\nA2,NA,1\nA3,null,1\n')
+    m = read(tmp_path, 'well,treatment,dose_uM\nA1,None,\nA2,NA,1\nA3,null,\n')
     assert m.treatment.tolist() == ['None', 'NA', 'null']
 
 
@@ -371,7 +371,7 @@ def test_other_scores_and_other_predictions():
     assert np.allclose(well_scores(three, plan, positive='CPT').score, wells.score)
     refused(lambda: well_scores(three, plan), 'positive=')
     refused(
-        lambda: well_scores(preds.rename(columns=dict(p_CPT='p_infected', p_DMSO='p_uninfected')), plan),
+        lambda: well_scores(preds.rename(columns=dict(p_CPT='p_round', p_DMSO='p_flat')), plan),
         'cannot be told',
     )
     assert np.allclose(well_scores(preds.assign(label=[None] * len(preds)), plan).score, wells.score)

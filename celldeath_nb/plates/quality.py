@@ -109,8 +109,8 @@ def _control(df, which, role):
 # %% ../../nbs/api/74_plates.quality.ipynb #475d3dc4
 _cures = dict(
     edge_effect=('Edge wells read', 'inner wells', 'Leave the outer wells empty.'),
-    row_drift=('The last row reads', 'the first', 'Deal the arms out over the rows.'),
-    col_drift=('The last column reads', 'the first', 'Deal the arms out over the columns.'),
+    row_drift=('The last row reads', 'the first', 'An arm that lies in few rows is off by as much.'),
+    col_drift=('The last column reads', 'the first', 'An arm that lies in few columns is off by as much.'),
 )
 
 
@@ -140,7 +140,7 @@ def _in_words(q, lost):
             said.append(
                 f'{what} {abs(q[e]):.2f} {"higher" if q[e] > 0 else "lower"} than {beside} ({q[f"{e}_low"]:.2f} to {q[f"{e}_high"]:.2f}). {cure}'
             )
-    return ' '.join(said + [f'{lost} wells have no score and were left out.'] * (lost > 0))
+    return ' '.join(said + [f'Wells without a score, left out: {lost}.'] * (lost > 0))
 
 # %% ../../nbs/api/74_plates.quality.ipynb #b5073c4e
 def _quality(df, pos, neg, value, wells, confidence, rng):
