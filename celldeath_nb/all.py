@@ -84,9 +84,7 @@ from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *
 from .studies.queue import *
-from .studies.panels import *
 from .studies.results import *
-from .studies.whole import *
 from .report import *
 from .road import *
 
