@@ -106,7 +106,7 @@ def _prepare(table, value):
         raise ValueError(
             f'{int(np.isinf(score).sum())} wells have an endless {value}. A probability of exactly 0 or 1 has no logit: cut it off first, as well_scores does.'
         )
-    return df.assign(dose_um=dose.where(~vehicle, 0.0), _score=score, _zero=vehicle | (dose == 0).to_numpy())
+    return df.assign(dose_um=dose.where(~vehicle, 0.0), score_seen=score, _zero=vehicle | (dose == 0).to_numpy())
 
 # %% ../../nbs/api/72_plates.doses.ipynb #cf6d7285
 def _check_doses(df, dose, vehicle):
@@ -155,11 +155,11 @@ def _curves(df, by):
             if own._zero.all() and drug is not None:
                 continue
             _check_wells(own, f' ({", ".join(f"{k} {v}" for k, v in keys.items())})' if keys else '')
-            there = own[own._score.notna()]
+            there = own[own.score_seen.notna()]
             extra = [f'wells without a score left out: {len(own) - len(there)}'] * (len(there) < len(own))
             days = own['experiment'].nunique() if 'experiment' in own else 1
             extra += [f'wells of {days} experiments pooled'] * (days > 1)
-            yield keys, there.dose_um.to_numpy(float), there._score.to_numpy(float), extra
+            yield keys, there.dose_um.to_numpy(float), there.score_seen.to_numpy(float), extra
 
 # %% ../../nbs/api/72_plates.doses.ipynb #49c9d3eb
 _numbers_of_curve = (
@@ -263,10 +263,10 @@ def plot_dose_response(
 
     ax = ax or plt.subplots(figsize=(7, 4.5))[1]
     rows, df = dose_response(table, by, model, value, fixed), _prepare(table, value)
-    zero, step = rows.lowest.min() / 10, 0.06 * np.ptp(df._score.dropna())
+    zero, step = rows.lowest.min() / 10, 0.06 * np.ptp(df.score_seen.dropna())
     for i, ((keys, d, y, _), row) in enumerate(zip(_curves(df, _parts(df, by)), rows.itertuples())):
         if np.isfinite(row.lowest):
-            level = df._score.min() - step * (i + 1)
+            level = df.score_seen.min() - step * (i + 1)
             _draw_curve(
                 ax, fit_curve(d, y, model, fixed), row, _colors[i % len(_colors)], _legend(keys, row), zero, level
             )

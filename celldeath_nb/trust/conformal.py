@@ -257,7 +257,7 @@ def abstention_table(
             )
         n, k = int((t.call != CANNOT_TELL).sum()), int(t.right.eq(True).sum())
         low, high = wilson(k, n)
-        inside = np.mean([str(l) in s.split(' | ') for l, s in zip(t.label, t['set'])])
+        inside = np.mean([str(entry) in s.split(' | ') for entry, s in zip(t.label, t['set'])])
         rows.append(
             dict(
                 alpha=float(a),
