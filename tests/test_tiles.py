@@ -356,7 +356,7 @@ def test_adding_what_has_another_depth_or_is_brighter_is_refused_or_said(tmp_pat
     with pytest.raises(ValueError, match='new photographs have 8 bits, those of the store have more'):
         add_photographs(tmp_path / 't', few)
     deep(d, '0003', 8000, 2)
-    with pytest.warns(UserWarning, match=r'_0003_.*: 48\.\d% of its pixels are outside of the window 0 to 4095'):
+    with pytest.warns(UserWarning, match=r'_0003_.*: 49 % of its pixels lie beyond the window from 0 to 4095'):
         t = add_photographs(tmp_path / 't', d)
     assert len(t) == 12 and '48.' in t.manifest['notes'][-1]['reason'] and (t[8] == 255).mean() > 0.4
     as_they_are = add_photographs(tmp_path / 't', few, allow=['depths'])

@@ -94,7 +94,7 @@ def _by_light(y, mask, px, split_um):
     bulge = -ndi.gaussian_laplace(y, s) * s * s
     return watershed(-bulge, ndi.label((bulge > 0.02) & mask)[0], mask=mask)
 
-
+# %% ../../nbs/api/66_assays.nuclei.ipynb #cc8780cd
 def _half_light(x, labels, share=0.4):
     "Labels without the pixels that are darker than a share of their own nucleus's brighter half."
     n = np.maximum(np.bincount(labels.ravel()), 1)
