@@ -367,7 +367,7 @@ def test_adding_what_has_another_depth_or_is_brighter_is_refused_or_said(tmp_pat
     with pytest.raises(ValueError, match='more than 8 bits, those of the store have 8'):
         add_photographs(eight.path, read_fields(d))
     narrow = cut_tiles(read_fields(d), tmp_path / 'n', window=(0, 3900))
-    assert 'so are more than 0.1% of 2 others' in narrow.manifest['notes'][0]['reason']
+    assert 'in 3 of 3 photographs' in narrow.manifest['notes'][0]['reason']
 
 
 def test_photographs_of_a_second_folder_keep_theirs(folder, tmp_path):
