@@ -494,7 +494,8 @@ def _plan(df, job, rotate, allow):
     "The size of the tiles and an upper bound of their count; fills in the turn and the shrinking of `job`."
     sizes = _sizes(df, None, job['rescale_to'])
     if rotate:
-        job['turn'] = sum(a > b for a, b in sizes) * 2 > len(sizes)
+        most = sum(a > b for a, b in sizes) * 2 > len(sizes)
+        job['turn'] = rotate == 'portrait' if isinstance(rotate, str) else most
         sizes = _sizes(df, job['turn'], job['rescale_to'])
     _check_sizes(df, sizes, job, allow)
     count = pd.Series(sizes).value_counts()
@@ -553,7 +554,7 @@ def cut_tiles(
     edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph; None refuses it
     resize_to: tuple = None,  # (height, width) that each tile gets after cutting
     rescale_to: float = None,  # micrometers per pixel that each photograph gets before cutting
-    rotate: bool = False,  # turn portrait photographs among landscape ones (or the other way round)
+    rotate=False,  # turn portrait photographs among landscape ones (or the other way round); 'landscape' or 'portrait': turn all that do not lie so
     window=None,  # for more than 8 bits: (low, high), 'bits' (the default), 'dtype', 'percentiles' or 'each'
     min_cell_share: float = None,  # leave tiles out whose share of area with cells is smaller
     quality: bool = False,  # add the columns of `field_quality`
