@@ -23,7 +23,7 @@ from ..photos.reading import read_photo, to_uint8
 from ..photos.windows import window_of_set
 from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
-from .layout import check_grid, cut_at, layout_of, resized
+from .layout import check_grid, cut_at, fit_grid, layout_of, resized
 from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
@@ -548,7 +548,7 @@ def _check_out(out, overwrite):
 def cut_tiles(
     fields: pd.DataFrame,  # photographs of `read_fields`, or the path of their folder
     out: str | Path,  # the folder to make
-    grid: tuple = (2, 2),  # rows and columns of tiles
+    grid: tuple = (2, 2),  # rows and columns of tiles; None: those of `fit_grid`, unless `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels, instead of a grid
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
     edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph; None refuses it
@@ -617,7 +617,7 @@ def _job_of(
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(
-        grid=check_grid(grid),
+        grid=check_grid(grid or (fit_grid(df) if tile_px is None else (2, 2))),
         tile_px=_pair(tile_px),
         overlap=overlap,
         edge=edge,

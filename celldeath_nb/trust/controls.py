@@ -140,7 +140,7 @@ def negative_controls(
     vehicle: str = None,  # the treatment that is the vehicle; None: DMSO, or the one that is known as a control by its name
     folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control
     seed: int = 0,  # of shuffles and splits
-    features: dict = None,  # of `shortcut_features` of these tiles, for `train_cheap`; None: they are made, in one pass over the pixels for all controls but the painted one
+    features: dict = None,  # of `shortcut_features` of these tiles, for `train_cheap`; None: they are made in one pass
 ) -> (
     pd.DataFrame
 ):  # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
