@@ -70,7 +70,7 @@ class Kill(Callback):
         if self.training and self.epoch == 2: os.kill(os.getpid(), signal.SIGKILL)
 keep = sittings.make_learner
 if sys.argv[4] == 'kill': sittings.make_learner = lambda *a, **k: keep(*a, cbs=Kill(), **k)
-for out in sys.argv[3].split('|'): train(tiles, Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu')
+for out in sys.argv[3].split('|'): train(tiles, Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu', checkpoint_seconds=0)
 '''
 
 
@@ -177,9 +177,32 @@ def test_a_full_disk_keeps_the_checkpoint_before(tiles, tmp_path, monkeypatch):
 
     monkeypatch.setattr(learn_sittings, 'save_file', full)
     with pytest.raises(OSError, match='after epoch 2 could not be written'):
-        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
+        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu', checkpoint_seconds=0)
     assert [o.name for o in (tmp_path / '.r.unfinished').glob('epoch*')] == ['epoch_0001']
     assert len(learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu').history) == 3
+
+
+def test_checkpoints_that_take_long_are_written_seldom(tiles, tmp_path, monkeypatch):
+    "Each costs as much as three epochs here: after the first one only that of the end is written, unless all are asked for."
+    keep = learn_sittings._save_checkpoint
+    seen = []
+
+    def slow(watch, folder, phase):
+        keep(watch, folder, phase)
+        seen.append(len(watch.rows))
+        clock[0] += 3
+
+    clock = [0.0]
+    monkeypatch.setattr(learn_sittings, '_save_checkpoint', slow)
+    monkeypatch.setattr(learn_sittings.time, 'perf_counter', lambda: clock[0])
+    after = learn_sittings.log_line
+    monkeypatch.setattr(learn_sittings, 'log_line', lambda *a: (clock.__setitem__(0, clock[0] + 1), after(*a)))
+    for every, want in ((None, [1, 5]), (0, [1, 2, 3, 4, 5])):
+        seen.clear()
+        out = tmp_path / f'r{every}'
+        recipe = learn_recipes.Recipe.quick(**{**small, 'epochs': 5})
+        learn_training.train(tiles, recipe, out, 'cpu', checkpoint_seconds=every)
+        assert seen == want, every
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiles, tmp_path, monkeypatch):
@@ -192,7 +215,7 @@ def test_a_damaged_checkpoint_is_passed_over(tiles, tmp_path, monkeypatch):
 
     monkeypatch.setattr(learn_sittings, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
     with pytest.raises(KeyboardInterrupt):
-        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
+        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu', checkpoint_seconds=0)
     monkeypatch.undo()
     f = tmp_path / '.r.unfinished' / 'epoch_0002' / 'state.safetensors'
     f.write_bytes(f.read_bytes()[:1000])
@@ -217,7 +240,7 @@ def test_finetuning_interrupted_in_its_second_phase(tiles, tmp_path, monkeypatch
 
     monkeypatch.setattr(learn_sittings, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
     with pytest.raises(KeyboardInterrupt):
-        learn_training.train(tiles, r, tmp_path / 'b', 'cpu')
+        learn_training.train(tiles, r, tmp_path / 'b', 'cpu', checkpoint_seconds=0)
     monkeypatch.undo()
     a, b = (weights(learn_training.train(tiles, r, tmp_path / o, 'cpu').path) for o in 'ab')
     assert 'taken up after epoch 2' in (tmp_path / 'b' / 'log.txt').read_text() and all(

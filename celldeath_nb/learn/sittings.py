@@ -340,13 +340,14 @@ def log_line(folder, text):
 
 
 class _Saver:
-    "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old."
+    "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old; None: 20 times as old as it took to write."
 
     def __init__(self, folder, every, total):
         self.folder = folder
         self.every = every
         self.total = total
         self.last = time.perf_counter()
+        self.cost = 0.0  # seconds that the last checkpoint took
 
     def __call__(self, watch):
         row = watch.rows[-1]
@@ -356,10 +357,13 @@ class _Saver:
                 **row
             ),
         )
-        if time.perf_counter() - self.last < self.every and len(watch.rows) < self.total:
+        begun = time.perf_counter()
+        least = 20 * self.cost if self.every is None else self.every
+        if begun - self.last < least and len(watch.rows) < self.total:
             return
         _save_checkpoint(watch, self.folder, watch.phase)
         self.last = time.perf_counter()
+        self.cost = self.last - begun
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #87e1c6e1
 @contextmanager

@@ -130,7 +130,7 @@ def train(
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     overwrite: bool = False,  # replace a run folder that is there
     again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
-    checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
+    checkpoint_seconds: float = None,  # least time between two checkpoints; 0: one after each epoch; None: so that writing takes at most a twentieth of the time
     duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
     pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
 ) -> Run:  # finished
