@@ -205,6 +205,7 @@ def train_safely(
     overwrite: bool = False,  # replace a run that is there
     places: str = 'auto',  # photographs that show one place stay on one side: 'auto', 'strict' (surer pairs only), 'off' (not looked for)
     say=print_nothing,  # function of (text, step) that tells what is done
+    on_epoch=None,  # see `train`
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
@@ -218,7 +219,7 @@ def train_safely(
         r = _small_batches(r, tiles, say)
     _say_time(tiles, r, device, say)
     known = dict(duplicates='ignore') if pairs is None else dict(pairs=pairs)
-    run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
+    run = clock('training a network', train, tiles, r, out, device, overwrite, on_epoch=on_epoch, **known)
     found = found.beside(tiles, run.preds)
     road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), clock.seconds)
     simulated = _is_simulated(tiles) if simulated is None else simulated
@@ -249,6 +250,7 @@ def take_road(
     places: str = 'auto',  # see `train_safely`
     cut: dict = None,  # more options of `cut_tiles`
     say=print_nothing,  # see `train_safely`
+    on_epoch=None,  # see `train`
 ) -> Road:  # everything that was made
     "The safe road: cut, split without leaks, audit, train, predict, report."
     if grid and tile_px:
@@ -259,6 +261,7 @@ def take_road(
     with new_folder(out, overwrite) as tmp:
         tiles = clock('cutting them into tiles', cut_tiles, table_of(fields), tmp / 'tiles', **shape)
         args = dict(device=device, report=tmp / 'report.html', simulated=simulated, places=places, say=clock)
+        args['on_epoch'] = on_epoch
         road = train_safely(tiles, tmp / 'run', recipe, test, valid, group, **args)
         asked = road.run.preds
         write_csv(asked[asked.split == 'test'], tmp / 'predictions.csv')

@@ -130,9 +130,10 @@ def train(
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     overwrite: bool = False,  # replace a run folder that is there
     again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
-    checkpoint_seconds: float = None,  # least time between two checkpoints; 0: one after each epoch; None: so that writing takes at most a twentieth of the time
+    checkpoint_seconds: float = None,  # least time between two checkpoints; 0: one after each epoch; None: writing takes at most 5 % of the time
     duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
     pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
+    on_epoch=None,  # function of (history so far, number of epochs planned) that is called after each epoch, such as a `LiveCurve`
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
@@ -147,12 +148,11 @@ def train(
     check_free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out) as still_ours:
-        return _train(
-            tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity
-        )
+        sitting = dict(every=checkpoint_seconds, on_epoch=on_epoch)
+        return _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity)
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
-def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity):
+def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
@@ -163,7 +163,7 @@ def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
     )
     try:
-        net, history = train_net(dls, recipe, work, checkpoint_seconds)
+        net, history = train_net(dls, recipe, work, **sitting)
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
     if not still_ours():
