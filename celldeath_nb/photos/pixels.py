@@ -6,7 +6,7 @@
 __all__ = ['image_exts', 'vendor_exts', 'zarr_ext', 'max_bytes', 'MAX_SCANS', 'channels', 'BadFile', 'StopWork', 'source_state',
            'Photo', 'file_checksum', 'source_checksum']
 
-# %% ../../nbs/api/20_photos.pixels.ipynb #a66957da
+# %% ../../nbs/api/20_photos.pixels.ipynb #c9174ed6
 import hashlib
 import io
 import logging
@@ -15,8 +15,11 @@ import os
 import re
 import stat
 import struct
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 import PIL
@@ -535,6 +538,25 @@ def say_once(text):
         warnings.warn(text)
 
 
+_lock = threading.Lock()
+_lifted = []  # the limit of Pillow, once for each of our files that is open
+
+
+@contextmanager
+def _without_limit():
+    "Lift Pillow's own limit on pixels, and put it back when the last of our files is closed."
+    with _lock:
+        _lifted.append(_lifted[-1] if _lifted else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _lock:
+            own = _lifted.pop()
+            Image.MAX_IMAGE_PIXELS = None if _lifted else own
+
+
+@contextmanager
 def open_pillow(f, kind):
     "An open picture of Pillow, by its decoder for `kind`."
     if kind in ('JPEG', 'TIFF') and is_older(PIL.__version__, SAFE_PILLOW):
@@ -542,8 +564,8 @@ def open_pillow(f, kind):
             f'Pillow {PIL.__version__} is installed, whose decoders of JPEG and TIFF have faults that a file made for it can use. Read photographs only from people you trust, or install Pillow 13.0.0 or later.'
         )
     module, name = _decoders[kind]
-    __import__(f'PIL.{module}')
-    return getattr(getattr(PIL, module), name)(f)
+    with _without_limit(), getattr(import_module(f'PIL.{module}'), name)(f) as im:
+        yield im
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f7c8dfef
 _frames = {
