@@ -13,7 +13,7 @@ import pandas as pd
 from fastcore.basics import patch
 from ..units import LEVELS, has_level, unit_ids
 from .preds import check_preds, check_probs, class_names, positive_class, to_level
-from .intervals import ScoreParts, boot_limits, naive_limits, ratio_of, wilson_shares
+from .intervals import ScoreParts, boot_limits, join_units, naive_limits, ratio_of, wilson_shares
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #25069b65
 class Metrics(Mapping):
@@ -101,9 +101,9 @@ def choose_unit(preds, level, by, notes):
     "The level of the units to resample, said in `notes` where it is not the well."
     if by is None:
         by = next(
-            l
-            for l in ('well', 'field', 'experiment', 'tile')
-            if has_level(preds, l) and LEVELS.index(l) >= LEVELS.index(level)
+            each
+            for each in ('well', 'field', 'experiment', 'tile')
+            if has_level(preds, each) and LEVELS.index(each) >= LEVELS.index(level)
         )
         if by in ('tile', 'field'):
             notes.append(
@@ -140,28 +140,20 @@ def _mixed(preds, P, notes):
         notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
 
 
-def join_units(unit, y, most, notes, by, seed):
-    "Units joined at random into at most `most` groups, of one true class as far as may be."
-    n = int(unit.max()) + 1
-    if n <= most:
-        return unit
-    notes.append(f'{n:,} {by}s were joined at random into {most} groups, and whole groups were resampled.')
-    of = np.zeros(n, int)
-    of[unit] = y
-    order = np.lexsort([np.random.default_rng(seed).random(n), of])
-    group = np.empty(n, int)
-    group[order] = np.arange(n) * most // n
-    return group[unit]
+def _in_order(preds, classes):
+    "The rows sorted by units, truth, verdict and probabilities, so that nothing drawn over them hangs on how they came."
+    keys = [preds[f'p_{c}'].to_numpy(float) for c in classes if f'p_{c}' in preds]
+    keys += [preds[c].map(classes.index).to_numpy() for c in ('pred', 'label')]
+    keys += [unit_ids(preds, each) for each in LEVELS[1:] if has_level(preds, each)]
+    return preds.iloc[np.lexsort(keys)]
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #39516db3
 def metrics(
     preds: pd.DataFrame,  # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
     level: str = 'tile',  # what is judged: 'tile', 'field', 'well' or 'experiment'
-    by: str
-    | None = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
+    by: str = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
     combine: str = 'mean',  # how tiles make a unit above the tile: 'mean', 'median', 'vote', or a function [n, k] -> [k]
-    threshold: float
-    | None = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
+    threshold: float = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
     positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     n_boot: int = 2000,  # resamples
@@ -175,7 +167,7 @@ def metrics(
     "Every number that describes a table of predictions, with intervals that respect wells."
     classes = class_names(preds, classes)
     notes = []
-    preds = check_preds(preds, classes)
+    preds = _in_order(check_preds(preds, classes), classes)
     by = choose_unit(preds, level, by, notes)
     units = to_level(preds, level, combine, classes)
     y, v, P, pos = as_arrays(units, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
@@ -186,7 +178,7 @@ def metrics(
     arrays = (y, v, P)
     grouped = join_units(unit, y, max_units, notes, by, seed)
     table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, n == len(units), notes)
-    counts = {f'{l}s': int(unit_ids(preds, l).max()) + 1 for l in LEVELS if has_level(preds, l)} | dict(
+    counts = {f'{each}s': int(unit_ids(preds, each).max()) + 1 for each in LEVELS if has_level(preds, each)} | dict(
         units=len(units), resampled=n
     )
     settings = dict(
@@ -351,7 +343,7 @@ def _one(run, metric, level, **kwargs):
     )
     return {s: metrics(p, level, n_boot=0, **kwargs)[metric] for s, p in (parts or {'': preds}).items()}
 
-
+# %% ../../nbs/api/42_evaluate.scores.ipynb #2502879f
 def report_table(
     runs: Mapping
     | list,  # name of a setting -> its runs, or one list of runs; a run is an object with `.preds`, a table, a `Metrics` or a number

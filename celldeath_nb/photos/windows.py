@@ -6,7 +6,6 @@
 __all__ = ['BEYOND']
 
 # %% ../../nbs/api/23_photos.windows.ipynb #d2dfbff4
-from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from ..files import bar

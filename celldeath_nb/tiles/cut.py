@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import bar, check_free, crc32, swap_in, sync, write_csv, write_whole
+from ..files import bar, check_free, crc32, only_writer, swap_in, sweep, sync, write_whole
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
 from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
@@ -24,7 +24,7 @@ from ..photos.windows import window_of_set
 from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
 from .layout import check_grid, cut_at, layout_of, resized
-from .store import Tiles, make_manifest, only_writer, open_tiles, write_manifest
+from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
 def _by_class(df, col):
@@ -160,7 +160,7 @@ def _prepare(px, um, job):
         px = resized(px, [round(o * um / job['rescale_to']) for o in px.shape])
     return px
 
-# %% ../../nbs/api/32_tiles.cut.ipynb #0dc80f2a
+# %% ../../nbs/api/32_tiles.cut.ipynb #cffe01cf
 def _slice_one(path, um, job):
     "Tiles of one photograph and what to write down of it; a `BadFile` becomes its reason."
     try:
@@ -188,6 +188,7 @@ def _slice_one(path, um, job):
         tiles=len(a),
         **({'clipped': n} if (n := _clipped(ph.pixels, job)) else {}),
         block_crc=crc32(a.data) if len(a) else 0,
+        tile_crc=tile_sums(a),
         places=[places[i] for i in keep],
         empty=[places[i][:2] for i in range(len(places)) if i not in keep],
         notes=ph.notes,
@@ -197,23 +198,28 @@ def _slice_one(path, um, job):
     return a, d
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #fa45bef2
-def _ordered(f, items, workers):
-    "`f` of each item in order, computed by `workers` threads a few items ahead."
-    if workers <= 1:
+def _ordered(f, items, workers, ahead):
+    "`f` of each item in order, computed by `workers` threads up to `ahead` items ahead."
+    if workers <= 1 or ahead < 2:
         yield from map(f, items)
         return
-    with ThreadPoolExecutor(workers) as ex, decoders_end():
+    with ThreadPoolExecutor(min(workers, ahead)) as ex, decoders_end():
         waiting = deque()
         try:
             for o in items:
                 waiting.append(ex.submit(f, o))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for o in waiting:
                 o.cancel()
+
+
+def _ahead(df, workers, most=256e6):
+    "How many photographs may be in memory: two for each thread, as long as that is no more than 256 million pixels."
+    return int(min(2 * workers, max(1, most // max((df.height * df.width).max(), 1)))) if len(df) else 1
 
 
 def _n_workers(workers):
@@ -254,17 +260,32 @@ def _journal(folder, fd, h, w):
     p = folder / 'journal.jsonl'
     if not p.exists():
         return done
+    shared = {}
     for line in p.read_bytes().splitlines(True):
-        try:
-            d = json.loads(line)
-        except ValueError:
+        sum_, _, text = line.rstrip(b'\n').partition(b' ')
+        if not line.endswith(b'\n') or sum_ != b'%08x' % crc32(text):
             break
+        d = _slim(json.loads(text), shared)
         n = d.get('tiles', 0) * h * w
-        if not line.endswith(b'\n') or n and crc32(_read_at(fd, at, n)) != d['block_crc']:
+        if n and crc32(_read_at(fd, at, n)) != d['block_crc']:
             break
         done.append(d)
         at += n
     return done
+
+
+def _journal_line(d):
+    "What is known of a photograph, with a checksum."
+    text = json.dumps(d)
+    return f'{crc32(text.encode()):08x} {text}\n'
+
+
+def _slim(d, shared):
+    "`d`, whose lists are those of earlier photographs where they say the same: most are cut alike."
+    for k in ('places', 'empty', 'notes'):
+        if k in d:
+            d[k] = shared.setdefault(repr(d[k]), d[k])
+    return d
 
 
 def _read_at(fd, offset, n):
@@ -290,6 +311,7 @@ def _begin(part, key):
     if part.exists() and (not p.exists() or p.read_text() != key):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
+    sweep(part)
     with write_whole(p) as tmp:
         tmp.write_text(key)
 
@@ -302,12 +324,12 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
         _reserve(fd, part, n_tiles * h * w)
         done = _journal(part, fd, h, w)
         with write_whole(part / 'journal.jsonl') as tmp:
-            tmp.write_text(''.join(json.dumps(o) + '\n' for o in done))
+            tmp.write_text(''.join(map(_journal_line, done)))
         at = sum(o.get('tiles', 0) for o in done) * h * w
         with open(part / 'journal.jsonl', 'a') as log:
             for d in _append(fd, at, df[len(done) :], job, size, workers, on_error):
                 done.append(d)
-                log.write(json.dumps(d) + '\n')
+                log.write(_journal_line(d))
                 log.flush()
         os.ftruncate(fd, sum(o.get('tiles', 0) for o in done) * h * w)
         os.fsync(fd)
@@ -319,9 +341,11 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
 def _append(fd, at, df, job, size, workers, on_error):
     "Write the tiles of photographs one behind the other from `at`, and yield what is known of each."
     todo = zip(df.path, df.um_per_px)
-    cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers), total=len(df), what='cutting tiles')
+    ahead = _ahead(df, workers)
+    cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers, ahead), total=len(df), what='cutting tiles')
+    shared = {}
     for f, (a, d) in zip(df.field, cut):
-        d = json.loads(json.dumps(_fit(a, d, size)))
+        d = _slim(json.loads(json.dumps(_fit(a, d, size))), shared)
         if 'problem' in d and on_error == 'raise':
             raise BadFile(f, d['problem'])
         if d.get('tiles'):
@@ -337,6 +361,7 @@ def _fit(a, d, size):
     return dict(problem=f'its tiles would be {a.shape[1]}x{a.shape[2]} pixels, not {size[0]}x{size[1]}')
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #324284b4
+_kept = ('bytes', 'mtime_ns', 'crc', 'height', 'width', 'tiles', 'block_crc', 'tile_crc')
 _left_out = ('path', 'bytes', 'mtime_ns', 'width', 'height', 'lossy', 'bits')
 
 
@@ -357,12 +382,31 @@ def _tile_table(df, done, um):
         out['um_per_px'] = um
     return out
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #0db755a9
 def _sources(df, done):
     "What the manifest keeps of each photograph that has tiles, as lists."
-    keep = [(f, d) for f, d in zip(df.field, done) if d.get('tiles')]
-    out = {k: [d[k] for _, d in keep] for k in ('bytes', 'mtime_ns', 'crc', 'height', 'width', 'tiles', 'block_crc')}
-    return dict(field=[f for f, _ in keep], **out)
+    keep = [i for i, d in enumerate(done) if d.get('tiles')]
+    out = {k: [done[i][k] for i in keep] for k in _kept}
+    f = df.iloc[keep]
+    homes = [_home(*o) for o in zip(f.field, f.path)]
+    bits = f.bits.fillna(0).astype(int).tolist() if 'bits' in f else [0] * len(f)
+    return dict(field=f.field.tolist(), bits=bits, home=[h for h, _ in homes], at=[a for _, a in homes], **out)
+
+
+def _home(field, path):
+    "The folder that a photograph is named in, and its path there if that is not its name."
+    path = Path(os.path.abspath(path)).as_posix()
+    if path.endswith('/' + field):
+        return path[: -len(field) - 1] or '/', ''
+    return os.path.split(path)
+
+
+def _with_folders(src, folders=(), ids=()):
+    "Sources whose folders are numbers in a list, for the manifest."
+    homes = list(dict.fromkeys([*folders, *src['home']]))
+    ids = [*ids, *map(folder_id, homes[len(ids) :])]
+    rest = {k: v for k, v in src.items() if k != 'home'}
+    return dict(folders=homes, folder_ids=ids, sources=dict(rest, folder=[homes.index(h) for h in src['home']]))
 
 
 def _problem_rows(df, done):
@@ -382,13 +426,13 @@ def _same_pixels(df, done, allow, seen=()):
     if 'label' not in df or 'duplicates' in allow:
         return
     seen = dict(seen)
-    for f, l, d in zip(df.field, df.label, done):
+    for f, each, d in zip(df.field, df.label, done):
         if not d.get('tiles'):
             continue
-        g, k = seen.setdefault((d['block_crc'], d['tiles']), (f, l))
-        if k != l:
+        g, k = seen.setdefault((d['block_crc'], d['tiles']), (f, each))
+        if k != each:
             raise ValueError(
-                f'{safe_text(g)} and {safe_text(f)} have the same pixels, under the labels {k} and {l}. One of them is wrong; take it out.'
+                f'{safe_text(g)} and {safe_text(f)} have the same pixels, under the labels {k} and {each}. One of them is wrong; take it out.'
             )
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #90b85f7c
@@ -412,7 +456,7 @@ def _rests(df, done, job):
             continue
         full = d['height'], d['width']
         h, w = layout_of(full, job)[0]
-        rest = full[0] - max(t for *_, t, _ in d['places']) - h, full[1] - max(l for *_, l in d['places']) - w
+        rest = full[0] - max(t for *_, t, _ in d['places']) - h, full[1] - max(entry for *_, entry in d['places']) - w
         if max(rest) > 0:
             out.setdefault((full, rest), []).append(f)
     return [
@@ -442,14 +486,8 @@ def _finish_store(part, df, done, job, size, allow):
         )
     t = _table_of(df, done, job)
     notes = _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
-    write_csv(t, part / 'tiles.csv')
-    write_csv(pd.DataFrame(problems, columns=['file', 'reason']), part / 'problems.csv')
-    write_manifest(
-        part,
-        make_manifest(
-            t, _sources(df, done), size, job, os.path.abspath(df.attrs.get('folder') or '.'), problems, notes
-        ),
-    )
+    where = _with_folders(_sources(df, done))
+    write_store(part, t, None, dict(tile_px=size, settings=job, problems=problems, notes=notes, **where))
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #f63674cb
 def _plan(df, job, rotate, allow):
@@ -601,7 +639,7 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
     part = out.with_name(f'.{out.name}.partial')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with only_writer(out):
+        with only_writer(out) as still_ours:
             _check_out(out, overwrite)
             _begin(part, _job_key(df, job))
             try:
@@ -611,6 +649,8 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
                 shutil.rmtree(part, ignore_errors=True)
                 raise
             sync(part)
+            if not still_ours():
+                raise OSError(f'another process took this one for dead and writes {out} now')
             swap_in(part, out)
             for o in ('job', 'journal.jsonl'):
                 (out / o).unlink(missing_ok=True)
@@ -627,13 +667,14 @@ def add_photographs(
     path: str | Path,  # the folder that `cut_tiles` made
     fields: pd.DataFrame,  # photographs of `read_fields`, or the path of their folder; those that are in the store already are passed over
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
-    allow: list = (),  # refusals to waive, as for `cut_tiles`
+    allow: list = (),  # refusals to waive, as for `cut_tiles`: 'scales', 'depths', 'duplicates'
     workers: int = None,  # threads; None: one a core
 ) -> Tiles:  # the open store
     "Cut further photographs into a folder of tiles, with the settings of its first ones."
     path = Path(path)
     df = _fields_of(fields)
     with only_writer(path):
+        sweep(path)
         old = open_tiles(path, sources='ignore')
         m = old.manifest
         job = old.manifest['settings']
@@ -673,6 +714,11 @@ def _check_same_kind(df, m, job, allow):
         raise ValueError(
             f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. Cut all again with rescale_to=, or allow=['scales']."
         )
+    if 'bits' in df and (df.bits <= 8).any() and min(m['sources']['bits']) > 8 and 'depths' not in allow:
+        raise ValueError(
+            'The new photographs have 8 bits, those of the store have more, and are seen through a window of their own. Cut all again from photographs of one depth, or '
+            "allow=['depths'], which takes the new ones as they are."
+        )
     if 'bits' in df and (df.bits > 8).any() and job['window'] is None and 'depths' not in allow:
         raise ValueError(
             'The new photographs have more than 8 bits, those of the store have 8. Cut all again with window=(low, high).'
@@ -704,19 +750,8 @@ def _finish_more(path, old, df, done, job, size, allow):
     )
     t = _table_of(df, done, job)
     full = pd.concat([old.table, t], ignore_index=True) if len(t) else old.table
-    src = _sources(df, done)
+    where = _with_folders(_sources(df, done), m['folders'], m['folder_ids'])
+    where['sources'] = {k: s[k] + v for k, v in where['sources'].items()}
     problems = m['problems'] + [o for o in _problem_rows(df, done) if o not in m['problems']]
-    write_csv(full, path / 'tiles.csv')
-    write_csv(pd.DataFrame(problems, columns=['file', 'reason']), path / 'problems.csv')
-    write_manifest(
-        path,
-        make_manifest(
-            full,
-            {k: s[k] + src[k] for k in src},
-            size,
-            job,
-            m['folder'],
-            problems,
-            m['notes'] + _notes(df, done) + _rests(df, done, job) + _clips(df, done, job),
-        ),
-    )
+    notes = m['notes'] + _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
+    write_store(path, full, None, {**m, **where, 'problems': problems, 'notes': notes})

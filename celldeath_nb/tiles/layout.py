@@ -103,10 +103,10 @@ def _padded(px, h, w):
 def cut_at(px, size, places):
     "uint8 [n, h, w] of the tiles at `places`."
     h, w = size
-    px = _padded(px, max(t for *_, t, _ in places) + h, max(l for *_, l in places) + w)
+    px = _padded(px, max(t for *_, t, _ in places) + h, max(each for *_, each in places) + w)
     out = np.empty((len(places), h, w), np.uint8)
-    for k, (_, _, t, l) in enumerate(places):
-        out[k] = px[t : t + h, l : l + w]
+    for k, (_, _, t, each) in enumerate(places):
+        out[k] = px[t : t + h, each : each + w]
     return out
 
 
@@ -116,4 +116,5 @@ def resized(a, size):
 
 # %% ../../nbs/api/30_tiles.layout.ipynb #42a35b56
 def layout_of(size, job):
+    "Where the tiles of a photograph of this size lie, by the settings of a job."
     return tile_layout(size, job['grid'], job['tile_px'], job['overlap'], job['edge'])

@@ -6,6 +6,7 @@ _rooms = {
     'audits': ['Audit', 'audit'],
     'checks': ['Trust', 'cell_share', 'deletion_insertion', 'plot_deletion', 'plot_trust', 'pointing_game',
         'randomization_check', 'segmentation_dice', 'shuffle_labels', 'stability'],
+    'conformal': ['METHODS', 'abstention_table', 'conformal_sets', 'plot_abstention', 'well_calls'],
     'confounders': ['Findings', 'confounding', 'cramers_v', 'v_interval'],
     'controls': ['negative_controls', 'train_cheap'],
     'maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
+from ..units import table_of
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #e7c88f92
 def cramers_v(
@@ -86,7 +87,7 @@ def labeled_photographs(
     label: str = 'label',  # the column that a network would learn
 ) -> pd.DataFrame:  # one row a photograph, with `size` and `format` where they can be had
     "The labeled photographs of a table."
-    df = table.table if hasattr(table, 'table') else table
+    df = table_of(table)
     for c in (label, 'field'):
         if c not in df:
             raise ValueError(f'The table has no column {c!r}; it has {", ".join(map(str, df.columns))}.')
@@ -104,7 +105,7 @@ def labeled_photographs(
 def _factors(df, label):
     "The columns worth looking at: known ones that have two levels or more and are not what the label is made from."
     made = ['treatment', 'dose_um'] + ['line'] * (
-        'line' in df and all(str(l) in str(y) for l, y in zip(df['line'], df[label]))
+        'line' in df and all(str(each) in str(y) for each, y in zip(df['line'], df[label]))
     )
     return [c for c in _words if c in df and c not in made + [label] and df[c].nunique(dropna=False) > 1]
 
@@ -180,8 +181,7 @@ def _html(o):
 def confounding(
     table,  # a table with a row a tile or a photograph, or `Tiles`
     label: str = 'label',  # the column that a network would learn
-    factors: list
-    | None = None,  # columns to look at; `None`: all that are known, such as experiment, well, hour, line, size, format, scale, date
+    factors: list = None,  # columns to look at; `None`: all that are known, such as experiment, well, hour, line, size, format, scale, date
     seed: int = 0,  # of the intervals' draws
 ) -> Findings:  # a list of dicts: factor, v, low, high, n, verdict, sentence, crosstab
     "How far the label coincides with what is not the cells: cross-tables, Cramer's V with interval, and a sentence each."
