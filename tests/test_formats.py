@@ -487,7 +487,7 @@ def test_no_extreme_decides(what, tmp_path):
     assert t.manifest['settings']['window'] == clean.manifest['settings']['window'] == [0, 4095]
     np.testing.assert_array_equal(t.field('DMSO_2.tif')[24:], clean.field('DMSO_2.tif')[24:])
     alone = [o for o in t.manifest['notes'] if 'alone would have made the window' in o['reason']]
-    assert len(alone) == ('one' in what.split()[-1] and 'pixel' not in what or 'one ' in what[:4])
+    assert len(alone) == (what in ('dirt in one', 'one of sixteen bits', 'one that is white'))
     assert all(o['file'] == 'CPT_3.tif' and 'window=(0, 65535)' in o['reason'] for o in alone)
 
 
@@ -762,7 +762,8 @@ def test_an_older_library_is_said_once_and_work_goes_on(what, version, tmp_path,
         warnings.simplefilter('always')
         for p in paths:
             assert read_photo(p).pixels.shape == (H, W)
-    assert [what in str(o.message) and version in str(o.message) for o in w if issubclass(o.category, UserWarning)] == [True]
+    said = [str(o.message) for o in w if 'is installed' in str(o.message)]
+    assert len(said) == 1 and f'{what} {version}' in said[0]
 
 
 # bounds ----------------------------------------------------------------------------------------
@@ -793,7 +794,7 @@ def bombs():
     one = tiff(W, H, 8, [truth().tobytes()], H)
     n = struct.unpack_from('<H', one, 8)[0]
     yield 'ring.tif', one[: 10 + 12 * n] + struct.pack('<I', 8) + one[14 + 12 * n :], None
-    yield 'passes.jpg', many_scans(400, 400, 5000), '5,001 times'
+    yield 'passes.jpg', many_scans(W, H, 5000), '5,001 times'
     yield 'tile.tif', tiff(W, H, 8, [truth().tobytes()], H, [(322, 4, 1, 2**20), (323, 4, 1, 2**20)]), 'pieces|damaged|TileOffsets'
     yield 'strips.tif', tiff(W, H, 8, [truth().tobytes()], 0), 'without a size'
     raw = zlib.compress(bytes(1000 * 1000 * 4000 // 50))
@@ -806,7 +807,7 @@ def test_one_file_does_not_stop_everything(tmp_path):
         (tmp_path / name).write_bytes(b)
     (tmp_path / 'CPT.png').write_bytes(png(truth()))
     t = time.perf_counter()
-    tiles = cut_tiles(read_fields(tmp_path, label_from=None), tmp_path / 't', grid=(1, 1), edge='drop', allow=['sizes', 'scales'])
+    tiles = cut_tiles(read_fields(tmp_path, label_from=None), tmp_path / 't', grid=(1, 1))
     assert time.perf_counter() - t < 60
     said = {o['file']: o['reason'] for o in tiles.problems}
     for name, _, match in bombs():
@@ -832,6 +833,7 @@ def test_memory_and_time_are_bounded(tmp_path, monkeypatch):
     p.write_bytes(p.read_bytes()[:-999])
     with pytest.raises(BadFile, match='truncated'):
         read_photo(p)
+    tifffile.imwrite(p, truth(), compression='zlib')
     asked = []
 
     def ended(entry, args, room, seconds):
@@ -974,7 +976,7 @@ def test_quality_outliers_look_where_read_fields_looked(tmp_path):
                 t.write(page, photometric='minisblack', planarconfig='contig', metadata=None)
     f = read_fields(tmp_path, labels=['CPT'], page=1, channel=1)
     odd = quality_outliers(f)
-    assert odd.field.tolist() == ['CPT_4.tif'] and 'all of one gray' in odd.why[0]
+    assert 'all of one gray' in odd.set_index('field').why['CPT_4.tif']
     q = read_fields(tmp_path, labels=['CPT'], page=1, channel=1, quality=True)
     want = field_quality(np.round(twelve_bits(110) * 255.0 / 4095).astype(np.uint8))
     assert q.attrs['window'] == (0, 4095) and {k: q[k][0] for k in want} == want
