@@ -42,7 +42,10 @@ def agree(path, want, **kw):
     "The file is read as `want`, and its head says so."
     ph = read_photo(path, **kw)
     head = read_header(path, page=kw.get('page'))
-    assert (head.height, head.width, head.bits) == (ph.height, ph.width, ph.bits) and want.shape == (ph.height, ph.width)
+    assert (head.height, head.width, head.bits) == (ph.height, ph.width, ph.bits) and want.shape == (
+        ph.height,
+        ph.width,
+    )
     assert (head.format, head.color, head.lossy, head.turn) == (ph.format, ph.color, ph.lossy, ph.turn)
     np.testing.assert_array_equal(ph.pixels, want)
     return ph
@@ -57,9 +60,22 @@ picture_codecs = ['jpeg2000', 'webp', 'png', 'jpegxl', 'lerc']
 def stored_ways(codec, dtypes):
     "(what is written, options of tifffile, the truth) for every combination that can be written."
     for dt, n, planar, order, layout, pred, turn in itertools.product(
-        dtypes, (1, 3, 4), ('contig', 'separate'), '<>', ({}, dict(rowsperstrip=7), dict(tile=(16, 32))), (False, True), (1, 6)
+        dtypes,
+        (1, 3, 4),
+        ('contig', 'separate'),
+        '<>',
+        ({}, dict(rowsperstrip=7), dict(tile=(16, 32))),
+        (False, True),
+        (1, 6),
     ):
-        if n == 1 and planar == 'separate' or turn == 6 and (layout or order == '>') or pred and codec in (None, 'packbits', *picture_codecs):
+        if (
+            n == 1
+            and planar == 'separate'
+            or turn == 6
+            and (layout or order == '>')
+            or pred
+            and codec in (None, 'packbits', *picture_codecs)
+        ):
             continue
         if codec in picture_codecs and (order == '>' or dt[0] != 'u' or int(dt[1]) > 2):
             continue
@@ -100,10 +116,19 @@ def test_one_picture_stored_in_every_way(codec, tmp_path, here):
 def test_jpeg_in_tiff(photometric, layout, tmp_path):
     "The colors are those of the page, whatever the piece would be taken for."
     a = np.dstack([truth(seed=k) for k in range(3)])
-    a = np.asarray(Image.fromarray(a).resize((W // 8, H // 8)).resize((W, H), Image.BICUBIC))  # smooth, as JPEG likes it
+    a = np.asarray(
+        Image.fromarray(a).resize((W // 8, H // 8)).resize((W, H), Image.BICUBIC)
+    )  # smooth, as JPEG likes it
     a = a[..., 0] if photometric == 'minisblack' else a
     kw = dict(compressionargs=dict(level=98)) | (dict(subsampling=(1, 1)) if photometric == 'ycbcr' else {})
-    tifffile.imwrite(tmp_path / 'x.tif', a, photometric='rgb' if photometric == 'ycbcr' else photometric, compression='jpeg', **layout, **kw)
+    tifffile.imwrite(
+        tmp_path / 'x.tif',
+        a,
+        photometric='rgb' if photometric == 'ycbcr' else photometric,
+        compression='jpeg',
+        **layout,
+        **kw,
+    )
     for k, c in enumerate(('red', 'green', 'blue') if a.ndim == 3 else (None,)):
         ph = read_photo(tmp_path / 'x.tif', channel=c)
         assert abs(ph.pixels.astype(int) - (a[..., k] if c else a)).max() <= 6 and ph.lossy
@@ -115,7 +140,9 @@ def test_jpeg_in_tiff(photometric, layout, tmp_path):
 @pytest.mark.parametrize('kw', [{}, dict(rowsperstrip=5)], ids=str)
 def test_packed_bits(bits, kw, tmp_path):
     a = np.random.default_rng(bits).integers(0, 2**bits, (H, W - 1)).astype('u1' if bits < 8 else 'u2')
-    packed = b''.join(np.packbits(((r[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes() for r in a)
+    packed = b''.join(
+        np.packbits(((r[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).ravel()).tobytes() for r in a
+    )
     row = len(packed) // H
     each = kw.get('rowsperstrip', H)
     parts = [packed[i * row : (i + each) * row] for i in range(0, H, each)]
@@ -128,7 +155,15 @@ def test_packed_bits(bits, kw, tmp_path):
 def tiff(w, h, bits, parts, rows, tags=(), behind=b''):
     "A gray little-endian TIFF written by hand; `tags` are (number, type, count, value)."
     n = len(parts)
-    own = [(256, 4, 1, w), (257, 4, 1, h), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1), (278, 4, 1, rows)]
+    own = [
+        (256, 4, 1, w),
+        (257, 4, 1, h),
+        (258, 3, 1, bits),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (277, 3, 1, 1),
+        (278, 4, 1, rows),
+    ]
     own = [t for t in own if t[0] not in {o[0] for o in tags}] + list(tags)
     head = 8 + 2 + 12 * (len(own) + 2) + 4
     at = list(itertools.accumulate([head + 8 * n] + [len(o) for o in parts]))[:-1]
@@ -161,7 +196,12 @@ def test_meanings_of_values(tmp_path):
 @pytest.mark.parametrize('planar', ['contig', 'separate'])
 def test_channels_that_are_no_transparency(n, planar, tmp_path):
     s = np.stack([truth(seed=k) for k in range(n)])
-    tifffile.imwrite(tmp_path / 'x.tif', s if planar == 'separate' else np.moveaxis(s, 0, -1), photometric='minisblack', planarconfig=planar)
+    tifffile.imwrite(
+        tmp_path / 'x.tif',
+        s if planar == 'separate' else np.moveaxis(s, 0, -1),
+        photometric='minisblack',
+        planarconfig=planar,
+    )
     with pytest.raises(StopWork, match=f'has {n} channels.*channel=0'):
         read_photo(tmp_path / 'x.tif')
     for k in range(n):
@@ -174,13 +214,17 @@ def test_channels_that_are_no_transparency(n, planar, tmp_path):
     np.testing.assert_array_equal(cut_tiles(read_fields(tmp_path, channel=1), tmp_path / 't').field('CPT.tif'), s[1])
 
 
-@pytest.mark.parametrize('kind,opaque', [('unassalpha', True), ('unassalpha', False), ('unspecified', True), ('unspecified', False)])
+@pytest.mark.parametrize(
+    'kind,opaque', [('unassalpha', True), ('unassalpha', False), ('unspecified', True), ('unspecified', False)]
+)
 @pytest.mark.parametrize('color', [False, True])
 def test_a_last_channel(kind, opaque, color, tmp_path):
     a = truth()
     last = np.full_like(a, 255) if opaque else truth(seed=9)
     s = np.dstack([a] * (3 if color else 1) + [last])
-    tifffile.imwrite(tmp_path / 'x.tif', s, photometric='rgb' if color else 'minisblack', extrasamples=[kind], planarconfig='contig')
+    tifffile.imwrite(
+        tmp_path / 'x.tif', s, photometric='rgb' if color else 'minisblack', extrasamples=[kind], planarconfig='contig'
+    )
     if opaque:
         agree(tmp_path / 'x.tif', a)
     elif kind == 'unassalpha':
@@ -242,10 +286,24 @@ def test_head_and_pixels_agree(mode, kind, tmp_path):
 @pytest.mark.parametrize('bits,kind', [(1, 3), (2, 0), (2, 3), (4, 0), (4, 3), (8, 3), (16, 0)])
 def test_png_of_few_bits(bits, kind, tmp_path):
     a = np.random.default_rng(0).integers(0, 2**bits, (9, 16))
-    rows = b''.join(b'\0' + (r.astype('>u2').tobytes() if bits == 16 else np.packbits(((r[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype('u1').ravel()).tobytes()) for r in a)
+    rows = b''.join(
+        b'\0'
+        + (
+            r.astype('>u2').tobytes()
+            if bits == 16
+            else np.packbits(((r[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype('u1').ravel()).tobytes()
+        )
+        for r in a
+    )
     chunk = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
-    table = bytes(v for i in range(2**min(bits, 8)) for v in (255 - i,) * 3)
-    b = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 16, 9, bits, kind, 0, 0, 0)) + (chunk(b'PLTE', table) if kind == 3 else b'') + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    table = bytes(v for i in range(2 ** min(bits, 8)) for v in (255 - i,) * 3)
+    b = (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', 16, 9, bits, kind, 0, 0, 0))
+        + (chunk(b'PLTE', table) if kind == 3 else b'')
+        + chunk(b'IDAT', zlib.compress(rows))
+        + chunk(b'IEND', b'')
+    )
     (tmp_path / 'x.png').write_bytes(b)
     want = 255 - a if kind == 3 else a * 255 // (2**bits - 1) if bits < 8 else a
     agree(tmp_path / 'x.png', want)
@@ -268,7 +326,9 @@ def wrong(p, what, monkeypatch):
         tifffile.imwrite(p, np.dstack([a] * 3), photometric='ycbcr')
         return 'YCbCr without JPEG'
     if what == 'volume':
-        tifffile.imwrite(p, np.stack([truth(h=32, w=32)] * 16), tile=(16, 16, 16), photometric='minisblack', volumetric=True)
+        tifffile.imwrite(
+            p, np.stack([truth(h=32, w=32)] * 16), tile=(16, 16, 16), photometric='minisblack', volumetric=True
+        )
         return 'volume'
     if what == 'differences':
         p.write_bytes(tiff(W, H, 8, [a.tobytes()], H, [(317, 3, 1, 2)]))
@@ -312,7 +372,12 @@ def wrong(p, what, monkeypatch):
 
 
 @codecs
-@pytest.mark.parametrize('what', 'CMYK,CIELab,camera,complex,white in floats,YCbCr,volume,differences,24 bits,no codec,missing strips,short strip,short lzw,jpeg 12,jp2 deep color,jp2 cut'.split(','))
+@pytest.mark.parametrize(
+    'what',
+    'CMYK,CIELab,camera,complex,white in floats,YCbCr,volume,differences,24 bits,no codec,missing strips,short strip,short lzw,jpeg 12,jp2 deep color,jp2 cut'.split(
+        ','
+    ),
+)
 def test_the_true_reason(what, tmp_path, monkeypatch):
     p = tmp_path / 'x.tif'
     match = wrong(p, what, monkeypatch)
@@ -345,7 +410,6 @@ def imagej(path, a):
     "A stack as ImageJ writes large ones: one page, and the other planes behind it."
     said = f'ImageJ=1.54f\nimages={len(a)}\nslices={len(a)}\n\0'.encode()
     head = tiff(a.shape[2], a.shape[1], 8 * a.itemsize, [a[0].tobytes()], a.shape[1], [(270, 2, len(said), 0)])
-    at = len(head)
     k = head.index(struct.pack('<HHI', 270, 2, len(said)))
     start = head.index(a[0].tobytes())
     b = head[:start] + a.tobytes()
@@ -364,7 +428,9 @@ def test_planes_behind_one_page(dtype, tmp_path):
     with pytest.raises(BadFile, match='it has 3 pages, and page=3'):
         read_photo(p, page=3)
     t = cut_tiles(read_fields(tmp_path, page=2), tmp_path / 't', window=(0, np.iinfo(dtype).max))
-    np.testing.assert_array_equal(t.field('CPT.tif'), np.round(a[2] * 255.0 / np.iinfo(dtype).max) if dtype == 'u2' else a[2])
+    np.testing.assert_array_equal(
+        t.field('CPT.tif'), np.round(a[2] * 255.0 / np.iinfo(dtype).max) if dtype == 'u2' else a[2]
+    )
 
 
 def test_a_metamorph_stack(tmp_path):
@@ -373,7 +439,9 @@ def test_a_metamorph_stack(tmp_path):
     start = b.index(a[0].tobytes())
     b = b[:start] + a.tobytes()
     k = b.index(struct.pack('<HHI', 33629, 5, 4))
-    (tmp_path / 'x.stk').write_bytes(b[: k + 8] + struct.pack('<I', len(b)) + b[k + 12 :] + 4 * struct.pack('<6I', 1, 1, 2451545, 0, 2451545, 0))
+    (tmp_path / 'x.stk').write_bytes(
+        b[: k + 8] + struct.pack('<I', len(b)) + b[k + 12 :] + 4 * struct.pack('<6I', 1, 1, 2451545, 0, 2451545, 0)
+    )
     with pytest.raises(StopWork, match='has 4 pages'):
         read_photo(tmp_path / 'x.stk')
     for k in range(4):
@@ -407,7 +475,9 @@ def test_the_advice_works_when_typed(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10_000)
     a = np.random.default_rng(0).integers(0, 255, (1100, 1000), dtype=np.uint8)
     p = tmp_path / f'CPT.{kind}'
-    tifffile.imwrite(p, a, compression='lzw' if 'lzw' in kind else None, rowsperstrip=8) if 'tif' in kind else Image.fromarray(a).save(p, **(dict(lossless=True) if kind == 'webp' else {}))
+    tifffile.imwrite(
+        p, a, compression='lzw' if 'lzw' in kind else None, rowsperstrip=8
+    ) if 'tif' in kind else Image.fromarray(a).save(p, **(dict(lossless=True) if kind == 'webp' else {}))
     with pytest.raises(BadFile, match='more than 0.5 million; max_mpx=2 reads it') as e:
         read_photo(p, max_mpx=0.5)
     assert read_photo(p, max_mpx=advised(e)).pixels.shape == a.shape
@@ -564,12 +634,24 @@ def test_unknown_extensions(tmp_path):
         'g.vsi': b'II*\0' + bytes(90), 'h.mrxs': b'\xff\xd8\xff', 'i.nef': b'MM\0*', 'j.avi': b'RIFF....AVI ', 'k.pgm': b'P5\n3 2\n255\n123456', 'l.svg': b'<svg/>', 'm.ndpi': b'no TIFF',
         'n.jfif': b'', 'o.fits': b'SIMPLE  = T', 'p.oib': b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1', 'q.data': b'\x70\0\0\0....\x2a',
     }  # fmt: skip
-    other = {'notes.txt': b'BM is no bitmap here', 'Thumbs.db': b'\xd0\xcf\x11\xe0', 'book.xlsx': b'PK\3\4', 'paper.pdf': b'%PDF', 'P6.md': b'P6 is a well', 'table.csv': b'a,b', 'w.h5': b'\x89HDF\r\n\x1a\n'}
+    other = {
+        'notes.txt': b'BM is no bitmap here',
+        'Thumbs.db': b'\xd0\xcf\x11\xe0',
+        'book.xlsx': b'PK\3\4',
+        'paper.pdf': b'%PDF',
+        'P6.md': b'P6 is a well',
+        'table.csv': b'a,b',
+        'w.h5': b'\x89HDF\r\n\x1a\n',
+    }
     for n, b in {**said, **other}.items():
         (tmp_path / n).write_bytes(b)
     f = read_fields(tmp_path, labels=['CPT'])
-    assert f.field.tolist() == sorted(f'CPT_{k}' + e for k, e in enumerate(('.stk', '.btf', '.jp2', '.JFIF', '.flex', '.backup', '', '.svs')))
-    assert sorted(o['file'] for o in f.attrs['problems']) == sorted(said) and all(len(o['reason']) > 5 for o in f.attrs['problems'])
+    assert f.field.tolist() == sorted(
+        f'CPT_{k}' + e for k, e in enumerate(('.stk', '.btf', '.jp2', '.JFIF', '.flex', '.backup', '', '.svs'))
+    )
+    assert sorted(o['file'] for o in f.attrs['problems']) == sorted(said) and all(
+        len(o['reason']) > 5 for o in f.attrs['problems']
+    )
     t = cut_tiles(f, tmp_path / 't', grid=(1, 1))
     for k in (0, 1, 2, 4, 5, 6, 7):
         name = next(o for o in f.field if f'_{k}' in o)
@@ -588,7 +670,15 @@ def label_image(n=12, dtype='u2'):
 def test_masks_and_overviews_are_set_aside(dtype, tmp_path):
     for i in range(3):
         (tmp_path / f'CPT_{i}.png').write_bytes(png(truth(seed=i)))
-    by_name = ['CPT_0_mask.png', 'CPT_0_cp_masks.tif', 'masks/CPT_1.png', 'thumb_CPT_1.jpg', 'overview.png', 'CPT_2_thumbnail.png', 'CPT_2_labels.tif']
+    by_name = [
+        'CPT_0_mask.png',
+        'CPT_0_cp_masks.tif',
+        'masks/CPT_1.png',
+        'thumb_CPT_1.jpg',
+        'overview.png',
+        'CPT_2_thumbnail.png',
+        'CPT_2_labels.tif',
+    ]
     for n in by_name:
         (tmp_path / n).parent.mkdir(exist_ok=True)
         Image.fromarray(truth(h=20, w=28)).save(tmp_path / n)
@@ -600,7 +690,13 @@ def test_masks_and_overviews_are_set_aside(dtype, tmp_path):
     said = {o['file']: o['reason'] for o in t.problems}
     assert set(said) == {*by_name, 'CPT_seen.tif', 'CPT_two.tif'}
     assert all('set aside' in o for o in said.values()) and 'one value each' in said['CPT_seen.tif']
-    assert [o.name for o in list_images(tmp_path)] == ['CPT_0.png', 'CPT_1.png', 'CPT_2.png', 'CPT_seen.tif', 'CPT_two.tif']
+    assert [o.name for o in list_images(tmp_path)] == [
+        'CPT_0.png',
+        'CPT_1.png',
+        'CPT_2.png',
+        'CPT_seen.tif',
+        'CPT_two.tif',
+    ]
 
 
 def test_photographs_are_no_label_images(tmp_path):
@@ -608,9 +704,21 @@ def test_photographs_are_no_label_images(tmp_path):
 
     r = np.random.default_rng(0)
     dark = r.poisson(0.3, (H, W)).astype('u1')
-    spots = put(np.zeros((H, W), 'u2'), (slice(5, 20), slice(5, 20)), 0) + np.where(r.random((H, W)) > 0.9, r.integers(1, 300, (H, W)), 0).astype('u2')
+    spots = put(np.zeros((H, W), 'u2'), (slice(5, 20), slice(5, 20)), 0) + np.where(
+        r.random((H, W)) > 0.9, r.integers(1, 300, (H, W)), 0
+    ).astype('u2')
     white = np.minimum(truth().astype(int) * 3, 255).astype('u1')
-    for a in (truth(), truth('u2'), truth('f4'), dark, spots, white, twelve_bits(0), np.zeros((9, 9), 'u1'), np.full((9, 9), 7, 'u1')):
+    for a in (
+        truth(),
+        truth('u2'),
+        truth('f4'),
+        dark,
+        spots,
+        white,
+        twelve_bits(0),
+        np.zeros((9, 9), 'u1'),
+        np.full((9, 9), 7, 'u1'),
+    ):
         assert not is_label_image(a)
     for a in (label_image(), label_image(dtype='u1'), label_image() > 0, (label_image() > 0).astype('u1') * 255):
         assert is_label_image(a.astype('u1') if a.dtype == bool else a)
@@ -621,12 +729,24 @@ def test_photographs_are_no_label_images(tmp_path):
 
 def zarr_folder(path, description=None, piece=b'', heads=None):
     "An OME-Zarr folder of version 2, by hand."
-    said = dict(zarr_format=2, shape=[H, W], chunks=[H, W], dtype='<u2', compressor=None, fill_value=0, order='C', filters=None, dimension_separator='/')
+    said = dict(
+        zarr_format=2,
+        shape=[H, W],
+        chunks=[H, W],
+        dtype='<u2',
+        compressor=None,
+        fill_value=0,
+        order='C',
+        filters=None,
+        dimension_separator='/',
+    )
     axes = [dict(name=k, type='space', unit='micrometer') for k in 'yx']
     way = dict(path='0', coordinateTransformations=[dict(type='scale', scale=[0.5, 0.5])])
     (path / '0/0').mkdir(parents=True)
     (path / '.zgroup').write_text(json.dumps(dict(zarr_format=2)))
-    (path / '.zattrs').write_text(json.dumps(dict(multiscales=[dict(version='0.4', axes=axes, datasets=[way])]) | (heads or {})))
+    (path / '.zattrs').write_text(
+        json.dumps(dict(multiscales=[dict(version='0.4', axes=axes, datasets=[way])]) | (heads or {}))
+    )
     (path / '0/.zarray').write_text(json.dumps(said | (description or {})))
     (path / '0/0/0').write_bytes(piece or truth('u2').tobytes())
     return path
@@ -693,12 +813,23 @@ def test_an_ome_zarr_of_numbers_is_read(tmp_path):
     import zlib as z
 
     a = truth('u2')
-    for k, (c, b) in enumerate(((None, a.tobytes()), (dict(id='zlib', level=1), z.compress(a.tobytes())), (dict(id='gzip', level=1), __import__('gzip').compress(a.tobytes())))):
+    for k, (c, b) in enumerate(
+        (
+            (None, a.tobytes()),
+            (dict(id='zlib', level=1), z.compress(a.tobytes())),
+            (dict(id='gzip', level=1), __import__('gzip').compress(a.tobytes())),
+        )
+    ):
         agree(zarr_folder(tmp_path / f'{k}.zarr', dict(compressor=c), b), a)
 
 
 hostile = {
-    'a piece that unpacks to more': (dict(compressor=dict(id='blosc')), b'\2\1\1\2' + (2**31 - 1).to_bytes(4, 'little') + bytes(40), {}, 'unpacks to'),
+    'a piece that unpacks to more': (
+        dict(compressor=dict(id='blosc')),
+        b'\2\1\1\2' + (2**31 - 1).to_bytes(4, 'little') + bytes(40),
+        {},
+        'unpacks to',
+    ),
     'pieces of gigabytes': (dict(chunks=[10**6, 10**6]), b'', {}, 'smaller pieces'),
     'more pieces than files': (dict(shape=[10**9, 10**9], chunks=[9, 9]), b'', {}, 'are missing'),
     'no size': (dict(shape='large', chunks=None), b'', {}, 'without a size|cannot be read'),
@@ -782,7 +913,11 @@ def many_scans(w, h, n):
     bits += '1' * (-len(bits) % 8)
     data = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)).replace(b'\xff', b'\xff\0')
     sos = lambda s, e: seg(0xDA, bytes([1, 1, 0, s, e, 0]))
-    head = b'\xff\xd8' + seg(0xDB, b'\0' + bytes([1] * 64)) + seg(0xC2, struct.pack('>BHHB', 8, h, w, 1) + bytes([1, 0x11, 0]))
+    head = (
+        b'\xff\xd8'
+        + seg(0xDB, b'\0' + bytes([1] * 64))
+        + seg(0xC2, struct.pack('>BHHB', 8, h, w, 1) + bytes([1, 0x11, 0]))
+    )
     tables = seg(0xC4, b'\0' + bytes([1] + [0] * 15) + b'\0') + seg(0xC4, b'\x10' + bytes([1] + [0] * 15) + b'\xe0')
     return head + tables + sos(0, 0) + bytes((blocks + 7) // 8) + (sos(1, 63) + data) * n + b'\xff\xd9'
 
@@ -795,7 +930,11 @@ def bombs():
     n = struct.unpack_from('<H', one, 8)[0]
     yield 'ring.tif', one[: 10 + 12 * n] + struct.pack('<I', 8) + one[14 + 12 * n :], None
     yield 'passes.jpg', many_scans(W, H, 5000), '5,001 times'
-    yield 'tile.tif', tiff(W, H, 8, [truth().tobytes()], H, [(322, 4, 1, 2**20), (323, 4, 1, 2**20)]), 'pieces|damaged|TileOffsets'
+    yield (
+        'tile.tif',
+        tiff(W, H, 8, [truth().tobytes()], H, [(322, 4, 1, 2**20), (323, 4, 1, 2**20)]),
+        'pieces|damaged|TileOffsets',
+    )
     yield 'strips.tif', tiff(W, H, 8, [truth().tobytes()], 0), 'without a size'
     raw = zlib.compress(bytes(1000 * 1000 * 4000 // 50))
     yield 'channels.tif', tiff(1000, 1000, 8, [raw], 1000, [(259, 3, 1, 8), (277, 3, 1, 4000)]), '4,000 bytes take 4 GB'
@@ -887,7 +1026,13 @@ def test_ctrl_c_ends_whatever_a_decoder_does(workers, tmp_path):
     for i in range(4):
         (d / f'{"CPT" if i % 2 else "DMSO"}_{i}.jpg').write_bytes(many_scans(8800, 8800, 98))
     args = [sys.executable, '-c', cutting, d, tmp_path / 't', str(workers)]
-    p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    p = subprocess.Popen(
+        args,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         assert p.stdout.readline() == 'begun\n'
         kids = []
@@ -924,7 +1069,23 @@ def test_a_decoder_ends_with_who_asked(tmp_path):
 
 # names -----------------------------------------------------------------------------------------
 
-odd_names = ['a\rb', 'a\nb', 'a\x1b[31mb', 'a\u202egnp.b', '<b>a</b>', '"a"', "'a'", '=1+1', 'a,b;c', 'ä' * 100, 'a\tb', 'a\u200bb', '%s{x}', ' a ', 'a\\nb']
+odd_names = [
+    'a\rb',
+    'a\nb',
+    'a\x1b[31mb',
+    'a\u202egnp.b',
+    '<b>a</b>',
+    '"a"',
+    "'a'",
+    '=1+1',
+    'a,b;c',
+    'ä' * 100,
+    'a\tb',
+    'a\u200bb',
+    '%s{x}',
+    ' a ',
+    'a\\nb',
+]
 
 
 @posix
@@ -956,7 +1117,19 @@ def test_a_name_that_is_no_text_is_listed(tmp_path):
 
 
 def test_safe_text():
-    for c in [*map(chr, range(32)), '\x7f', '\x85', '\u2028', '\u202a', '\u202e', '\u2066', '\u200f', '\ufeff', '\ud800', '\udcff']:
+    for c in [
+        *map(chr, range(32)),
+        '\x7f',
+        '\x85',
+        '\u2028',
+        '\u202a',
+        '\u202e',
+        '\u2066',
+        '\u200f',
+        '\ufeff',
+        '\ud800',
+        '\udcff',
+    ]:
         assert safe_text(f'a{c}b').isprintable() and safe_text(f'a{c}b') != 'ab'
     for s in ('µ-Slide ä <b> "x" \'y\' 細胞', 'a' * 300, ''):
         assert safe_text(s) == s

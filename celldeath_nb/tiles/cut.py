@@ -107,16 +107,16 @@ def _set_window(df, how, opts):
 
 
 def _clipped(a, job):
-    "How many pixels lie beyond the window."
+    "The share of pixels that lie beyond the window."
     if a.dtype == np.uint8 or not isinstance(job['window'], (tuple, list)):
         return 0
     lo, hi = job['window']
-    return int(np.count_nonzero(a < lo) + np.count_nonzero(a > hi))
+    return float(np.count_nonzero(a < lo) + np.count_nonzero(a > hi)) / a.size
 
 
 def _clips(df, done, job):
     "One line, which is said as well, if more than 0.1 % of a photograph's pixels lie beyond the window."
-    part = [(d.get('clipped', 0) / (d['height'] * d['width']), f) for f, d in zip(df.field, done) if d.get('tiles')]
+    part = [(d.get('clipped', 0), f) for f, d in zip(df.field, done) if d.get('tiles')]
     over = [o for o in part if o[0] > 0.001]
     if not over:
         return []
