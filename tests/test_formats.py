@@ -16,7 +16,6 @@ from celldeath_nb.photos.pixels import BadFile, StopWork, safe_text
 from celldeath_nb.photos.quality import field_quality, quality_outliers
 from celldeath_nb.photos.reading import read_header, read_photo
 from celldeath_nb.tiles.cut import add_photographs, cut_tiles
-from celldeath_nb.tiles.store import open_tiles
 
 H = 40
 W = 56
