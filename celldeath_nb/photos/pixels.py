@@ -537,7 +537,7 @@ def say_once(text):
         _said.add(text)
         warnings.warn(text)
 
-
+# %% ../../nbs/api/20_photos.pixels.ipynb #d078a2ba
 _lock = threading.Lock()
 _lifted = []  # the limit of Pillow, once for each of our files that is open
 

@@ -100,7 +100,7 @@ def _behind(t):
     p = t.pages[0]
     if t.is_imagej:
         return int((t.imagej_metadata or {}).get('images', 1))
-    if t.is_stk and (tag := p.tags.get(33629)) is not None:
+    if (tag := p.tags.get(33629)) is not None:  # of MetaMorph, also where its other tags are damaged
         return int(tag.count)
     if t.is_shaped:
         shape = (t.shaped_metadata or [{}])[0].get('shape', p.shape)

@@ -122,7 +122,7 @@ def _clips(df, done, job):
         return []
     worst, name = max(over)
     lo, hi = job['window']
-    said = f'{100 * worst:.2g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.2g} % of all pixels'
+    said = f'{100 * worst:.3g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.3g} % of all pixels'
     warnings.warn(f'{safe_text(name)}: {said}')
     return [dict(file=name, reason=said)]
 
