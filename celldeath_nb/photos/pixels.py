@@ -261,6 +261,13 @@ def named_like_a_picture(name):
     return os.path.splitext(name)[1].lower() in _picture_exts
 
 
+def is_common(path):
+    "True for a file that begins like PNG, JPEG, TIFF, BMP, GIF or WebP, whatever its name (an old ND2 begins like JPEG 2000)."
+    f, _ = open_regular(path)
+    with f:
+        return _known(f.read(300)) not in (None, 'JPEG2000')
+
+
 def begins_like_a_picture(path):
     "True if the first bytes of a file are those of a picture; False for one that cannot be opened."
     try:
@@ -811,6 +818,9 @@ _ext_kind = {
     '.webp': 'WEBP',
     '.gif': 'GIF',
     '.jp2': 'JPEG2000',
+    '.czi': 'CZI',
+    '.nd2': 'ND2',
+    '.lif': 'LIF',
 }
 
 
