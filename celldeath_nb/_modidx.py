@@ -2846,6 +2846,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._n_workers': ('api/tiles.cut.html#_n_workers', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._notes': ('api/tiles.cut.html#_notes', 'celldeath_nb/tiles/cut.py'),
+                                        'celldeath_nb.tiles.cut._of_crops': ('api/tiles.cut.html#_of_crops', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._only_new': ('api/tiles.cut.html#_only_new', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._ordered': ('api/tiles.cut.html#_ordered', 'celldeath_nb/tiles/cut.py'),
                                         'celldeath_nb.tiles.cut._pair': ('api/tiles.cut.html#_pair', 'celldeath_nb/tiles/cut.py'),

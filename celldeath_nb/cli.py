@@ -211,7 +211,13 @@ Window = Annotated[
     Optional[str],
     typer.Option(help='For more than 8 bits: LOW,HIGH, bits, dtype, percentiles or each.', show_default=False),
 ]
-Edge = Annotated[Optional[str], typer.Option(help='What does not fit into tiles: drop or pad.', show_default=False)]
+Edge = Annotated[
+    Optional[str],
+    typer.Option(
+        help='What does not fit into tiles: drop (leave it out), pad (mirror) or gray (for crops of several sizes).',
+        show_default=False,
+    ),
+]
 ResizeTo = Annotated[
     Optional[str], typer.Option(help='Height x width in pixels that each tile gets after cutting.', show_default=False)
 ]
@@ -219,6 +225,8 @@ Rescale = Annotated[
     Optional[float],
     typer.Option(help='Micrometers per pixel to which all photographs are brought.', show_default=False),
 ]
+
+# %% ../nbs/api/97_cli.ipynb #94fdd92e
 Lines = Annotated[Optional[list[str]], typer.Option(help='Names of further cell lines.', show_default=False)]
 Where = Annotated[Optional[str], typer.Option(help='Read only these, such as hour=1.', show_default=False)]
 Label = Annotated[

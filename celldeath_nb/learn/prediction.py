@@ -277,7 +277,7 @@ def _cut_as_trained(model):
         if same.get('resize_to')
         else dict(tile_px=tuple(model.tile_px))
     )
-    return dict(same, **how, edge='drop')
+    return dict(same, **how, edge='gray' if was.get('edge') == 'gray' else 'drop')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
 def _say_unseen(tiles, fields):

@@ -27,11 +27,16 @@ from .layout import check_grid, cut_at, layout_of, resized
 from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
-def _by_class(df, col):
-    "How a column is spread over the classes, as text."
+def _by_class(df, col, parts=()):
+    "How a column is spread over the classes, as text: counts, or with many values the range of it or of its `parts`."
     k = df['label'] if 'label' in df else pd.Series('all', index=df.index)
-    t = pd.crosstab(k, df[col])
-    return '\n' + t.to_string()
+    if df[col].nunique() <= 6:
+        return '\n' + pd.crosstab(k, df[col]).to_string()
+    parts = [(o, df[o].astype(float).groupby(k.to_numpy())) for o in parts or (col,)]
+    said = lambda c: ', '.join(
+        f'{o} from {g.min()[c]:g} to {g.max()[c]:g}, half of them below {g.median()[c]:g}' for o, g in parts
+    )
+    return ''.join(f'\n{safe_text(c)}: {n:,} photographs, {said(c)}' for c, n in k.value_counts().sort_index().items())
 
 
 def _check_scale(df, rescale_to, allow):
@@ -75,15 +80,26 @@ def _sizes(df, turn, rescale_to):
 def _check_sizes(df, sizes, job, allow):
     "`ValueError` for portrait beside landscape, or a grid on photographs of several sizes."
     tall = {a > b for a, b in sizes if a != b}
-    t = df.assign(size=[f'{a}x{b}' for a, b in sizes])
-    if len(tall) > 1 and 'sizes' not in allow:
+    h, w = ([o[k] for o in sizes] for k in (0, 1))
+    t = df.assign(size=[f'{a}x{b}' for a, b in sizes], height=h, width=w)
+    said = lambda: _of_crops(sizes, job) + '.' + _by_class(t, 'size', ('height', 'width'))
+    framed = job['edge'] == 'gray' and job['tile_px'] and max(h) <= job['tile_px'][0] and max(w) <= job['tile_px'][1]
+    if len(tall) > 1 and 'sizes' not in allow and not framed:
         raise ValueError(
-            f"Portrait and landscape photographs are mixed. rotate=True turns the fewer ones.{_by_class(t, 'size')}"
+            f"Portrait and landscape photographs are mixed. rotate=True turns the fewer ones; allow=['sizes'] takes them as they are{said()}"
         )
     if len(set(sizes)) > 1 and job['tile_px'] is None and job['resize_to'] is None and _tile_sizes(sizes, job) > 1:
         raise ValueError(
-            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use tile_px=(height, width), or resize_to=(height, width).{_by_class(t, 'size')}"
+            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use tile_px=(height, width), or resize_to=(height, width){said()}"
         )
+
+
+def _of_crops(sizes, job):
+    "Advice for small photographs of many sizes."
+    if max(map(max, sizes)) > 400 or len(set(sizes)) < 3:
+        return ''
+    grid = '' if list(job['grid']) == [1, 1] else 'grid=(1, 1), '
+    return f"; for crops of single cells, {grid}edge='gray' gives tiles as large as the largest, with gray around the smaller ones"
 
 
 def _tile_sizes(sizes, job):
@@ -167,7 +183,7 @@ def _slice_one(path, um, job):
         ph = read_photo(path, job['page'], job['channel'], job['max_mpx'])
         px = _prepare(ph.pixels, um, job)
         size, places = layout_of(px.shape, job)
-        a = cut_at(px, size, places)
+        a = cut_at(px, size, places, job['edge'])
     except BadFile as e:
         return None, dict(problem=e.reason)
     keep = list(range(len(a)))
@@ -496,6 +512,8 @@ def _plan(df, job, rotate, allow):
     if rotate:
         job['turn'] = sum(a > b for a, b in sizes) * 2 > len(sizes)
         sizes = _sizes(df, job['turn'], job['rescale_to'])
+    if job['edge'] == 'gray' and job['tile_px'] is None and list(job['grid']) == [1, 1]:
+        job['tile_px'] = [max(o[k] for o in sizes) for k in (0, 1)]  # each whole, in a tile that holds the largest
     _check_sizes(df, sizes, job, allow)
     count = pd.Series(sizes).value_counts()
     n = 0
@@ -550,7 +568,7 @@ def cut_tiles(
     grid: tuple = (2, 2),  # rows and columns of tiles
     tile_px: tuple = None,  # (height, width) of a tile in pixels, instead of a grid
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
-    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph; None refuses it
+    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph, 'gray' puts gray there; None refuses it
     resize_to: tuple = None,  # (height, width) that each tile gets after cutting
     rescale_to: float = None,  # micrometers per pixel that each photograph gets before cutting
     rotate: bool = False,  # turn portrait photographs among landscape ones (or the other way round)

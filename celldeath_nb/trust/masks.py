@@ -117,7 +117,11 @@ def _cut_labels(tiles, name, labels, path):
     labels = resize(np.ascontiguousarray(labels), want)
     (h, w), places = tile_layout(want, job['grid'], job['tile_px'], job['overlap'], job['edge'])
     down, right = (max(p[2 + k] for p in places) + (h, w)[k] for k in (0, 1))
-    labels = np.pad(labels, ((0, max(0, down - want[0])), (0, max(0, right - want[1]))), mode='symmetric')
+    labels = np.pad(
+        labels,
+        ((0, max(0, down - want[0])), (0, max(0, right - want[1]))),
+        mode='constant' if job['edge'] == 'gray' else 'symmetric',
+    )
     return {(t, each): resize(labels[t : t + h, each : each + w], (th, tw)) for _, _, t, each in places}
 
 # %% ../../nbs/api/84_trust.masks.ipynb #2a735c05
