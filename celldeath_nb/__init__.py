@@ -88,7 +88,7 @@ _rooms = {
     'studies.settings': ['FIXED_SECONDS', 'LINES', 'SCALES', 'budget', 'check_settings', 'paper_settings', 'run_flop',
         'scale_settings', 'setting_recipe', 'setting_tiles'],
     'tiles.cut': ['add_photographs', 'cut_tiles'],
-    'tiles.layout': ['fit_grid', 'tile_layout'],
+    'tiles.layout': ['cut_like', 'fit_grid', 'tile_layout'],
     'tiles.places': ['find_near_duplicates', 'group_by_place', 'seen_together'],
     'tiles.remedies': ['SeenThrough', 'as_recorded', 'background_only', 'gray_table', 'normalize_fields',
         'remedies_of'],
@@ -103,7 +103,7 @@ _rooms = {
     'trust.controls': ['negative_controls', 'train_cheap'],
     'trust.maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'trust.masks': ['dice', 'segment_cells', 'tile_masks'],
-    'trust.shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline'],
+    'trust.shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline', 'shortcut_features'],
     'units': ['LEVELS', 'WELL_COLUMNS', 'group_keys', 'natural_key', 'parse_rule', 'unit_ids', 'which_tiles'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}

@@ -322,18 +322,6 @@ def _shape(grid, tile):
         raise ValueError('Give --grid or --tile, not both.')
     return dict(grid=pair(grid, '--grid') if grid else None, tile_px=pair(tile, '--tile') if tile else None)
 
-
-def _cut(fields, out, grid, tile, overwrite=False, **more):
-    "Cut by a grid or a size; small photographs are left whole if neither is given."
-    from celldeath_nb.tiles.cut import cut_tiles
-    from celldeath_nb.tiles.layout import fit_grid
-
-    shape = _shape(grid, tile)
-    more = {k: v for k, v in more.items() if v is not None}
-    if not tile and not grid:
-        shape['grid'] = fit_grid(fields)
-    return cut_tiles(fields, out, overwrite=overwrite, **{k: v for k, v in shape.items() if v}, **more)
-
 # %% ../nbs/api/97_cli.ipynb #c12bf9bd
 def _say_tree(fields):
     "The tree of folders with counts, before anything is cut."
@@ -353,10 +341,11 @@ def _counts(s):
 def _slice(folder, out, grid, tile, overwrite, reading, cutting):
     "Read, say what was read, and cut; the exit code."
     from celldeath_nb.photos.fields import read_fields
+    from celldeath_nb.tiles.cut import cut_tiles
 
     fields = read_fields(folder, **reading)
     _say_tree(fields)
-    tiles = _cut(fields, out, grid, tile, overwrite, **cutting)
+    tiles = cut_tiles(fields, out, **_shape(grid, tile), **cutting, overwrite=overwrite)
     said = f' ({_counts(tiles.table.label)})' if 'label' in tiles.table else ', without labels,'
     _echo(
         f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs{said} are in {out}.'
@@ -651,13 +640,14 @@ def explain(
 def _some_tiles(folder, root, reading, cutting):
     "The store in `folder`, or one cut from its photographs."
     from celldeath_nb.photos.fields import read_fields
+    from celldeath_nb.tiles.cut import cut_tiles
     from celldeath_nb.tiles.store import open_tiles
 
     if (Path(folder) / 'manifest.json').is_file():
         return open_tiles(folder)
     fields = read_fields(folder, **reading)
     _say_tree(fields)
-    return _cut(fields, Path(root) / 'tiles', None, None, **cutting)
+    return cut_tiles(fields, Path(root) / 'tiles', grid=None, **cutting)
 
 # %% ../nbs/api/97_cli.ipynb #c2573316
 @app.command()

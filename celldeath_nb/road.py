@@ -14,7 +14,6 @@ from .files import new_folder, write_csv
 from .units import table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
-from .tiles.layout import fit_grid
 from .tiles.places import find_near_duplicates, group_by_place
 from .tiles.splits import check_leaks, hold_out, split_by
 from .learn.recipes import Recipe, fit_batch
@@ -228,14 +227,6 @@ def train_safely(
     return road
 
 # %% ../nbs/api/96_road.ipynb #051abdbb
-def _cut(fields, out, grid, tile_px, more=None):
-    "Cut by a grid or a size; small photographs are left whole if neither is given."
-    if grid and tile_px:
-        raise ValueError('Give a grid or the size of a tile, not both.')
-    shape = dict(tile_px=tile_px) if tile_px else dict(grid=grid or fit_grid(fields))
-    return cut_tiles(fields, out, **shape, **(more or {}))
-
-
 def _at(road, tmp, out):
     "The same road after its folder got its name."
     road.run.path = out / 'run'
@@ -260,10 +251,13 @@ def take_road(
     say=print_nothing,  # see `train_safely`
 ) -> Road:  # everything that was made
     "The safe road: cut, split without leaks, audit, train, predict, report."
+    if grid and tile_px:
+        raise ValueError('Give a grid or the size of a tile, not both.')
     out = Path(out)
+    shape = dict(grid=grid, tile_px=tile_px, **(cut or {}))
     clock = say if isinstance(say, _Clock) else _Clock(say)
     with new_folder(out, overwrite) as tmp:
-        tiles = clock('cutting them into tiles', _cut, table_of(fields), tmp / 'tiles', grid, tile_px, cut)
+        tiles = clock('cutting them into tiles', cut_tiles, table_of(fields), tmp / 'tiles', **shape)
         args = dict(device=device, report=tmp / 'report.html', simulated=simulated, places=places, say=clock)
         road = train_safely(tiles, tmp / 'run', recipe, test, valid, group, **args)
         asked = road.run.preds

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import celldeath_nb.learn.models as learn_models
 import celldeath_nb.learn.nets as learn_nets
@@ -500,3 +501,27 @@ def test_another_scale_and_another_light_are_said_with_numbers(model, store):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         predict(replace(model, um_per_px=0.8), store, device='cpu')
+
+
+@pytest.mark.parametrize('most', ['landscape', 'portrait'])
+def test_a_model_of_turned_photographs_predicts_its_own_folder(most, tmp_path):
+    "Turned as in training, also where only photographs of the fewer kind are asked about: the same tiles, the same verdicts."
+    rng = np.random.default_rng(3)
+    shapes = [(64, 96), (64, 96), (96, 64)] if most == 'landscape' else [(96, 64), (96, 64), (64, 96)]
+    home = tmp_path / 'photographs'
+    home.mkdir()
+    for i, shape in enumerate(shapes):
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(home / f'MCF7_CPT_1h_{i:04}_N1.png')
+    tiles = cut_tiles(read_fields(home), tmp_path / 'tiles', grid=(2, 2), rotate=True)
+    net = make_net('resnet10t', 2, tiles.tile_px, 'linear').eval()
+    info = dict(cut={**tiles.manifest['settings']})
+    model = Model(net, 'resnet10t', ['CPT', 'DMSO'], tiles.tile_px, tiles.tile_px, 0.5, 0.2, 'linear', None, info)
+    model = load_model(save_model(model, tmp_path / 'm'))
+    want = predict(model, tiles).set_index('tile').p_CPT
+    got = predict(model, home).set_index('tile').p_CPT
+    assert len(got) == 12 and want.to_dict() == got.to_dict()
+    alone = tmp_path / 'alone'
+    alone.mkdir()
+    shutil.copy(home / 'MCF7_CPT_1h_0002_N1.png', alone)
+    few = predict(model, alone).set_index('tile').p_CPT
+    assert len(few) == 4 and np.allclose(few, want[few.index], atol=1e-6)

@@ -162,6 +162,7 @@ def make_dls(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe = None,  # None: the quick one
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+    grays: tuple = None,  # mean and standard deviation of the gray levels, on the scale 0..1; None: of the training tiles
 ) -> DataLoaders:  # fastai's, with `train` and `valid`; `.vocab` holds the classes in order
     "Loaders of training and validation tiles, straight from the store."
     r = recipe or Recipe.quick()
@@ -172,7 +173,7 @@ def make_dls(
         raise ValueError(
             f"A batch of {r.batch_size} tiles is more than the {len(sets['train'])} there are to train on. Use a smaller batch_size."
         )
-    (mean, std) = _gray_stats(sets['train'].tiles)
+    mean, std = grays or _gray_stats(sets['train'].tiles)
     size = _shown_size(tiles.tile_px, r.size)
 
     def plain(x):

@@ -206,6 +206,23 @@ class _GrayWatch:
                     '(gray levels of 0..255). Its verdicts on them are not to be trusted; photograph with the same lamp and exposure.'
                 )
 
+# %% ../../nbs/api/53_learn.prediction.ipynb #161bb3a2
+def cut_settings(info, path=None):
+    "How the tiles were cut that a model learned from, by its `info`; `ValueError` if that cannot be followed."
+    was = info.get('cut') or {}
+    done = was.get('remedies') or [] if isinstance(was, dict) else None
+    if not isinstance(done, list) or not all(isinstance(o, dict) and isinstance(o.get('how'), str) for o in done):
+        raise ValueError(
+            f'{path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a copy that is whole, or train again.'
+        )
+    return was
+
+
+def scale_of(model, tiles):
+    "The scale of tiles in micrometers per pixel: of several the one farthest from the model's."
+    um = tiles.table['um_per_px'].dropna().unique() if 'um_per_px' in tiles.table else []
+    return max(um, key=lambda o: abs(np.log(o / (model.um_per_px or o))), default=tiles.um_per_px)
+
 # %% ../../nbs/api/53_learn.prediction.ipynb #ef31b4d2
 def _job(model, what, out):
     "Where an interrupted prediction is kept."
@@ -231,22 +248,11 @@ def _apply(model, table, read, what, bs, device, out):
     return preds
 
 
-def _settings(model):
-    "How the tiles were cut that the model learned from."
-    was = model.info.get('cut') or {}
-    done = was.get('remedies') or [] if isinstance(was, dict) else None
-    if not isinstance(done, list) or not all(isinstance(o, dict) and isinstance(o.get('how'), str) for o in done):
-        raise ValueError(
-            f'{model.path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a copy that is whole, or train again.'
-        )
-    return was
-
-
 def _predict_array(model, x, bs, device, out):
     if x.ndim != 3 or x.dtype != np.uint8:
         raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {x.dtype} {list(x.shape)}.')
     check_tiles(model, x.shape[1:])
-    x = as_recorded(x, _settings(model).get('remedies'))
+    x = as_recorded(x, cut_settings(model.info, model.path).get('remedies'))
     what = hashlib.sha256(np.ascontiguousarray(x)).hexdigest() if out is not None else ''
     return _apply(
         model, pd.DataFrame(dict(tile=[str(i) for i in range(len(x))])), lambda i: x[i], what, bs, device, out
@@ -255,29 +261,28 @@ def _predict_array(model, x, bs, device, out):
 # %% ../../nbs/api/53_learn.prediction.ipynb #533e3935
 def _predict_tiles(model, tiles, bs, device, out, table=None):
     "Verdicts for a store; `table` may name its tiles in another way."
-    um = tiles.table['um_per_px'].dropna().unique() if 'um_per_px' in tiles.table else []
-    check_tiles(
-        model, tiles.tile_px, max(um, key=lambda o: abs(np.log(o / (model.um_per_px or o))), default=tiles.um_per_px)
-    )
-    tiles = as_recorded(tiles, _settings(model).get('remedies'))
+    check_tiles(model, tiles.tile_px, scale_of(model, tiles))
+    tiles = as_recorded(tiles, cut_settings(model.info, model.path).get('remedies'))
     what = tiles.fingerprint + hashlib.sha256('\n'.join(tiles.table.tile.astype(str)).encode()).hexdigest()
     return _apply(model, tiles.table if table is None else table, tiles.batch, what, bs, device, out)
 
 
 def _cut_as_trained(model):
     "Options of `cut_tiles` that give tiles like those the model learned from."
-    was = _settings(model)
+    was = cut_settings(model.info, model.path)
     same = {
         k: was[k]
-        for k in ('window', 'rescale_to', 'channel', 'page', 'resize_to', 'rotate')
-        if was.get(k) not in (None, False)
+        for k in ('window', 'rescale_to', 'channel', 'page', 'resize_to', 'overlap')
+        if was.get(k) not in (None, False, 0)
     }
+    if was.get('turn') is not None:
+        same['rotate'] = 'portrait' if was['turn'] else 'landscape'
     how = (
         dict(grid=was['grid'], tile_px=was.get('tile_px'))
         if same.get('resize_to')
         else dict(tile_px=tuple(model.tile_px))
     )
-    return dict(same, **how, edge='gray' if was.get('edge') == 'gray' else 'drop')
+    return dict(same, **how, edge=was['edge'] if was.get('edge') in ('pad', 'gray') else 'drop')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
 def _say_unseen(tiles, fields):

@@ -23,7 +23,7 @@ from ..photos.reading import read_photo, to_uint8
 from ..photos.windows import window_of_set
 from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
-from .layout import check_grid, cut_at, layout_of, resized
+from .layout import check_grid, cut_at, fit_grid, layout_of, resized
 from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
@@ -510,7 +510,8 @@ def _plan(df, job, rotate, allow):
     "The size of the tiles and an upper bound of their count; fills in the turn and the shrinking of `job`."
     sizes = _sizes(df, None, job['rescale_to'])
     if rotate:
-        job['turn'] = sum(a > b for a, b in sizes) * 2 > len(sizes)
+        most = sum(a > b for a, b in sizes) * 2 > len(sizes)
+        job['turn'] = rotate == 'portrait' if isinstance(rotate, str) else most
         sizes = _sizes(df, job['turn'], job['rescale_to'])
     if job['edge'] == 'gray' and job['tile_px'] is None and list(job['grid']) == [1, 1]:
         job['tile_px'] = [max(o[k] for o in sizes) for k in (0, 1)]  # each whole, in a tile that holds the largest
@@ -533,7 +534,7 @@ def _plan(df, job, rotate, allow):
         job['shrink'] = first[1] / job['resize_to'][1]
     return tuple(job['resize_to'] or first), n
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #4dcc3e6d
 def _fields_of(fields):
     "The table of photographs, also from the path of a folder."
     df = read_fields(fields) if isinstance(fields, (str, Path)) else fields
@@ -565,13 +566,13 @@ def _check_out(out, overwrite):
 def cut_tiles(
     fields: pd.DataFrame,  # photographs of `read_fields`, or the path of their folder
     out: str | Path,  # the folder to make
-    grid: tuple = (2, 2),  # rows and columns of tiles
+    grid: tuple = (2, 2),  # rows and columns of tiles; None: those of `fit_grid`, unless `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels, instead of a grid
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
     edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph, 'gray' puts gray there; None refuses it
     resize_to: tuple = None,  # (height, width) that each tile gets after cutting
     rescale_to: float = None,  # micrometers per pixel that each photograph gets before cutting
-    rotate: bool = False,  # turn portrait photographs among landscape ones (or the other way round)
+    rotate=False,  # turn portrait photographs among landscape ones (or the other way round); 'landscape' or 'portrait': turn all that do not lie so
     window=None,  # for more than 8 bits: (low, high), 'bits' (the default), 'dtype', 'percentiles' or 'each'
     min_cell_share: float = None,  # leave tiles out whose share of area with cells is smaller
     quality: bool = False,  # add the columns of `field_quality`
@@ -634,7 +635,7 @@ def _job_of(
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(
-        grid=check_grid(grid),
+        grid=check_grid(grid or (fit_grid(df) if tile_px is None else (2, 2))),
         tile_px=_pair(tile_px),
         overlap=overlap,
         edge=edge,

@@ -14,7 +14,14 @@ from fastcore.basics import patch
 from ..files import new_folder, write_csv
 from ..tiles.places import find_near_duplicates
 from .confounders import Findings, confounding
-from .shortcuts import audit_groups, labeled_table, network_rows, plot_shortcuts, shortcut_baseline
+from celldeath_nb.trust.shortcuts import (
+    audit_groups,
+    labeled_table,
+    network_rows,
+    plot_shortcuts,
+    shortcut_baseline,
+    shortcut_features,
+)
 from .controls import CLEARLY, negative_controls, train_cheap
 
 # %% ../../nbs/api/83_trust.audits.ipynb #4c049a6c
@@ -175,25 +182,25 @@ def _page(a):
     return '\n'.join(parts)
 
 
-def _shortcuts(tiles, group, preds, masks, seed):
+def _shortcuts(tiles, group, preds, masks, seed, features):
     "The shortcuts, or an empty table where there are too few groups to learn from one and ask another."
     try:
-        return shortcut_baseline(tiles, group, masks, preds, seed)
+        return shortcut_baseline(tiles, group, masks, preds, seed, features)
     except ValueError as e:
         if 'group only' not in str(e):
             raise
         return pd.DataFrame(columns=['sees', 'side', 'share', 'low', 'high', 'chance', 'tiles', 'groups', 'verdict'])
 
 
-def _controls_of(tiles, which, recipe, train, seed):
+def _controls_of(tiles, which, recipe, train, seed, features):
     "The controls asked for: by a cheap classifier in quarters, or by a network in halves."
     if which is None:
         return pd.DataFrame()
     if which not in ('cheap', 'network'):
         raise ValueError(f'controls={which!r} is refused: "cheap", "network" or None.')
-    return negative_controls(
-        tiles, recipe, train_cheap if which == 'cheap' else train, folds=4 if which == 'cheap' else 2, seed=seed
-    )
+    if which == 'cheap':
+        return negative_controls(tiles, recipe, train_cheap, folds=4, seed=seed, features=features)
+    return negative_controls(tiles, recipe, train, seed=seed)
 
 # %% ../../nbs/api/83_trust.audits.ipynb #6c8c4db9
 def audit(
@@ -212,9 +219,9 @@ def audit(
     "Can the label be told without looking at the cells? All that the data allow, in one page."
     found = confounding(tiles, seed=seed)
     pairs = _sided(find_near_duplicates(tiles) if pairs is None else pairs, tiles.table)
-    res = Audit(
-        found, pairs, _shortcuts(tiles, group, preds, masks, seed), _controls_of(tiles, controls, recipe, train, seed)
-    )
+    features = shortcut_features(tiles, masks)  # of all pixels, read once
+    shortcuts = _shortcuts(tiles, group, preds, masks, seed, features)
+    res = Audit(found, pairs, shortcuts, _controls_of(tiles, controls, recipe, train, seed, features))
     if out is not None:
         _write_audit(res, out, overwrite)
     return res

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pandas as pd
-from ..units import group_keys
+from ..units import group_keys, natural
+from ..photos.classes import is_control
 from ..tiles.remedies import background_only
 from ..tiles.splits import k_fold
-from .shortcuts import all_classes, cheap_model, shortcut_features, shortcut_row
+from .shortcuts import all_classes, cheap_model, features_of, shortcut_row
 
 # %% ../../nbs/api/82_trust.controls.ipynb #3d8c0930
 def _dealt_by(df):
@@ -46,7 +47,7 @@ def _before_the_drug(tiles, seed):
         raise ValueError('There are no photographs of hour 0. Photograph every well once before the drug is given.')
     return tiles.subset((tiles.table['hour'] == 0).to_numpy())
 
-
+# %% ../../nbs/api/82_trust.controls.ipynb #965720a0
 def _vehicle_wells(tiles, vehicle):
     df = tiles.table
     ctrl = (df['treatment'] if 'treatment' in df else df['label']).astype(str) == vehicle
@@ -57,6 +58,13 @@ def _vehicle_wells(tiles, vehicle):
         )
     sub = tiles.subset((ctrl & df['well'].isin(wells.index[:4])).to_numpy())  # the four that were photographed most
     return sub.add(label=('well ' + sub.table['well'].astype(str)).to_numpy())
+
+
+def _vehicle_of(df):
+    "The vehicle among the treatments: DMSO, or the commonest that is called like a control."
+    s = (df['treatment'] if 'treatment' in df and df['treatment'].notna().any() else df['label']).dropna().astype(str)
+    known = [o for o in natural(s) if is_control(o)]
+    return 'DMSO' if 'DMSO' in known or not known else max(known, key=s.value_counts().get)
 
 # %% ../../nbs/api/82_trust.controls.ipynb #780d3ac4
 CLEARLY = 0.05  # how far above chance the whole interval has to lie
@@ -129,22 +137,30 @@ def negative_controls(
     recipe=None,  # a `Recipe` for the training; `None`: the quick one
     train=None,  # function of tiles, recipe and folder, giving something with `.preds`; `None`: `learn.training.train`
     names: list = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
-    vehicle: str = 'DMSO',  # the treatment that is the vehicle
+    vehicle: str = None,  # the treatment that is the vehicle; None: DMSO, or the one that is known as a control by its name
     folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control
     seed: int = 0,  # of shuffles and splits
+    features: dict = None,  # of `shortcut_features` of these tiles, for `train_cheap`; None: they are made in one pass
 ) -> (
     pd.DataFrame
 ):  # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
     "Train where there is nothing to learn, and see whether something was learned."
     rows = []
+    vehicle = vehicle or _vehicle_of(tiles.table)
+    numbered = tiles.add(row_of_all=np.arange(len(tiles)))
     for name in names or _controls:
         try:
-            t, group = _control(name, tiles, vehicle, seed)
+            t, group = _control(name, numbered, vehicle, seed)
             parts = _control_folds(t, group, folds, seed)
         except ValueError as e:
             rows.append(dict(control=name, verdict='not possible', sentence=str(e)))
             continue
-        once = _cheap(_cheap_numbers(t)) if train is train_cheap else train
+        once = train
+        if train is train_cheap and name == 'background only':
+            once = _cheap(_cheap_numbers(t))
+        elif train is train_cheap:
+            features = features_of(tiles, features)
+            once = _cheap(_cheap_numbers(t, features, t.table['row_of_all'].to_numpy()))
         asked = pd.concat(
             [p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True
         )
@@ -178,9 +194,10 @@ def _train_one(tiles, recipe, train):
         return train(tiles, recipe, Path(d) / 'run').preds
 
 # %% ../../nbs/api/82_trust.controls.ipynb #63fff831
-def _cheap_numbers(tiles):
-    "What the cheap classifier sees of each tile, [n, k]."
-    X = np.concatenate([shortcut_features(tiles, k) for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
+def _cheap_numbers(tiles, features=None, rows=slice(None)):
+    "What the cheap classifier sees of each tile, [n, k]; of features of more tiles, those of `rows`."
+    features = features_of(tiles, None) if features is None else features
+    X = np.concatenate([features[k][rows] for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
     return _within_day(tiles.table, X)
 
 

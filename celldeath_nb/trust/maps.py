@@ -24,7 +24,7 @@ from ..tiles.store import Tiles
 from ..tiles.remedies import as_recorded
 from ..learn.nets import as_input, best_device
 from ..learn.models import Model
-from ..learn.prediction import check_tiles
+from ..learn.prediction import check_tiles, cut_settings, scale_of
 
 # %% ../../nbs/api/85_trust.maps.ipynb #fbfb1f96
 def _linear_of(head):
@@ -298,7 +298,9 @@ def seen_as_trained(model, tiles):
     "Tiles in the state of those that the model was trained on, remedies and all."
     few = as_tiles(tiles)
     return as_tiles(
-        as_recorded(tiles if isinstance(tiles, np.ndarray) else few, (model.info.get('cut') or {}).get('remedies'))
+        as_recorded(
+            tiles if isinstance(tiles, np.ndarray) else few, cut_settings(model.info, model.path).get('remedies')
+        )
     )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #df002c00
@@ -308,7 +310,7 @@ def check_cam(model, tiles, bs):
         raise ValueError('There is no tile to draw a map of: the selection is empty.')
     if bs < 1:
         raise ValueError(f'bs={bs}: a batch holds at least one tile.')
-    check_tiles(model, tiles.tile_px, tiles.um_per_px)
+    check_tiles(model, tiles.tile_px, scale_of(model, tiles))
     conv = next((o for o in model.net.modules() if isinstance(o, nn.Conv2d)), None)
     if conv is None:
         raise ValueError(
