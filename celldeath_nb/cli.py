@@ -789,6 +789,18 @@ _advice = re.compile(
 )
 
 
+_verbs = {
+    'overwrite=True': '--overwrite',
+    'rotate=True': '--rotate',
+    'Make it with cut_tiles': 'Make it with `celldeath slice`',
+    'the same call of cut_tiles': 'the same `celldeath slice`',
+    'open_tiles reads it; ': '',
+    'Give labels to read_fields': 'Cut again with --labels or --label-from',
+    ' to read_fields': '',
+    ', --edge gray gives': ' --edge gray gives',
+}
+
+
 def _typed(name, value):
     "A value of Python as it is typed behind an option."
     parts = [o.strip(' \'"') for o in value[1:-1].split(',')] if value[:1] in ('[', '(') else [value.strip('\'"')]
@@ -806,7 +818,9 @@ def in_words_of_the_command(
 ) -> str:  # the same with the command's options, such as --channel red
     "Advice as it can be typed where it is read."
     text = _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
-    return text.replace('overwrite=True', '--overwrite').replace('rotate=True', '--rotate')
+    for old, new in _verbs.items():
+        text = text.replace(old, new)
+    return text
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
 def _expected(e):
