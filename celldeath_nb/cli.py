@@ -109,7 +109,14 @@ class Steps:
 
     def __call__(self, text, step=False):
         self.done += step
-        typer.echo(f'{self.done}/{self.total} {text} ...' if step else text)
+        _echo(f'{self.done}/{self.total} {text} ...' if step else text)
+
+
+def _echo(text, err=False):
+    "Print lines; what a console would obey, as a file's name may hold it, stands as its escape."
+    from celldeath_nb.photos.pixels import safe_text
+
+    typer.echo('\n'.join(safe_text(o) for o in str(text).split('\n')), err=err)
 
 
 def _free(path, overwrite):
@@ -123,6 +130,13 @@ def _free(path, overwrite):
     return path
 
 # %% ../nbs/api/97_cli.ipynb #e81570b6
+def _left_out(o):
+    "A file that is left out and why, on one line whatever its name holds."
+    from celldeath_nb.photos.pixels import safe_text
+
+    return f'Left out: {safe_text(o["file"])}: {in_words_of_the_command(safe_text(o["reason"]))}'
+
+
 def _problems(problems, out):
     "Write and say what was left out; the exit code."
     from celldeath_nb.files import write_csv
@@ -131,9 +145,9 @@ def _problems(problems, out):
     if not problems:
         return 0
     for p in problems[:5]:
-        typer.echo(f'Left out: {p["file"]}: {p["reason"]}', err=True)
+        _echo(_left_out(p), err=True)
     f = write_csv(pd.DataFrame(problems), out)
-    typer.echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
+    _echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
     return 3
 
 # %% ../nbs/api/97_cli.ipynb #ca29fa26
@@ -197,7 +211,13 @@ Window = Annotated[
     Optional[str],
     typer.Option(help='For more than 8 bits: LOW,HIGH, bits, dtype, percentiles or each.', show_default=False),
 ]
-Edge = Annotated[Optional[str], typer.Option(help='What does not fit into tiles: drop or pad.', show_default=False)]
+Edge = Annotated[
+    Optional[str],
+    typer.Option(
+        help='What does not fit into tiles: drop (leave it out), pad (mirror) or gray (for crops of several sizes).',
+        show_default=False,
+    ),
+]
 ResizeTo = Annotated[
     Optional[str], typer.Option(help='Height x width in pixels that each tile gets after cutting.', show_default=False)
 ]
@@ -205,6 +225,8 @@ Rescale = Annotated[
     Optional[float],
     typer.Option(help='Micrometers per pixel to which all photographs are brought.', show_default=False),
 ]
+
+# %% ../nbs/api/97_cli.ipynb #94fdd92e
 Lines = Annotated[Optional[list[str]], typer.Option(help='Names of further cell lines.', show_default=False)]
 Where = Annotated[Optional[str], typer.Option(help='Read only these, such as hour=1.', show_default=False)]
 Label = Annotated[
@@ -307,9 +329,9 @@ def _say_tree(fields):
 
     levels = folder_levels(list(fields.field))
     if len(levels):
-        typer.echo('The folders:' + tree_text(levels))
+        _echo('The folders:' + tree_text(levels))
     if 'split' in fields and fields.split.notna().any():
-        typer.echo(f'A split is there and is kept: {_counts(fields.split)}.')
+        _echo(f'A split is there and is kept: {_counts(fields.split)}.')
 
 
 def _counts(s):
@@ -325,7 +347,7 @@ def _slice(folder, out, grid, tile, overwrite, reading, cutting):
     _say_tree(fields)
     tiles = cut_tiles(fields, out, **_shape(grid, tile), **cutting, overwrite=overwrite)
     said = f' ({_counts(tiles.table.label)})' if 'label' in tiles.table else ', without labels,'
-    typer.echo(
+    _echo(
         f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs{said} are in {out}.'
     )
     return _problems(tiles.problems, Path(out) / 'problems.csv')
@@ -384,10 +406,10 @@ def _recipe(name, **changes):
 # %% ../nbs/api/97_cli.ipynb #200069f1
 def _say_answer(road, report):
     "The answer, what it is worth, and whether to believe it."
-    typer.echo('')
+    _echo('')
     for o in road.sentences:
-        typer.echo(o)
-    typer.echo(f'\nThe report: {report}')
+        _echo(o)
+    _echo(f'\nThe report: {report}')
 
 # %% ../nbs/api/97_cli.ipynb #7b7aec64
 Run = Annotated[Path, typer.Option(help='Run folder to make.', show_default=False)]
@@ -538,11 +560,11 @@ def _predict(run, folder, out, device, reading):
 
     model = models.load_model(run)
     preds = prediction.predict(model, folder, device=device, out=out, **reading)
-    typer.echo(
+    _echo(
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
     )
-    typer.echo(_score(preds, model.classes))
-    typer.echo(f'The table: {out}')
+    _echo(_score(preds, model.classes))
+    _echo(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
@@ -557,6 +579,8 @@ def _column(df, c):
 
 def _explained(fields):
     "What was read, as lines of text."
+    from celldeath_nb.photos.pixels import safe_text
+
     shown = [
         c
         for c in ('label', 'split', 'line', 'treatment', 'dose_um', 'hour', 'experiment', 'plate', 'well', 'site')
@@ -570,9 +594,8 @@ def _explained(fields):
     yield fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False)
     odd = fields.attrs.get('name_problems', ())
     if odd:
-        yield f'Not understood in {len(odd)} names, for example {odd[0]["file"]}: {odd[0]["reason"]}.'
-    for o in fields.attrs['problems'][:8]:
-        yield f'Left out: {o["file"]}: {o["reason"]}'
+        yield f'Not understood in {len(odd)} names, for example {safe_text(odd[0]["file"])}: {odd[0]["reason"]}.'
+    yield from map(_left_out, fields.attrs['problems'][:8])
     if len(fields.attrs['problems']) > 8:
         yield f'... and {len(fields.attrs["problems"]) - 8} more are left out.'
 
@@ -608,7 +631,7 @@ def explain(
         )
     _say_tree(fields)
     for o in _explained(fields):
-        typer.echo(o)
+        _echo(o)
     if question:
         raise question
     raise typer.Exit(3 if fields.attrs['problems'] else 0)
@@ -669,12 +692,12 @@ def audit(
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
         tiles = _some_tiles(folder, d, reading, cutting)
         res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
-    typer.echo(f'Verdict: {res.verdict}.')
+    _echo(f'Verdict: {res.verdict}.')
     for s in res.sentences + res.notes:
-        typer.echo(f'- {s}')
+        _echo(f'- {s}')
     for c in res.controls.to_dict('records'):
-        typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
-    typer.echo(f'The page: {Path(out) / "audit.html"}')
+        _echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
+    _echo(f'The page: {Path(out) / "audit.html"}')
 
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
@@ -730,7 +753,7 @@ def _demo(data, out, overwrite, r, reading, args):
     with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
         simulated = None
         if data is None:
-            typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
+            _echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
             say('simulating photographs', step=True)
             data = simulated = sample_data('demo', Path(d) / 'photographs', seed=r.seed)
         say('reading the photographs', step=True)
@@ -766,6 +789,18 @@ _advice = re.compile(
 )
 
 
+_verbs = {
+    'overwrite=True': '--overwrite',
+    'rotate=True': '--rotate',
+    'Make it with cut_tiles': 'Make it with `celldeath slice`',
+    'the same call of cut_tiles': 'the same `celldeath slice`',
+    'open_tiles reads it; ': '',
+    'Give labels to read_fields': 'Cut again with --labels or --label-from',
+    ' to read_fields': '',
+    ', --edge gray gives': ' --edge gray gives',
+}
+
+
 def _typed(name, value):
     "A value of Python as it is typed behind an option."
     parts = [o.strip(' \'"') for o in value[1:-1].split(',')] if value[:1] in ('[', '(') else [value.strip('\'"')]
@@ -783,7 +818,9 @@ def in_words_of_the_command(
 ) -> str:  # the same with the command's options, such as --channel red
     "Advice as it can be typed where it is read."
     text = _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
-    return text.replace('overwrite=True', '--overwrite').replace('rotate=True', '--rotate')
+    for old, new in _verbs.items():
+        text = text.replace(old, new)
+    return text
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
 def _expected(e):
@@ -792,10 +829,12 @@ def _expected(e):
 
 def _paragraph(e):
     "What is said of an error."
+    from celldeath_nb.photos.pixels import safe_text
+
     if isinstance(e, MemoryError):
         return 'There is not enough memory for this. Close other programs, or use a smaller batch (--batch-size).'
     if isinstance(e, OSError) and e.errno:
-        return f'{e.filename or "A file"} could not be read or written: {e.strerror}.'
+        return f'{safe_text(e.filename or "A file")} could not be read or written: {e.strerror}.'
     if _expected(e):
         return in_words_of_the_command(str(e).strip()) or type(e).__name__
     fd, log = tempfile.mkstemp(prefix='celldeath_', suffix='.log')
@@ -809,14 +848,14 @@ def _say_error(e):
     if hasattr(e, 'show') and hasattr(e, 'exit_code'):  # typer's own, of words that do not fit
         e.show()
         return e.exit_code
-    typer.echo(f'\nError: {_paragraph(e)}', err=True)
+    _echo(f'\nError: {_paragraph(e)}', err=True)
     return 1
 
 
 def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
     if Path(celldeath_nb.__path__[0]) in Path(filename).parents:
-        typer.echo(f'Note: {in_words_of_the_command(str(message))}', err=True)
+        _echo(f'Note: {in_words_of_the_command(str(message))}', err=True)
 
 # %% ../nbs/api/97_cli.ipynb #1ad9549f
 def main(
@@ -827,7 +866,7 @@ def main(
         warnings.showwarning = _note
         code = _run(args)
     if code == 130:
-        typer.echo(
+        _echo(
             '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
             err=True,
         )

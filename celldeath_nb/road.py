@@ -65,7 +65,10 @@ def _split(tiles, test, valid, group, seed, say, places='auto'):
         f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: '
         f'kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)'
     )
-    return *hold_out(tiles, test, valid, 'place', seed), pairs
+    try:
+        return *hold_out(tiles, test, valid, 'place', seed), pairs
+    except ValueError as e:
+        raise ValueError(f"{e} If they do not show the same: places='off' or places='strict'.") from None
 
 
 def _pairs(tiles, places):

@@ -244,3 +244,60 @@ def test_the_command_takes_what_it_advises(call, tmp_path):
     )
     code, said = call('slice', 'crops', '--label-from', 'none', '--out', 'v', '--grid', '1x1', '--resize-to', '32x32')
     assert code == 0 and 'without labels' in said, said
+
+
+def crop(path, dead, size, seed):
+    "One cell, cut out by another tool: a dead one is spotted."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[: size[0], : size[1]]
+    rng = np.random.default_rng(seed)
+    r = ((y / size[0] - 0.5) ** 2 + (x / size[1] - 0.5) ** 2) / 0.15
+    spots = 40 * (np.sin(1.3 * x) * np.sin(1.1 * y) > 0.3) * (r < 1)
+    px = 90 + 70 * np.exp(-1.5 * r) + dead * spots + rng.normal(0, 4, size)
+    Image.fromarray(px.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def crops(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        crop(tmp_path / 'crops' / ('dead' if i % 2 else 'alive') / f'{i:02d}.png', i % 2, rng.integers(10, 100, 2), i)
+    return tmp_path
+
+
+def test_crops_of_single_cells_are_cut_learned_and_predicted(call, crops):
+    "Each of another size; what is advised can be typed, and no crop is mirrored or stretched."
+    code, said = call('slice', 'crops', '--out', 't')
+    assert code == 1 and '--edge gray' in said and len(said) < 1000, said
+    code, said = call('slice', 'crops', '--out', 't', '--tile', '100x100')
+    assert code == 1 and '--edge' in said and len(said) < 1000, said
+    code, said = call('slice', 'crops', '--out', 't', '--edge', 'gray')
+    assert code == 0, said
+    t = open_tiles('t')
+    assert len(t) == 24
+    for i, f in enumerate(t.table.field):
+        px = np.asarray(Image.open(crops / 'crops' / f))
+        h, w = px.shape
+        assert (t[i][:h, :w] == px).all()
+        around = np.concatenate([t[i][h:].ravel(), t[i][:, w:].ravel()])
+        rim = np.concatenate([px[0], px[-1], px[:, 0], px[:, -1]])
+        assert len(np.unique(around)) <= 1 and (not len(around) or around[0] == int(np.median(rim)))
+    code, said = call('train', 't', '--out', 'r', '--epochs', '1', '--places', 'off')
+    assert code == 0, said
+    crop(crops / 'more' / 'wide.png', 1, (30, 130), 99)  # larger than any before
+    crop(crops / 'more' / 'tall.png', 0, (60, 20), 98)
+    code, said = call('predict', 'r', 'more', '--out', 'p.csv')
+    assert code == 0, said
+    p = read_csv('p.csv')
+    assert p.field.value_counts().to_dict() == {'wide.png': 2, 'tall.png': 1}
+
+
+def test_what_was_taken_for_one_place_can_be_overruled(call, tmp_path):
+    for i in range(12):  # crops of blank ground look alike
+        crop(tmp_path / 'in' / ('x' if i % 2 else 'y') / f'{i}.png', 0, (40, 40), i % 2 + 2 * (i > 9))
+    code, said = call('slice', 'in', '--out', 't', '--allow', 'duplicates')
+    assert code == 0, said
+    code, said = call('train', 't', '--out', 'r', '--epochs', '1')
+    assert code == 1 and '--places off' in said, said
+    code, said = call('train', 't', '--out', 'r', '--epochs', '1', '--places', 'off', '--overwrite')
+    assert code == 0, said

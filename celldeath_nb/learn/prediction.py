@@ -282,7 +282,9 @@ def _cut_as_trained(model):
         if same.get('resize_to')
         else dict(tile_px=tuple(model.tile_px))
     )
-    return dict(same, **how, edge='pad' if was.get('edge') == 'pad' else 'drop')
+    if was.get('edge') == 'gray':  # crops of all sizes
+        same['allow'] = ['sizes']
+    return dict(same, **how, edge=was['edge'] if was.get('edge') in ('pad', 'gray') else 'drop')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
 def _say_unseen(tiles, fields):
