@@ -6,7 +6,6 @@
 __all__ = ['train', 'expected_seconds', 'repeat']
 
 # %% ../../nbs/api/58_learn.training.ipynb #2d9cb578
-import json
 import shutil
 import time
 import warnings
