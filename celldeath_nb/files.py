@@ -305,7 +305,8 @@ def read_csv(
     path: str | Path,  # a file of `write_csv`, or any CSV
     **kwargs,  # for `pandas.read_csv`
 ) -> pd.DataFrame:  # as it was written
-    "Read a table; the opposite of `write_csv`."
+    "Read a table; the opposite of `write_csv`: only an empty cell is missing, and `None`, `NA` and `nan` are names."
+    kwargs = {'keep_default_na': False, 'na_values': [''], **kwargs}
     return _map_texts(pd.read_csv(path, **kwargs), plain_text)
 
 # %% ../nbs/api/00_files.ipynb #d0cf01e8

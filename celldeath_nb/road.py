@@ -15,13 +15,13 @@ from .units import table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
 from .tiles.layout import fit_grid
-from .tiles.places import group_by_place
-from .tiles.splits import hold_out
+from .tiles.places import find_near_duplicates, group_by_place
+from .tiles.splits import check_leaks, hold_out, split_by
 from .learn.recipes import Recipe
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
 from .trust.audits import Audit, audit
-from .report import answer, write_report
+from .report import answer, verdict, write_report
 
 # %% ../nbs/api/96_road.ipynb #617dd848
 def print_nothing(
@@ -49,11 +49,16 @@ class _Clock:
 MANY = 10_000  # tiles up to which copies and controls are looked for without being asked
 
 
-def _split(tiles, test, valid, group, seed, say):
+def _split(tiles, test, valid, group, seed, say, places='auto'):
     "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
-    if len(tiles) > MANY:
+    if places not in ('auto', 'strict', 'off'):
+        raise ValueError(f"places={places!r} is none of 'auto', 'strict' and 'off'.")
+    if test == 'given' or test == 'auto' and _has_split(tiles):
+        return _given(tiles, valid, group, seed, say, places)
+    test = 'auto' if test == 'drawn' else test
+    if len(tiles) > MANY or places == 'off':
         return *hold_out(tiles, test, valid, group, seed), None
-    tiles, pairs = group_by_place(tiles, group=group)
+    tiles, pairs = group_by_place(tiles, _pairs(tiles, places), group=group)
     if not len(pairs):
         return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group if group in tiles.table else 'field', 'place']].nunique()
@@ -64,6 +69,58 @@ def _split(tiles, test, valid, group, seed, say):
     return *hold_out(tiles, test, valid, 'place', seed), pairs
 
 
+def _pairs(tiles, places):
+    "Pairs that show the same; with 'strict' only those that are surely so."
+    return find_near_duplicates(tiles, least=0.8) if places == 'strict' else None
+
+# %% ../nbs/api/96_road.ipynb #eb5ddce6
+def _has_split(tiles):
+    "Whether every tile brings a side, and at least one is for training and one is not."
+    t = table_of(tiles)
+    return (
+        'split' in t
+        and t.split.isin(['train', 'valid', 'test']).all()
+        and t.split.nunique() > 1
+        and (t.split == 'train').any()
+    )
+
+
+def _given(tiles, valid, group, seed, say, places):
+    "The split that is there; what it lacks for validation is drawn from the training set."
+    if not _has_split(tiles):
+        raise ValueError(
+            "There is no split to keep: no folders train, valid and test, and no column `split` with these words for every photograph. test='auto' draws one."
+        )
+    sides = table_of(tiles).split
+    n = table_of(tiles).groupby('split').field.nunique()
+    if (sides == 'valid').any():
+        check_leaks(tiles)
+    else:
+        tiles = tiles.add(given_split=sides.to_numpy())
+        tiles = split_by(tiles, {'given_split': 'test'}, valid, group, seed=seed)
+    pairs = (
+        None
+        if len(tiles) > MANY or places == 'off'
+        else find_near_duplicates(tiles)
+        if places == 'auto'
+        else _pairs(tiles, places)
+    )
+    if pairs is not None:
+        _refuse_leak(tiles, pairs)
+    say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
+    return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
+
+# %% ../nbs/api/96_road.ipynb #17d956b0
+def _refuse_leak(tiles, pairs):
+    "`ValueError` if photographs that show the same lie on two sides of the split that was given."
+    try:
+        check_leaks(tiles, pairs=pairs)
+    except ValueError as e:
+        raise ValueError(
+            f"The split that is there leaks. {str(e).split(' Photographs that show one place')[0]} Mend it, or draw another: test='drawn'; if they do not show the same: places='off'."
+        ) from None
+
+# %% ../nbs/api/96_road.ipynb #81b3c198
 def _audited(tiles, pairs, say):
     "The audit of split tiles; of very many without the controls."
     if pairs is None:
@@ -126,8 +183,10 @@ class Road:
 
     @property
     def sentences(self):
-        warned = [f'DO NOT BELIEVE THIS YET. {o}' for o in self.found.failures[:1]]
-        return [self.answer, *self.found.worth, *warned]
+        v = verdict(self.run.preds, self.found, self.held_out, self.run.scores)
+        if not self.found.failures:
+            return v.sentences
+        return [*v.sentences[:2], f'DO NOT BELIEVE THIS YET. {self.found.failures[0]}']
 
     def __repr__(self):
         return '\n'.join([*self.sentences, f'The report: {self.report}'])
@@ -137,7 +196,7 @@ def train_safely(
     tiles: Tiles,  # with a column `label`
     out: str | Path,  # the run folder to make
     recipe: Recipe = None,  # None: `Recipe.quick()`
-    test: str = 'auto',  # what to hold out: 'experiment=N4', 'auto' (the last experiment, or wells or photographs), 'none'
+    test: str = 'auto',  # what to hold out: 'experiment=N4', 'given', 'drawn' (the last experiment, wells or photographs), 'auto', 'none'
     valid: float = 0.3,  # share of the rest for validation
     group: str = 'field',  # what never parts: 'field', 'well', 'experiment' or a column
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
@@ -145,13 +204,14 @@ def train_safely(
     simulated: bool = None,  # say that photographs are simulated; None: if the simulator's truth lies beside them
     fit_batch: bool = True,  # smaller batches for small sets
     overwrite: bool = False,  # replace a run that is there
+    places: str = 'auto',  # photographs that show one place stay on one side: 'auto', 'strict' (surer pairs only), 'off' (not looked for)
     say=print_nothing,  # function of (text, step) that tells what is done
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
     say = clock.say
     r = recipe or Recipe.quick()
-    tiles, held_out, pairs = clock('splitting without leaks', _split, tiles, test, valid, group, r.seed, say)
+    tiles, held_out, pairs = clock('splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places)
     say(f'    held out for testing: {held_out or "nothing"}')
     found = clock('asking whether the label can be told without the cells', _audited, tiles, pairs, say)
     _say_audit(found, say)
@@ -168,11 +228,12 @@ def train_safely(
     return road
 
 # %% ../nbs/api/96_road.ipynb #051abdbb
-def _cut(fields, out, grid, tile_px):
+def _cut(fields, out, grid, tile_px, more=None):
     "Cut by a grid or a size; small photographs are left whole if neither is given."
     if grid and tile_px:
         raise ValueError('Give a grid or the size of a tile, not both.')
-    return cut_tiles(fields, out, tile_px=tile_px) if tile_px else cut_tiles(fields, out, grid=grid or fit_grid(fields))
+    shape = dict(tile_px=tile_px) if tile_px else dict(grid=grid or fit_grid(fields))
+    return cut_tiles(fields, out, **shape, **(more or {}))
 
 
 def _at(road, tmp, out):
@@ -194,14 +255,16 @@ def take_road(
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     simulated: bool = None,  # see `train_safely`
     overwrite: bool = False,  # replace a folder that is there
+    places: str = 'auto',  # see `train_safely`
+    cut: dict = None,  # more options of `cut_tiles`
     say=print_nothing,  # see `train_safely`
 ) -> Road:  # everything that was made
     "The safe road: cut, split without leaks, audit, train, predict, report."
     out = Path(out)
     clock = say if isinstance(say, _Clock) else _Clock(say)
     with new_folder(out, overwrite) as tmp:
-        tiles = clock('cutting them into tiles', _cut, table_of(fields), tmp / 'tiles', grid, tile_px)
-        args = dict(device=device, report=tmp / 'report.html', simulated=simulated, say=clock)
+        tiles = clock('cutting them into tiles', _cut, table_of(fields), tmp / 'tiles', grid, tile_px, cut)
+        args = dict(device=device, report=tmp / 'report.html', simulated=simulated, places=places, say=clock)
         road = train_safely(tiles, tmp / 'run', recipe, test, valid, group, **args)
         asked = road.run.preds
         write_csv(asked[asked.split == 'test'], tmp / 'predictions.csv')

@@ -38,8 +38,11 @@ def natural(values):
 
 def natural_rank(s):
     "The number of each value in natural order, for sorting and for numbering that does not depend on the order of rows."
-    names = sorted(set(s), key=natural_key)
-    return pd.Series(s).map({o: i for i, o in enumerate(names)}).to_numpy(int)
+    codes, names = pd.factorize(pd.Series(s), use_na_sentinel=True)
+    rank = np.empty(len(names) + 1, int)
+    rank[sorted(range(len(names)), key=lambda i: natural_key(names[i]))] = np.arange(len(names))
+    rank[-1] = len(names)  # what is missing, coded as -1
+    return rank[codes]
 
 # %% ../nbs/api/01_units.ipynb #bf15b632
 def table_of(o):
@@ -151,7 +154,7 @@ def parse_rule(
     "What a rule such as `experiment=N4` asks for."
     if not isinstance(rule, str):
         return {k: list(v) if isinstance(v, (list, tuple, set)) else [v] for k, v in rule.items()}
-    parts = [o.split('=', 1) for o in rule.split(',')]
+    parts = [o.split('=', 1) for o in re.split(r',(?=[^,=]*=)', rule)]  # a comma within a value is the value's
     if any(len(o) != 2 or not o[0].strip() or not o[1].strip() for o in parts):
         raise ValueError(f'{rule!r} is not understood. Write COLUMN=VALUE, for example experiment=N4.')
     out = {}

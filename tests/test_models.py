@@ -1,6 +1,6 @@
 "Models from strangers: nothing in them is executed, and what is wrong is said."
 
-import hashlib, os, pickle, resource, shutil, struct, time, warnings
+import hashlib, os, pickle, resource, shutil, time, warnings
 from dataclasses import replace
 
 import numpy as np
@@ -123,7 +123,7 @@ def test_truncated_weights(folder, at):
         (dict(info=dict(cut=5)), 'info'),
         (dict(info=dict(cut=dict(resize_to=[5, 5]))), 'info'),
         (dict(info=dict(cut=dict(remedies=[5]))), 'info'),
-        (dict(info=dict(grey=dict(brightness=[1]))), 'info'),
+        (dict(info=dict(gray=dict(brightness=[1]))), 'info'),
         (dict(um_per_px=-1), 'um_per_px'),
         (dict(arch='../../etc/passwd'), 'was changed'),
         (dict(arch='resnet18'), 'was changed'),
@@ -366,16 +366,16 @@ def test_networks_of_the_paper_and_others(arch, head):
 
 
 @pytest.mark.parametrize('arch', ['resnet34', 'resnet50', 'densenet121'])
-def test_the_grey_first_layer_is_the_rgb_one(arch, tmp_path):
+def test_the_gray_first_layer_is_the_rgb_one(arch, tmp_path):
     import timm
     from safetensors.torch import save_file
 
     rgb = timm.create_model(arch, num_classes=0, global_pool='').eval()
     x = torch.rand(1, 1, 64, 64)
     save_file(timm.create_model(arch).state_dict() | rgb.state_dict(), tmp_path / 'w.safetensors')
-    grey = make_net(arch, 2, (64, 64), pretrained=True, weights_file=tmp_path / 'w.safetensors')[0].eval()
+    gray = make_net(arch, 2, (64, 64), pretrained=True, weights_file=tmp_path / 'w.safetensors')[0].eval()
     with torch.inference_mode():
-        a = grey(x)
+        a = gray(x)
         b = rgb(x.repeat(1, 3, 1, 1))
     assert (a - b).abs().max() <= 1e-5 * max(1, b.abs().max())
 
@@ -496,7 +496,7 @@ def test_another_scale_and_another_light_are_said_with_numbers(model, store):
         predict(model, store, device='cpu')
     usual = dict(brightness=[100.0, 140.0], contrast=[40.0, 60.0])
     with pytest.warns(UserWarning, match='4 of 8 tiles have another brightness.*in training from 100 to 140'):
-        predict(replace(model, um_per_px=None, info=dict(grey=usual)), store, device='cpu')
+        predict(replace(model, um_per_px=None, info=dict(gray=usual)), store, device='cpu')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         predict(replace(model, um_per_px=0.8), store, device='cpu')

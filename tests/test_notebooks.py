@@ -128,6 +128,11 @@ def planted(*cells, where='api/99_x.ipynb'):
     return Notebook(root / 'nbs' / where, dict(cells=list(cells), metadata={}, nbformat=4, nbformat_minor=5))
 
 
+def folded(*src):
+    "A cell whose code is folded in JupyterLab and in Colab."
+    return {**code(*src), 'metadata': dict(cellView='form', jupyter=dict(source_hidden=True))}
+
+
 good = [
     md('# x', '', '> One clause.'),
     md('What it is for, in a sentence or two.'),
@@ -156,16 +161,14 @@ lesson = [
         '2. b',
         '3. c',
         '## Questions',
-        '1. a',
-        '2. b',
-        '3. c',
-        '4. d',
-        '5. e',
+        *[f'{i}. a\n   <details><summary>Answer</summary>b</details>' for i in range(1, 6)],
         '## Exercise',
         'Do it.',
     ),
     code('answer = None'),
-    code('#| code-fold: true', '#@title Solution', 'answer = 4', 'assert answer == 4'),
+    md('Is it right?'),
+    code('def check(a):', "    return 'right' if a == 4 else 'Not yet.'", '', '', 'check(answer)'),
+    folded('# @title Solution', 'solution = 4', "assert check(solution) == 'right' and check(5) != 'right'"),
     md('## Next', 'There.'),
 ]
 badge = '[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/a/b/blob/main/nbs/{})'
@@ -217,11 +220,27 @@ bad = [
     ('every_name_is_shown', good[:-1]),
     ('opens_and_ends_like_a_lesson', lesson[:-1]),
     ('opens_and_ends_like_a_lesson', [lesson[0], md('Nothing is told.'), *lesson[2:]]),
-    ('opens_and_ends_like_a_lesson', [*lesson[:5], md(lesson[5]['source'].replace('5. e', '')), *lesson[6:]]),
+    *[
+        ('opens_and_ends_like_a_lesson', [*lesson[:5], md(lesson[5]['source'].replace(*o)), *lesson[6:]])
+        for o in (('5. a', 'a'), ('<summary>Answer', '<summary>'))
+    ],
+    *[
+        ('opens_and_ends_like_a_lesson', [*lesson[:k], cell, *lesson[k + 1 :]])
+        for k, cell in (
+            (9, code(lesson[9]['source'])),  # open for all to see
+            (9, folded('# @title Solution', 'answer = 4', "assert check(answer) == 'right' and check(5) != 'right'")),
+            (9, folded('# @title Solution', 'solution = 4', "assert check(solution) == 'right'")),
+            (9, folded('# @title Solution', 'solution = 4', "assert check(5) != 'right'")),
+            (8, code('def check(a):', "    return 'right'")),
+        )
+    ],
+    ('given_folders_are_only_read', [code("own = ''", "(Path(own) / names[0]).write_text('<html>')")]),
     (
-        'opens_and_ends_like_a_lesson',
-        [*lesson[:7], code('#| code-fold: true', '#@title Solution', 'answer = 4'), lesson[-1]],
+        'given_folders_are_only_read',
+        [code("given = Path(own) if own else draw('a')", "cut_tiles(fields, given / 'tiles')")],
     ),
+    ('given_folders_are_only_read', [code('for p in Path(own).glob("*.png"):', '    p.unlink()')]),
+    ('given_folders_are_only_read', [code("shutil.copy('a.png', own)", "open(f'{own}/a.csv', 'w')")]),
     ('valid_python', [code('answer = ...  your answer')]),
 ]
 
@@ -238,6 +257,9 @@ def test_lints_praise_what_is_good():
         *good,
         md('More.', '', badge.format('api/99_x.ipynb')),
         code("pd.read_csv('https://host/x.csv')", "out = train(out='runs/a')"),
+        md('Put the path of your folder between the quotes of `own`.'),
+        code("own = ''", "given = Path(own)", "fields = read_fields(given)", "shutil.copytree(given, room / 'a')"),
+        md('More.'),
         code("open_run('runs/a')", f"told = f'{'a message may be longer ' * 6}{{1}}'"),
     ]
     complain([f'{f.__name__}: {o}' for f in lints.lints for o in f(planted(*made))])

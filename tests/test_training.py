@@ -593,9 +593,9 @@ def test_tiles_that_cannot_be_learned_from(tiles):
         learn_loaders.make_dls(tiles.add(label=lone.values))
 
 
-def test_tiles_of_one_grey(tiles, monkeypatch):
+def test_tiles_of_one_gray(tiles, monkeypatch):
     monkeypatch.setattr(Tiles, 'batch', lambda self, idxs, out=None: np.full((len(idxs), 32, 32), 100, np.uint8))
-    with pytest.raises(ValueError, match='all of one grey'):
+    with pytest.raises(ValueError, match='all of one gray'):
         learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small))
 
 

@@ -151,11 +151,9 @@ def _in_order(preds, classes):
 def metrics(
     preds: pd.DataFrame,  # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
     level: str = 'tile',  # what is judged: 'tile', 'field', 'well' or 'experiment'
-    by: str
-    | None = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
+    by: str = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
     combine: str = 'mean',  # how tiles make a unit above the tile: 'mean', 'median', 'vote', or a function [n, k] -> [k]
-    threshold: float
-    | None = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
+    threshold: float = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
     positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     n_boot: int = 2000,  # resamples

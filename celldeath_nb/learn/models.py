@@ -47,8 +47,8 @@ class Model:
     classes: list  # what it tells apart, in the order of its outputs
     tile_px: tuple  # height and width in pixels of the tiles it was trained on
     size: tuple  # height and width in pixels that the network is shown
-    mean: float = 0.0  # grey level taken off, on the scale 0..1
-    std: float = 1.0  # grey level divided by, likewise
+    mean: float = 0.0  # gray level taken off, on the scale 0..1
+    std: float = 1.0  # gray level divided by, likewise
     head: str = 'fastai'  # which head it has
     um_per_px: float = None  # scale of the tiles in micrometers per pixel, None if it was unknown
     info: dict = field(default_factory=dict)  # how it was trained
@@ -113,7 +113,7 @@ _remedies = a_list(a_page(how=a_text(50)), 0, 100)
 _cut = _if_there(**cut_rules, remedies=either(None, _remedies))
 _info = _if_there(
     cut=lambda o: _cut(o) and (not o.get('resize_to') or 'grid' in o),
-    grey=_if_there(brightness=a_list(a_number(), 2, 2), contrast=a_list(a_number(), 2, 2)),
+    gray=_if_there(brightness=a_list(a_number(), 2, 2), contrast=a_list(a_number(), 2, 2)),
     precision=either(None, a_text(20)),
     best_epoch=a_whole(),
     valid_loss=a_number(),
@@ -132,7 +132,7 @@ _fields = dict(
     info=_info,
 )
 
-
+# %% ../../nbs/api/52_learn.models.ipynb #d90a0990
 def _check_model(page, path):
     "Refuse a `model.json` that is not one; a page of the first version has no checksum, which is said."
     if not isinstance(page, dict) or page.get('format') != 'celldeath_nb model':

@@ -234,7 +234,7 @@ def _is_chance(s):
         return False
     return True
 
-# %% ../../nbs/api/56_learn.sittings.ipynb #830b32c5
+# %% ../../nbs/api/56_learn.sittings.ipynb #57b91c7b
 def _read_checkpoint(f):
     "A checkpoint, whole; `OSError` or `ValueError` with what is wrong."
     page = read_json(own_file(f, 'state.json'))

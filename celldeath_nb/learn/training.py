@@ -33,7 +33,7 @@ from .models import save_model
 from .loaders import make_dls
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
-from .runs import Run, model_of, open_run, run_identity, split_hash, write_run
+from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
 def _unfinished(out):
@@ -47,13 +47,8 @@ def _begin(out, identity, overwrite):
     now = sealed(identity)
     was = None if overwrite else _begun(work)
     if was not in (None, now):
-        odd = [
-            f'{k}={was["recipe"].get(k)!r} then, {v!r} now'
-            for k, v in now['recipe'].items()
-            if was['recipe'].get(k) != v
-        ] or ['the tiles or their split']
         raise ValueError(
-            f'{out} was begun differently and is unfinished ({"; ".join(odd[:3])}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
+            f'{out} was begun differently and is unfinished ({how_they_differ(was, identity)}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
         )
     if was != now:
         shutil.rmtree(work, ignore_errors=True)
@@ -72,6 +67,17 @@ def _begun(work):
     if not isinstance(page.get('recipe'), dict):
         raise ValueError(f'{work}/identity.json is damaged: it names no recipe. {again}')
     return page
+
+
+def _finished(out, identity):
+    "The run that the same call has finished; `ValueError` says how the run that is there differs."
+    run = open_run(out)
+    if odd := how_they_differ(run.identity, identity):
+        raise ValueError(
+            f'{out} is a finished run of something else ({odd}), so it was neither opened nor replaced. '
+            f'Give another name, such as {out.name}_2, or allow overwriting (overwrite=True).'
+        )
+    return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #9c09e89a
 _most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
@@ -123,8 +129,9 @@ def train(
     out: str | Path,  # the run folder to make
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     overwrite: bool = False,  # replace a run folder that is there
+    again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
     checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
-    duplicates: str = 'warn',  # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
+    duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
     pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
@@ -132,17 +139,24 @@ def train(
     t0 = time.perf_counter()
     check_recipe(recipe)
     check_leaks(tiles.table)
+    identity = run_identity(tiles, recipe)
+    if again not in ('refuse', 'open'):
+        raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
+    if again == 'open' and out.exists() and not overwrite:
+        return _finished(out, identity)
     check_free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out) as still_ours:
-        return _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours)
+        return _train(
+            tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity
+        )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
-def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours):
+def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
-    work = _begin(out, run_identity(tiles, recipe), overwrite)
+    work = _begin(out, identity, overwrite)
     copies = _copies(tiles, duplicates, pairs)
     log_line(
         work,
@@ -213,9 +227,8 @@ def repeat(
         at = out / f'seed_{int(seed)}'
         if at.exists():
             run = open_run(at)
-            env = read_json(at / 'environment.json')
-            if run.recipe != r or (env['store'], env['split']) != (tiles.fingerprint, split_hash(tiles.table)):
-                raise ValueError(f'{at} is a run of another recipe, store or split. Give another folder, or remove it.')
+            if odd := how_they_differ(run.identity, run_identity(tiles, r)):
+                raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
             run = train(tiles, r, at, device)
         rows.append(_summary(run, int(seed)))

@@ -33,7 +33,7 @@ def _unknown_ids(ids, known):
 
 def claims(
     ids: str | list | None = None,  # one id or several; None: all
-) -> pd.DataFrame:  # one row a number: `id`, `place`, `setting`, `quantity`, `printed`, `value`, `spread`, `spread_kind`, `n`, `unit`, `source`, `check`, `run`, `split`, `metric`, `stat`
+) -> pd.DataFrame:  # one row a number of the paper, with its place, how it was printed and what it is of
     "The numbers of the paper, each with its place."
     t = pd.read_csv(package_files('celldeath_nb') / 'paper_claims.csv', dtype=dict(printed=str))
     texts = [c for c in t if c not in ('value', 'spread', 'n')]
@@ -203,7 +203,7 @@ def grimmer(
     spread: str,  # what stands behind the ±, in percent
     people: int,  # how many people
     items: int,  # tiles that each judged
-) -> pd.DataFrame:  # one row a kind of spread: `kind`, `squares` (sum of squared deviations in tiles), `exact` (nearest possible spread), `prints` ('rounded', 'cut off', 'no')
+) -> pd.DataFrame:  # one row a kind of spread: `kind`, `squares`, `exact`, `prints` ('rounded', 'cut off', 'no')
     "Which kinds of spread whole scores can have, beside the one that was printed."
     found, (s, half) = grim(printed, people * items), _digits(spread)
     if found.verdict == 'impossible':
@@ -388,7 +388,7 @@ def author_records() -> (
 # %% ../../nbs/api/92_studies.published.ipynb #e49ed763
 def author_leak() -> (
     pd.DataFrame
-):  # one row for two classes and one for fourteen: `classes`, `runs`, `records`, `records_sd`, `records_tiles`, `paper`, `paper_what`, `difference` (points)
+):  # a row for two classes and one for fourteen: records beside paper, `difference` in points
     "Test accuracy in the authors' records beside that on the paper's unseen experiment, in percent."
     t, c = author_records().reports, claims().set_index('id')
     t, rows = t[t.epochs == 50], []
@@ -413,7 +413,7 @@ def _check_results(results):
     "The results with a metric and a split, or `ValueError` where they cannot be read."
     if not isinstance(results, pd.DataFrame):
         raise ValueError(
-            f'results must be a table with one row a setting, and this is {type(results).__name__}. results_table(open_runs(folder)) gives one.'
+            f'results must be a table with one row a setting, and this is {type(results).__name__}. results_table(open_results(folder)) gives one.'
         )
     lost = [c for c in ('setting', 'mean', 'n', 'simulated') if c not in results]
     if lost:
@@ -487,9 +487,9 @@ def _pair(c, setting, o):
 
 # %% ../../nbs/api/92_studies.published.ipynb #2d4e5e2d
 def beside_claim(
-    results: pd.DataFrame,  # one row a setting: `setting`, `mean`, `n`, `simulated`, and `metric`, `split`, `sd`, `sem`, `best`, `low`, `high`, `recipe` where they are known
+    results: pd.DataFrame,  # one row a setting, as `results_table` gives it
     ids: str | list | None = None,  # the claims wanted; None: all that the results can answer
-) -> pd.DataFrame:  # one row a claim: `id`, `place`, `setting`, `quantity`, `unit`, `paper`, `paper_printed`, `paper_spread`, `paper_spread_kind`, `paper_n`, `ours`, `low`, `high`, `n`, `recipe`, `simulated`, `difference`
+) -> pd.DataFrame:  # one row a claim: the paper's number, `ours` with its interval, `difference`
     "The paper's number and yours, side by side: numbers, and no verdict."
     r = _check_results(results)
     found = [(c, setting, _ours(r, c, setting)) for c, setting in _wanted(r, ids)]

@@ -7,7 +7,8 @@ _rooms = {
     'layout': ['fit_grid', 'tile_layout'],
     'places': ['find_near_duplicates', 'group_by_place', 'seen_together'],
     'remedies': ['SeenThrough', 'as_recorded', 'background_only', 'gray_table', 'normalize_fields', 'remedies_of'],
-    'splits': ['check_leaks', 'hold_out', 'k_fold', 'leave_one_out', 'split_as_paper', 'split_by', 'split_summary'],
+    'splits': ['check_leaks', 'hold_out', 'k_fold', 'keep_split', 'label_by', 'leave_one_out', 'split_as_paper',
+        'split_by', 'split_summary'],
     'store': ['Tiles', 'open_tiles', 'write_store'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from ..files import bar, check_free, crc32, only_writer, swap_in, sweep, sync, write_whole
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
+from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
-from ..photos.quality import cell_area, field_quality
+from ..photos.windows import window_of_set
+from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
 from .layout import check_grid, cut_at, layout_of, resized
 from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
@@ -95,33 +97,34 @@ def _tile_sizes(sizes, job):
     return len(out)
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #58a5dbab
-def _each(df, opts):
-    "The readable photographs, one after the other."
-    for p in bar(df.path, total=len(df), what='looking at depths'):
-        try:
-            yield read_photo(p, **opts).pixels
-        except BadFile:
-            pass  # it is reported when it is cut
+def _set_window(df, how, opts):
+    "The window that `photos.windows` finds for the set; a photograph that alone would have made another one is noted and said."
+    window, notes = window_of_set(df.field, df.path, how, **opts)
+    df.attrs['notes'] = [*df.attrs.get('notes', []), *notes]
+    for o in notes:
+        warnings.warn(f'{safe_text(o["file"])}: {o["reason"]}')
+    return window
 
 
-def _bit_window(df, opts):
-    top = 0
-    for a in _each(df, opts):
-        if a.dtype.kind == 'f' or a.min() < 0:
-            raise ValueError(
-                f"Pixels of type {a.dtype} have no natural range. Give window=(low, high), the values that become black and white, or window='percentiles'."
-            )
-        top = max(top, int(a.max()))
-    bits = next((b for b in (8, 10, 12, 14, 16) if top < 2**b), 32)
-    return 0, 2**bits - 1
+def _clipped(a, job):
+    "How many pixels lie beyond the window."
+    if a.dtype == np.uint8 or not isinstance(job['window'], (tuple, list)):
+        return 0
+    lo, hi = job['window']
+    return int(np.count_nonzero(a < lo) + np.count_nonzero(a > hi))
 
 
-def _percentile_window(df, opts, lo=0.1, hi=99.9):
-    "Percentiles over a fixed sample of pixels of all photographs."
-    most = max(min(20_000, 20_000_000 // max(len(df), 1)), 20)
-    v = np.concatenate([a.ravel()[:: max(a.size // most, 1)] for a in _each(df, opts)])
-    a, b = np.percentile(v, [lo, hi])
-    return float(a), float(b)
+def _clips(df, done, job):
+    "One line, which is said as well, if more than 0.1 % of a photograph's pixels lie beyond the window."
+    part = [(d.get('clipped', 0) / (d['height'] * d['width']), f) for f, d in zip(df.field, done) if d.get('tiles')]
+    over = [o for o in part if o[0] > 0.001]
+    if not over:
+        return []
+    worst, name = max(over)
+    lo, hi = job['window']
+    said = f'{100 * worst:.2g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.2g} % of all pixels'
+    warnings.warn(f'{safe_text(name)}: {said}')
+    return [dict(file=name, reason=said)]
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #89faecac
 def _choose_window(df, window, opts):
@@ -129,12 +132,10 @@ def _choose_window(df, window, opts):
     deep = 'bits' in df and (df.bits > 8).any()
     if window is None and not deep or window == 'each':
         return window
-    if window in (None, 'bits'):
-        return _bit_window(df, opts)
+    if window is None or window in ('bits', 'percentiles'):
+        return _set_window(df, window or 'auto', opts)
     if window == 'dtype':
         return 0, 2 ** int(df.bits.max()) - 1
-    if window == 'percentiles':
-        return _percentile_window(df, opts)
     try:
         lo, hi = (float(o) for o in window)
     except (TypeError, ValueError):
@@ -144,31 +145,26 @@ def _choose_window(df, window, opts):
 # %% ../../nbs/api/32_tiles.cut.ipynb #2e206897
 def _prepare(px, um, job):
     "8-bit pixels as they are cut: windowed, turned, rescaled."
+    label_image = is_label_image(px)
     win = job['window']
     if win == 'each':
         win = (float(px.min()), float(max(px.max(), px.min() + 1)))
     px = px if px.dtype == np.uint8 and not isinstance(job['window'], str) else to_uint8(px, win)
     if px.min() == px.max():
         raise BadFile('', f'all its pixels are the same ({px.flat[0]})')
+    if label_image:
+        raise BadFile('', LABEL_IMAGE)
     if job['turn'] is not None and px.shape[0] != px.shape[1] and (px.shape[0] > px.shape[1]) != job['turn']:
         px = np.rot90(px)
     if job['rescale_to']:
         px = resized(px, [round(o * um / job['rescale_to']) for o in px.shape])
     return px
 
-
-def _clipped(px, window):
-    "The share of the pixels that the window of the set makes black or white, of a photograph of more than 8 bits."
-    if px.dtype == np.uint8 or window in (None, 'each'):
-        return 0.0
-    return round(float(((px < window[0]) | (px > window[1])).mean()), 4)
-
 # %% ../../nbs/api/32_tiles.cut.ipynb #cffe01cf
 def _slice_one(path, um, job):
     "Tiles of one photograph and what to write down of it; a `BadFile` becomes its reason."
     try:
         ph = read_photo(path, job['page'], job['channel'], job['max_mpx'])
-        clipped = _clipped(ph.pixels, job['window'])
         px = _prepare(ph.pixels, um, job)
         size, places = layout_of(px.shape, job)
         a = cut_at(px, size, places)
@@ -190,12 +186,12 @@ def _slice_one(path, um, job):
         height=px.shape[0],
         width=px.shape[1],
         tiles=len(a),
+        **({'clipped': n} if (n := _clipped(ph.pixels, job)) else {}),
         block_crc=crc32(a.data) if len(a) else 0,
         tile_crc=tile_sums(a),
         places=[places[i] for i in keep],
         empty=[places[i][:2] for i in range(len(places)) if i not in keep],
         notes=ph.notes,
-        clipped=clipped,
     )
     if job['quality']:
         d['quality'] = field_quality(px)
@@ -207,7 +203,7 @@ def _ordered(f, items, workers, ahead):
     if workers <= 1 or ahead < 2:
         yield from map(f, items)
         return
-    with ThreadPoolExecutor(min(workers, ahead)) as ex:
+    with ThreadPoolExecutor(min(workers, ahead)) as ex, decoders_end():
         waiting = deque()
         try:
             for o in items:
@@ -452,22 +448,6 @@ def _notes(df, done):
     return list(df.attrs.get('notes', [])) + [dict(file=f, reason=o) for f, o in said if o != READ_AS_LUMINANCE] + once
 
 
-def _cut_off(df, done, job, most=0.001):
-    "One line, if the window of the set makes more than one in a thousand pixels of a photograph black or white."
-    odd = [(d['clipped'], f) for f, d in zip(df.field, done) if d.get('clipped', 0) > most]
-    if not odd:
-        return []
-    share, name = max(odd)
-    more = f'; so are more than {most:.1%} of {len(odd) - 1} others' if len(odd) > 1 else ''
-    lo, hi = job['window']
-    return [
-        dict(
-            file=name,
-            reason=f'{share:.1%} of its pixels are outside of the window {lo:g} to {hi:g}, so black or white{more}',
-        )
-    ]
-
-
 def _rests(df, done, job):
     "One line for each size of photographs of which edge='drop' left pixels out."
     out = {}
@@ -505,7 +485,7 @@ def _finish_store(part, df, done, job, size, allow):
             'No tile could be cut. ' + ' '.join(f"{safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
         )
     t = _table_of(df, done, job)
-    notes = _notes(df, done) + _rests(df, done, job) + _cut_off(df, done, job)
+    notes = _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
     where = _with_folders(_sources(df, done))
     write_store(part, t, None, dict(tile_px=size, settings=job, problems=problems, notes=notes, **where))
 
@@ -580,7 +560,7 @@ def cut_tiles(
     page: int = None,  # which page or plane of a file with several; 0 is the first
     channel: str
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx: float = 80,  # larger pictures are left out, in million pixels
+    max_mpx: float = None,  # larger pictures are left out, in million pixels; None: as for `read_fields`, which is 80 if nothing was said
     allow: list = (),  # refusals to waive: 'scales', 'sizes', 'depths', 'duplicates'
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
     workers: int = None,  # threads; None: one a core
@@ -629,7 +609,10 @@ def _job_of(
     allow,
 ):
     "The settings of the work, the size of a tile, and an upper bound of their count; `ValueError` for a set that does not belong together."
-    channel, page = (df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page)))
+    channel, page, max_mpx = (
+        df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page), ('max_mpx', max_mpx))
+    )
+    max_mpx = 80 if max_mpx is None else max_mpx
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(
@@ -770,10 +753,5 @@ def _finish_more(path, old, df, done, job, size, allow):
     where = _with_folders(_sources(df, done), m['folders'], m['folder_ids'])
     where['sources'] = {k: s[k] + v for k, v in where['sources'].items()}
     problems = m['problems'] + [o for o in _problem_rows(df, done) if o not in m['problems']]
-    off = _cut_off(df, done, job)
-    if off:
-        warnings.warn(
-            f'{path}: {safe_text(off[0]["file"])}: {off[0]["reason"]}. The window is that of the first photographs; cut all again to have one for all.'
-        )
-    notes = m['notes'] + _notes(df, done) + _rests(df, done, job) + off
+    notes = m['notes'] + _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
     write_store(path, full, None, {**m, **where, 'problems': problems, 'notes': notes})

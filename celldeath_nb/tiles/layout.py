@@ -116,4 +116,5 @@ def resized(a, size):
 
 # %% ../../nbs/api/30_tiles.layout.ipynb #42a35b56
 def layout_of(size, job):
+    "Where the tiles of a photograph of this size lie, by the settings of a job."
     return tile_layout(size, job['grid'], job['tile_px'], job['overlap'], job['edge'])

@@ -48,7 +48,7 @@ def _turns(h, w):
         'mirrored along the other diagonal': lambda p: t(p)[..., ::-1, ::-1],
     }
 
-
+# %% ../../nbs/api/35_tiles.places.ipynb #0f5f8a49
 def _fingerprints(p, turn):
     "Unit vectors that a shift of the picture hardly changes, [n, d]."
     n, h, w = p.shape
@@ -141,11 +141,13 @@ def _exact(tiles, bs=256):
 # %% ../../nbs/api/35_tiles.places.ipynb #cc098d0c
 def find_near_duplicates(
     tiles,  # `Tiles`
-    least: float = 0.65,  # score from which two tiles show the same: their correlation where they overlap, 0 to 1; for turned and mirrored ones half way from here to 1
+    least: float = 0.65,  # score from which two tiles show the same: their correlation where they overlap; for turned ones half way to 1
     fingerprint: float = 0.3,  # likeness of fingerprints from which two tiles are compared at all
     most: int = 3,  # how many of the nearest fingerprints are compared for each tile and turn
     within_field: bool = False,  # True: pairs from one photograph too, which never part anyway
-) -> pd.DataFrame:  # one row a pair: `tile_a`, `tile_b`, `score`, `kind`, `turn`, `dy`, `dx` (pixels), `cluster`, and `crosses` if there is a column `split`
+) -> (
+    pd.DataFrame
+):  # a row a pair: `tile_a`, `tile_b`, `score`, `kind`, `turn`, `dy`, `dx`, `cluster`, and `crosses` with a split
     "Pairs of tiles that show the same thing: exact copies, shifted, mirrored, turned, in other light, saved again."
     p = _small(tiles)
     df = tiles.table

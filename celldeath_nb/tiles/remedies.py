@@ -208,7 +208,7 @@ def background_only(
 # %% ../../nbs/api/33_tiles.remedies.ipynb #e7b7ae59
 def normalize_fields(
     tiles,  # `Tiles`
-    how: str = 'standardize',  # 'flat': divide by the blurred background; 'standardize': mean 128 and spread 40 by photograph; 'match': its histogram made that of a reference
+    how: str = 'standardize',  # 'flat' (divide by the blurred background), 'standardize' (mean 128, spread 40) or 'match' (a reference's histogram)
     reference: str | None = None,  # for 'match': the photograph to match; `None`: all together
     out: str | Path | None = None,  # folder to write the changed tiles into; `None`: they are changed as they are read
     overwrite: bool = False,  # replace a folder that is there

@@ -34,7 +34,6 @@ from celldeath_nb.files import (
     read_csv,
     read_json,
     sealed,
-    sweep,
     sync,
     write_csv,
     write_whole,
@@ -89,7 +88,11 @@ class _Store:
 
 # %% ../../nbs/api/31_tiles.store.ipynb #5ea6278e
 @patch
-def tile(self: _Store, mem, i):
+def tile(
+    self: _Store,
+    mem,  # memory to fill, uint8 [h * w]
+    i,  # number of the tile
+):
     "Fill `mem` with tile `i`; False if it is read for the first time and is not what was written."
     self.into(mem, i * self.h * self.w)
     if not self.seen[i]:
@@ -284,7 +287,7 @@ def _put_pixels(path, blocks):
 def write_store(
     out: str | Path,  # the folder to make; for `blocks=None` one that holds the pixels
     table: pd.DataFrame,  # one row a tile, in the order of the pixels; the tiles of a photograph stand together
-    blocks,  # the tiles of each photograph of the table, uint8 [k, h, w], one after the other; None: they are in `out`, and `like` has their checksums
+    blocks,  # the tiles of each photograph, uint8 [k, h, w], in turn; None: they are in `out`, and `like` has their checksums
     like: dict,  # the manifest to take after: `tile_px`, `settings`, `folders`, `sources`, `problems`, `notes`
     remedies: list = None,  # what was done to the pixels since they were cut, see `remedies_of`; None: as in `like`
     overwrite: bool = False,  # replace a folder that is there

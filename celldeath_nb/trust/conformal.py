@@ -208,8 +208,7 @@ def _apart_by_split(preds, unit):
 def well_calls(
     preds: pd.DataFrame,  # predictions, one row a tile; with `split`, the validation wells calibrate and the test wells are called
     alpha: float = 0.1,  # share of wells whose set may miss the truth, 0 to 1
-    calibration: pd.DataFrame
-    | None = None,  # predictions of other wells with their truth; all of `preds` is called then
+    calibration: pd.DataFrame = None,  # predictions of other wells with their truth; all of `preds` is called then
     unit: str = 'well',  # 'well', 'field' or 'experiment'
 ) -> pd.DataFrame:  # one row a well: where it is, `n_tiles`, `p_<class>` (means), `set`, `size`, `call`, and `right` where the truth is known
     "Each well's call, or `cannot tell`."
@@ -243,8 +242,7 @@ def _alphas(n, most=40):
 def abstention_table(
     calibration: pd.DataFrame,  # predictions with the truth, of wells that no training saw
     preds: pd.DataFrame,  # predictions of other wells with the truth
-    alphas: list
-    | None = None,  # shares of wells whose set may miss the truth; None: all that the calibration can promise, to .5
+    alphas: list = None,  # shares of wells whose set may miss the truth; None: all that the calibration can promise, to .5
     unit: str = 'well',  # 'well', 'field' or 'experiment'
 ) -> (
     pd.DataFrame

@@ -181,8 +181,7 @@ def _html(o):
 def confounding(
     table,  # a table with a row a tile or a photograph, or `Tiles`
     label: str = 'label',  # the column that a network would learn
-    factors: list
-    | None = None,  # columns to look at; `None`: all that are known, such as experiment, well, hour, line, size, format, scale, date
+    factors: list = None,  # columns to look at; `None`: all that are known, such as experiment, well, hour, line, size, format, scale, date
     seed: int = 0,  # of the intervals' draws
 ) -> Findings:  # a list of dicts: factor, v, low, high, n, verdict, sentence, crosstab
     "How far the label coincides with what is not the cells: cross-tables, Cramer's V with interval, and a sentence each."
