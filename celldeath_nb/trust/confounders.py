@@ -105,7 +105,7 @@ def labeled_photographs(
 def _factors(df, label):
     "The columns worth looking at: known ones that have two levels or more and are not what the label is made from."
     made = ['treatment', 'dose_um'] + ['line'] * (
-        'line' in df and all(str(l) in str(y) for l, y in zip(df['line'], df[label]))
+        'line' in df and all(str(each) in str(y) for each, y in zip(df['line'], df[label]))
     )
     return [c for c in _words if c in df and c not in made + [label] and df[c].nunique(dropna=False) > 1]
 
