@@ -233,7 +233,8 @@ def edited(page, **change):
 
 
 def cut_off(f):
-    f.write_bytes(f.read_bytes()[:1000])
+    b = f.read_bytes()
+    f.write_bytes(b[: len(b) * 2 // 3])
 
 
 def zeroed(f):
@@ -306,7 +307,6 @@ def test_the_state_of_another_network_is_passed_over(tiles, unfinished, tmp_path
 def test_a_damaged_note_of_what_was_begun_is_refused(tiles, unfinished, how, tmp_path):
     shutil.copytree(unfinished[0], tmp_path / '.r.unfinished')
     f = tmp_path / '.r.unfinished' / 'identity.json'
-    f.write_bytes(f.read_bytes() + b' ' * 2000)
     how(f)
     with pytest.raises(ValueError, match='identity.json is damaged'):
         learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')

@@ -28,7 +28,7 @@ from ..units import some_of
 from ..tiles.places import find_near_duplicates
 from ..learn.nets import make_net
 from ..learn.recipes import Recipe
-from ..learn.runs import Run, open_run, run_identity, split_hash
+from ..learn.runs import Run, open_run, run_identity, split_hash, write_sums
 from ..learn.training import train as train_net
 from .settings import prepare_settings, refuse_problems, seed_list, setting_recipe
 
@@ -166,6 +166,7 @@ class Rehearsal:
             env = dict(store=tiles.fingerprint, split=split_hash(tiles.table), seconds=self.seconds, rehearsal=True)
             write_json(env, tmp / 'environment.json')
             write_json(asdict(recipe), tmp / 'recipe.json')
+            write_sums(tmp)
         return open_run(out)
 
 
