@@ -15,6 +15,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('IN_TEST', '1')  # no progress bars
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 root = Path(__file__).resolve().parents[1]
@@ -429,4 +430,173 @@ def strangers(kind, made, tmp, tries, seed=0):
             if opened or (Path.cwd() / 'canary').exists():
                 raise Broken(f'it has read or made what it must not: {opened}')
         opened.clear()
+    return score
+
+
+# tables of strangers --------------------------------------------------------------------------
+
+
+def make_tables(d):
+    "A table of each kind that is read, and tubes of a cytometer."
+    from celldeath_nb.assays.fcs import read_fcs
+    from celldeath_nb.simulate.tubes import simulate_tube, write_fcs
+
+    d.mkdir(parents=True)
+    photos(d / 'photos', 4)
+    names = [f'U2_{k}_1h_RGB_{i:04}_N1.png' for i, k in enumerate(('DMSO', 'CPT', 'DMSO', 'CPT'))]
+    p = [0.9, 0.2, 0.6, 0.35]
+    rows = [f'{n}#0,{i},{n},{("DMSO", "CPT")[i % 2]},{q},{1 - q}' for i, (n, q) in enumerate(zip(names, p))]
+    rows = [f'"{r.split(",", 2)[0]},{r.split(",", 2)[1]}",{r.split(",", 2)[2]}' for r in rows]
+    text = dict(predictions='tile,field,label,p_DMSO,p_CPT\n' + '\n'.join(rows) + '\n')
+    rows = [f's01,human,pre,{i + 1},t{i},{("DMSO", "CPT")[i % 2]},CPT,{i + 0.5}' for i in range(4)]
+    text['judgements'] = 'decider,kind,session,trial,tile,truth,answer,seconds\n' + '\n'.join(rows) + '\n'
+    rows = [f'{"ABCD"[i]}0{i + 1},{("DMSO", "CPT")[i % 2]},{10 * (i % 2)}' for i in range(4)]
+    text['map'] = 'well,treatment,dose_um\n' + '\n'.join(rows) + '\n'
+    text['labels'] = 'field,label,hour\n' + ''.join(f'{n},{("DMSO", "CPT")[i % 2]},{i}\n' for i, n in enumerate(names))
+    text['tubes'] = 'file,role,replicate,treatment,hour\na.fcs,unstained,N1,,\nb.fcs,sample,N1,CPT,6\n'
+    for k, v in text.items():
+        (d / f'{k}.csv').write_text(v, encoding='utf-8')
+    for i, k in enumerate('ab'):
+        events, _ = simulate_tube(n=40, seed=i)
+        write_fcs(pd.DataFrame(events, columns=events.columns), d / f'{k}.fcs')
+    assert len(read_fcs(d / 'a.fcs')) == 40
+    return d
+
+
+def read_predictions(f):
+    from celldeath_nb.evaluate.preds import as_preds
+    from celldeath_nb.evaluate.scores import metrics
+
+    t = as_preds(f, probs=dict(DMSO='p_DMSO', CPT='p_CPT'), tile='tile', field='field')
+    metrics(t, n_boot=20)
+    return t.to_csv()
+
+
+def read_judged(f):
+    from celldeath_nb.people.judging import judgements
+
+    return judgements(f).to_csv()
+
+
+def read_map(f):
+    from celldeath_nb.plates.maps import read_plate_map
+
+    return read_plate_map(f).to_csv()
+
+
+def read_labels(f):
+    from celldeath_nb.photos.fields import read_fields
+
+    t = read_fields(f.parent / 'photos', label_from=f)
+    return t.drop(columns='path').to_csv()
+
+
+def read_tube_map(f):
+    from celldeath_nb.assays.fcs import read_tubes
+
+    found = read_tubes(f.parent, f)
+    return str(found)
+
+
+def read_events(f):
+    from celldeath_nb.assays.fcs import read_fcs
+
+    return read_fcs(f).to_csv()
+
+
+readers = {
+    'predictions.csv': read_predictions,
+    'judgements.csv': read_judged,
+    'map.csv': read_map,
+    'labels.csv': read_labels,
+    'tubes.csv': read_tube_map,
+    'a.fcs': read_events,
+}
+cells = [
+    '',
+    ' ',
+    '=1+1',
+    "'",
+    '"',
+    '""',
+    ',',
+    ';',
+    '\t',
+    '\n',
+    '\r',
+    '\0',
+    '-1',
+    '1e400',
+    'nan',
+    'NaN',
+    'inf',
+    '1,5',
+    '9' * 400,
+]
+cells += ['x' * 50_000, '\u202e', 'e\u0301', '<script>', '../../x.png', '/etc/passwd', 'True', '\x1b[2J', '2026-01-01']
+
+
+def spoiled(raw, rng):
+    "The bytes of a table with something done to them."
+    b = bytearray(raw)
+    what = rng.randrange(10)
+    at = rng.randrange(len(b))
+    if what == 0:
+        b[at] ^= rng.randrange(1, 256)
+    elif what == 1:
+        b[at:at] = rng.choice(cells).encode()
+    elif what == 2:
+        del b[at : at + rng.choice([1, 5, 50])]
+    elif what == 3:
+        b[at:at] = b[at : at + rng.choice([5, 50, 500])] * rng.choice([1, 30])
+    elif what == 4:
+        return bytes(b[:at])
+    elif what == 5:
+        return bytes(b).decode('latin-1').encode(rng.choice(['utf-16', 'utf-32', 'utf-16-le']))
+    elif what == 6:
+        b[at:at] = bytes(rng.randrange(256) for _ in range(rng.choice([3, 300])))
+    else:
+        lines = [o.split(b',') for o in bytes(b).split(b'\n')]
+        row = rng.choice(lines)
+        if what == 7:
+            row[rng.randrange(len(row))] = rng.choice(cells).encode()
+        elif what == 8:
+            k = rng.randrange(len(lines[0]))
+            lines = [o[:k] + o[k + 1 :] if rng.random() < 0.5 else [*o, o[k % len(o)]] for o in lines]
+        else:
+            lines = [lines[0], *rng.sample(lines[1:], len(lines) - 1)] * rng.choice([1, 2])
+        return b'\n'.join(b','.join(o) for o in lines)
+    return bytes(b)
+
+
+harmless = {
+    'lines end as in Windows': lambda b: b.replace(b'\n', b'\r\n'),
+    'a mark of the encoding': lambda b: b'\xef\xbb\xbf' + b,
+    'no end of the last line': lambda b: b.rstrip(b'\n'),
+    'an empty line at the end': lambda b: b + b'\n',
+}
+
+
+def tables(name, made, tmp, tries, seed=0):
+    "Spoil a table, and read it; and change what means nothing, which must change nothing."
+    rng = random.Random(f'{name} {seed}')
+    score = Score()
+    shutil.rmtree(tmp / 'tables', ignore_errors=True)
+    shutil.copytree(made, tmp / 'tables')
+    f = tmp / 'tables' / name
+    raw = f.read_bytes()
+    want, why = outcome(readers[name], f)
+    if why:
+        raise Broken(f'{name} cannot be read as it is: {why}')
+    for k, change in harmless.items() if name.endswith('.csv') else ():
+        f.write_bytes(change(raw))
+        with score.attack(f'{name}, {k}'):
+            got, why = outcome(readers[name], f)
+            if got != want:
+                raise Broken(f'another result, or a refusal: {why}')
+    for _ in range(tries):
+        b = spoiled(raw, rng)
+        f.write_bytes(b)
+        with score.attack(f'{name} {b[:60]!r}'):
+            score.refused += outcome(readers[name], f)[1] is not None
     return score

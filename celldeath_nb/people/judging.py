@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, plain_text, read_json
+from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_csv, read_json
 from ..evaluate.preds import check_preds, positive_class
 from ..photos.classes import cleaned, refuse_twins
 
@@ -222,11 +222,7 @@ def simulate_observer(
 # %% ../../nbs/api/60_people.judging.ipynb #f9371de9
 def read_text_table(path):
     "A CSV with every cell as text, and empty cells as missing."
-    try:
-        df = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise ValueError(f'{path} cannot be read as a table: {e}. Take a copy that is whole.') from None
-    df = df.map(plain_text)
+    df = read_csv(path, dtype=str, na_values=[], encoding='utf-8')
     return df.where(df != '', None)
 
 
