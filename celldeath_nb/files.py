@@ -132,14 +132,20 @@ def scratch_folder():
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def end_with_parent(every=1.0):
+def this_process():
+    "The number of this process, and when it began."
+    return os.getpid(), born(os.getpid())
+
+
+def end_with_parent(every=1.0, boss=None):
     "For the start of a worker process: end when the process that it works for has ended, however that ended."
-    boss = multiprocessing.parent_process()
-    pid = boss.pid if boss else os.getppid()
-    since = born(pid)
+    parent = multiprocessing.parent_process()
+    pid, since = boss or ((parent.pid if parent else os.getppid()), None)
+    since = born(pid) if boss is None else since
+    there = (lambda: lives(pid, since)) if os.name == 'posix' or parent is None else parent.is_alive
 
     def watch():
-        while lives(pid, since) if os.name == 'posix' else boss.is_alive():
+        while there():
             time.sleep(every)
         os._exit(1)
 
