@@ -687,9 +687,10 @@ def audit(
     _free(out, overwrite)
     reading = _reading(typed)
     cutting = _cutting(typed)
+    from celldeath_nb.files import scratch_folder
     from celldeath_nb.trust import audits
 
-    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
+    with scratch_folder() as d:
         tiles = _some_tiles(folder, d, reading, cutting)
         res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
     _echo(f'Verdict: {res.verdict}.')
@@ -745,12 +746,13 @@ def demo(
 # %% ../nbs/api/97_cli.ipynb #820d1297
 def _demo(data, out, overwrite, r, reading, args):
     "Photographs, and the road from there; the exit code."
+    from celldeath_nb.files import scratch_folder
     from celldeath_nb.photos.fields import read_fields
     from celldeath_nb.road import take_road
     from celldeath_nb.simulate.samples import sample_data
 
     say = Steps(6 if data else 7)
-    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
+    with scratch_folder() as d:
         simulated = None
         if data is None:
             _echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')

@@ -14,7 +14,10 @@ from pathlib import Path
 import pandas as pd
 from fastai.torch_core import no_random
 from celldeath_nb.files import (
+    a_page,
+    a_text,
     check_free,
+    check_page,
     check_seal,
     new_folder,
     only_writer,
@@ -33,7 +36,7 @@ from .models import save_model
 from .loaders import make_dls
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
-from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run
+from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run, write_sums
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
 def _unfinished(out):
@@ -64,8 +67,7 @@ def _begun(work):
     page = read_json(own_file(work, 'identity.json'))
     again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
     check_seal(page, work / 'identity.json', again)
-    if not isinstance(page.get('recipe'), dict):
-        raise ValueError(f'{work}/identity.json is damaged: it names no recipe. {again}')
+    check_page(page, dict(recipe=a_page(), store=a_text(100), split=a_text(100)), work / 'identity.json', again)
     return page
 
 
@@ -120,6 +122,7 @@ def _keep_last_good(out, tiles, r, dls, watch, work):
         write_json(asdict(r), tmp / 'recipe.json')
         write_csv(pd.DataFrame(dict(tile=watch.files)), tmp / 'batch.csv')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
+        write_sums(tmp)
     return f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in {out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
 
 # %% ../../nbs/api/58_learn.training.ipynb #402387ee
@@ -172,6 +175,7 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
         model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
+        write_sums(tmp)
     shutil.rmtree(work, ignore_errors=True)
     run = Run(out)
     run.model = model  # what was trained need not be read again

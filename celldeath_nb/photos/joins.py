@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import plain_text
+from ..files import check_book, check_ordinary, plain_text
 from .amounts import amount_column, read_amounts
 from .classes import clean_name, cleaned
 from .pixels import safe_text
@@ -25,6 +25,7 @@ from .pixels import safe_text
 # %% ../../nbs/api/24_photos.joins.ipynb #95272184
 def _text_of(path):
     "The text of a file, whichever way it was encoded."
+    check_ordinary(path, 500_000_000)
     raw = Path(path).read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ['utf-16']
@@ -72,13 +73,24 @@ def _rows_of_book(path):
         raise ValueError(
             f'{path} is an Excel file, and openpyxl, which reads them, is not installed (pip install openpyxl). Or save it in Excel as "CSV UTF-8", and give that file.'
         ) from None
+    check_book(path)
     try:
         book = load_workbook(path, read_only=True, data_only=True)
-        rows = [[_cell(o) for o in r] for r in book.worksheets[0].iter_rows(values_only=True)]
+        rows = list(_some_rows(book.worksheets[0].iter_rows(values_only=True), path))
         book.close()
     except (OSError, KeyError, IndexError, ValueError, TypeError) as e:
         raise ValueError(f'{path} cannot be read as an Excel file ({e}). Save it anew, or as "CSV UTF-8".') from None
     return rows
+
+
+def _some_rows(rows, path, most=20_000_000):
+    "The rows of a sheet as text, up to the last that holds something; a sheet that claims more cells than a table has is refused."
+    n = 0
+    for r in rows:
+        n += len(r)
+        if n > most:
+            raise ValueError(f'the sheet has more than {most:,} cells')
+        yield [_cell(o) for o in r]
 
 
 def _cell(o):

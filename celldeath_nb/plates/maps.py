@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..files import check_book
 from ..evaluate.preds import CONTROLS
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c919da07
@@ -295,12 +296,15 @@ def _text_of(path):
     raise ValueError(f'{path.name} is no text. Save the map as CSV (UTF-8) or as xlsx.')
 
 
-def _grid(text):
+def _grid(text, name='The table'):
     "The cells of a CSV, as lists of text; the separator is the one that occurs most."
     some = text[:20_000]
     comma = len(re.findall(r',(?!\d)', some))  # a comma before a digit can be a decimal comma
     sep = max(('\t', ';', ','), key=lambda s: (comma + 0.5 * (some.count(',') - comma)) if s == ',' else some.count(s))
-    return [[_plain(c) for c in row] for row in csv.reader(io.StringIO(text), delimiter=sep)]
+    try:
+        return [[_plain(c) for c in row] for row in csv.reader(io.StringIO(text, newline=''), delimiter=sep)]
+    except csv.Error as e:
+        raise ValueError(f'{name} cannot be read as a table: {e}. Save the map anew as CSV (UTF-8).') from None
 
 
 def _plain(cell):
@@ -332,6 +336,7 @@ def _sheets(path):
     from zipfile import BadZipFile
 
     xl = _openpyxl(path)
+    check_book(path)
     try:
         values, formulas = (xl.load_workbook(path, data_only=o) for o in (True, False))
     except (BadZipFile, KeyError, OSError, ValueError) as e:
@@ -371,7 +376,7 @@ def _grids(path):
         raise ValueError(f'{path.name} is of a kind that is not read here. Save it as xlsx or CSV.')
     if path.suffix.lower() in ('.xlsx', '.xlsm'):
         return _sheets(path)
-    return {None: _grid(_text_of(path))}
+    return {None: _grid(_text_of(path), path.name)}
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c426eb74
 _words = dict(
@@ -407,6 +412,9 @@ def _long(grid, unit, name):
     "The table of a grid whose first filled row holds headings."
     filled = [r for r in grid if any(r)]
     head = filled[0]
+    twice = [h for i, h in enumerate(head) if h and h in head[:i]]
+    if twice:
+        raise ValueError(f'{name} has two columns called {twice[0]!r}. Take one of them out.')
     df = pd.DataFrame([r[: len(head)] + [''] * (len(head) - len(r)) for r in filled[1:]], columns=head).loc[
         :, [bool(h) for h in head]
     ]

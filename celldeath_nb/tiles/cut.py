@@ -16,7 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import bar, check_free, crc32, only_writer, swap_in, sweep, sync, write_whole
+from celldeath_nb.files import (
+    a_list,
+    a_text,
+    a_whole,
+    bar,
+    check_free,
+    crc32,
+    misfits,
+    only_writer,
+    swap_in,
+    sweep,
+    sync,
+    write_whole,
+)
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
 from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
@@ -268,6 +281,35 @@ def _write_at(fd, a, offset):
             fd, offset, a.nbytes, os.POSIX_FADV_DONTNEED
         )  # Linux begins to write it to the disk, so that the last fsync has little left to wait for
 
+# %% ../../nbs/api/32_tiles.cut.ipynb #5a04a531
+_spots = lambda k: a_list(a_list(a_whole(-(2**31), 2**31), k, k))
+_said_rules = dict(problem=a_text(100_000))
+_cut_rules = dict(
+    bytes=a_whole(),
+    mtime_ns=a_whole(-(2**63), 2**63),
+    crc=a_whole(),
+    height=a_whole(1, 2**31),
+    width=a_whole(1, 2**31),
+    tiles=a_whole(0, 2**31),
+    block_crc=a_whole(0, 2**32 - 1),
+    tile_crc=a_text(2**34, '(?:[0-9a-f]{8})*'),
+    places=_spots(4),
+    empty=_spots(2),
+    notes=a_list(a_text(100_000)),
+)
+
+
+def _record(text):
+    "A line of the journal, or None if it is none of ours."
+    try:
+        d = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(d, dict) or misfits(d, _said_rules if 'problem' in d else _cut_rules):
+        return None
+    whole = 'problem' in d or d['tiles'] == len(d['places']) == len(d['tile_crc']) / 8
+    return d if whole else None
+
 # %% ../../nbs/api/32_tiles.cut.ipynb #38ab06ca
 def _journal(folder, fd, h, w):
     "What an interrupted run has finished: records whose pixels are on the disk, whole."
@@ -276,20 +318,24 @@ def _journal(folder, fd, h, w):
     p = folder / 'journal.jsonl'
     if not p.exists():
         return done
+    end = os.fstat(fd).st_size
     shared = {}
     for line in p.read_bytes().splitlines(True):
         sum_, _, text = line.rstrip(b'\n').partition(b' ')
         if not line.endswith(b'\n') or sum_ != b'%08x' % crc32(text):
             break
-        d = _slim(json.loads(text), shared)
+        d = _record(text)
+        if d is None:
+            break
+        d = _slim(d, shared)
         n = d.get('tiles', 0) * h * w
-        if n and crc32(_read_at(fd, at, n)) != d['block_crc']:
+        if n > end - at or n and crc32(_read_at(fd, at, n)) != d['block_crc']:
             break
         done.append(d)
         at += n
     return done
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #d0e1180b
 def _journal_line(d):
     "What is known of a photograph, with a checksum."
     text = json.dumps(d)
@@ -324,7 +370,7 @@ def _job_key(df, job):
 def _begin(part, key):
     "The hidden folder, emptied if it belongs to other work."
     p = part / 'job'
-    if part.exists() and (not p.exists() or p.read_text() != key):
+    if part.exists() and (not p.exists() or p.read_bytes() != key.encode()):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     sweep(part)

@@ -306,6 +306,7 @@ def write_store(
 
 # %% ../../nbs/api/31_tiles.store.ipynb #1d3df5f5
 _crc = a_whole(0, 2**32 - 1)
+_place = a_text(form='(?s)[^\0]*')  # no system opens a path with a NUL in it
 _pair = a_list(a_whole(1, 100_000), 2, 2)
 _said = a_list(a_page(file=a_text(), reason=a_text(100_000)))
 cut_rules = dict(
@@ -329,8 +330,8 @@ _rules = dict(
     tile_px=_pair,
     n=a_whole(1, 2**40),
     um_per_px=either(None, a_number(1e-9, 1e9)),
-    folder=a_text(),
-    folders=a_list(a_text(), 1),
+    folder=_place,
+    folders=a_list(_place, 1),
     folder_ids=a_list(either(None, a_whole(0, 2**64))),
     settings=a_page(**cut_rules),
     kinds=lambda o: a_list(a_text(form='text|whole|number|truth'))(list(o.values()) if isinstance(o, dict) else 0),
@@ -341,9 +342,9 @@ _rules = dict(
     files=a_page(**{k: a_text(form='[0-9a-f]{64}') for k in ('tiles.csv', 'problems.csv')}),
 )
 _source_rules = dict(
-    field=a_list(a_text(), 1),
+    field=a_list(_place, 1),
     folder=a_list(a_whole()),
-    at=a_list(a_text()),
+    at=a_list(_place),
     bytes=a_list(a_whole()),
     bits=a_list(a_whole(0, 64)),
     mtime_ns=a_list(a_whole(-(2**63), 2**63)),
