@@ -23,9 +23,10 @@ setup(
     long_description=(here / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     packages=find_packages(include=['celldeath_nb', 'celldeath_nb.*']),
-    package_data={'celldeath_nb': ['*.csv']},
+    package_data={'': ['*.csv'], 'celldeath_nb': ['py.typed']},
     install_requires=lines('requirements'),
     extras_require=extras,
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': ['celldeath_nb = celldeath_nb._modidx:d']},
-    classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research'],
+    classifiers=lines('classifiers'),
+    project_urls=dict(o.split(' = ', 1) for o in lines('urls')),
 )

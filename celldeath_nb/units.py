@@ -162,7 +162,7 @@ def parse_rule(
     "What a rule such as `experiment=N4` asks for."
     if not isinstance(rule, str):
         return {k: list(v) if isinstance(v, (list, tuple, set)) else [v] for k, v in rule.items()}
-    parts = [o.split('=', 1) for o in rule.split(',')]
+    parts = [o.split('=', 1) for o in re.split(r',(?=[^,=]*=)', rule)]  # a comma within a value is the value's
     if any(len(o) != 2 or not o[0].strip() or not o[1].strip() for o in parts):
         raise ValueError(f'{rule!r} is not understood. Write COLUMN=VALUE, for example experiment=N4.')
     out = {}

@@ -1,6 +1,6 @@
 "The command as a stranger meets it: every mistake is one paragraph, nothing half-written stays, and the road leads to a report."
 
-import os, re
+import os, re, zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ def photographs(folder, treatments=('CPT', 'DMSO'), experiments=('N1', 'N2', 'N3
     for e in experiments:
         for t in treatments:
             for i in range(n):
-                photo(folder / name(f'{t}1', i + 1, e), seed=hash((e, t, i)) % 2**32)
+                photo(folder / name(f'{t}1', i + 1, e), seed=zlib.crc32(f'{e} {t} {i}'.encode()))
     return folder
 
 

@@ -1,6 +1,6 @@
 "What does not teach: bytes for any number of workers, bad input, full disks, interrupted runs, and label images beside Pillow."
 
-import errno, os, signal, subprocess, sys, time
+import contextlib, errno, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -292,18 +292,29 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGINT') or os.name == 'nt', reason='signals of Unix')
 def test_an_interrupted_run_leaves_no_set(tmp_path):
-    code = f"from celldeath_nb.simulate import simulate_experiment as s; print('go', flush=True); s({str(tmp_path / 'set')!r}, sites=200, workers=1)"
+    "Also where the one who started it ignores interrupts, as `nohup` and a script's background do; and nothing is left running."
+    code = f"""import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from celldeath_nb.simulate.microscope import simulate_experiment
+simulate_experiment({str(tmp_path / 'set')!r}, sites=200, workers=1)"""
     p = subprocess.Popen(
         [sys.executable, '-c', code],
-        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, 'IN_TEST': '1', 'PYTHONPATH': str(Path(__file__).parents[1])},
+        start_new_session=True,
     )
-    p.stdout.readline()
-    time.sleep(1.5)
-    p.send_signal(signal.SIGINT)
-    p.wait(30)
-    assert p.returncode != 0 and not list(tmp_path.iterdir())
+    try:
+        end = time.monotonic() + 60
+        while not list(tmp_path.rglob('*.png')) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert p.poll() is None and list(tmp_path.rglob('*.png'))
+        p.send_signal(signal.SIGINT)
+        p.wait(30)
+        assert p.returncode != 0 and not list(tmp_path.iterdir())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
 
 
 def test_designs():

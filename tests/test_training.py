@@ -58,20 +58,19 @@ import sys, os, signal
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from celldeath_nb.tiles.store import open_tiles
-from celldeath_nb.files import read_csv
-from celldeath_nb.learn.models import load_model
-from celldeath_nb.learn.nets import make_net
-from celldeath_nb.learn.prediction import predict
+from fastai.callback.core import Callback
+import celldeath_nb.learn.sittings as sittings
+from celldeath_nb.learn.recipes import Recipe
+from celldeath_nb.learn.training import train
 from celldeath_nb.tiles.splits import split_by
-from celldeath_nb.tiles.store import Tiles
+from celldeath_nb.tiles.store import open_tiles
 tiles = split_by(open_tiles(sys.argv[2]), test=None, valid=.3, seed=0)
 class Kill(Callback):
     def after_batch(self):
         if self.training and self.epoch == 2: os.kill(os.getpid(), signal.SIGKILL)
-keep = learn_learner.make_learner
-if sys.argv[4] == 'kill': learn_learner.make_learner = lambda *a, **k: keep(*a, cbs=Kill(), **k)
-for out in sys.argv[3].split('|'): learn_training.train(tiles, learn_recipes.Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu')
+keep = sittings.make_learner
+if sys.argv[4] == 'kill': sittings.make_learner = lambda *a, **k: keep(*a, cbs=Kill(), **k)
+for out in sys.argv[3].split('|'): train(tiles, Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu')
 '''
 
 
@@ -460,9 +459,9 @@ def test_tiles_that_cannot_be_learned_from(tiles):
         learn_loaders.make_dls(tiles.add(label=lone.values))
 
 
-def test_tiles_of_one_grey(tiles, monkeypatch):
+def test_tiles_of_one_gray(tiles, monkeypatch):
     monkeypatch.setattr(Tiles, 'batch', lambda self, idxs, out=None: np.full((len(idxs), 32, 32), 100, np.uint8))
-    with pytest.raises(ValueError, match='all of one grey'):
+    with pytest.raises(ValueError, match='all of one gray'):
         learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small))
 
 

@@ -28,11 +28,11 @@ from celldeath_nb.people.judging import read_judgements
 from celldeath_nb.tiles.store import open_tiles
 
 CODE = [
-    "from celldeath_nb.humans import Trial\nfrom celldeath_nb.tiles import open_tiles",
+    "from celldeath_nb.people import Trial\nfrom celldeath_nb.tiles import open_tiles",
     "trial = Trial(open_tiles('store'), n=10, classes=('DMSO', 'CPT'), subject='browser')\ntrial",
 ]
 GALLERY = [
-    "from celldeath_nb.humans import TrainingGallery\nfrom celldeath_nb.tiles import open_tiles",
+    "from celldeath_nb.people import TrainingGallery\nfrom celldeath_nb.tiles import open_tiles",
     "gallery = TrainingGallery(open_tiles('store'), n=8, classes=('DMSO', 'CPT'), subject='browser')\ngallery",
 ]
 CLICKS = ['CPT', 'DMSO', 'cannot tell', 'CPT', 'CPT', 'DMSO', 'DMSO', 'CPT', 'DMSO', 'CPT']

@@ -13,7 +13,7 @@ import pandas as pd
 from ..photos.pictures import scale_bar
 from .preds import check_preds, class_names, positive_class
 from .intervals import ratio_of
-from .scores import accuracy_only, as_arrays, confusion
+from .scores import Metrics, accuracy_only, as_arrays, confusion
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #099f0572
 FIXED_COLORS = dict(CPT='#D55E00', DMSO='#0072B2')
@@ -98,6 +98,7 @@ def plot_confusion(
     positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     cmap: str = 'Blues',  # color map of the shares of each row
+    scores: Metrics = None,  # of `metrics` on the same table, for the title; None: computed
 ) -> plt.Axes:  # the axes drawn on
     "Counts and shares of each true class, true in rows and predicted in columns, with the accuracy and its interval above."
     given = preds.index.name == 'true'
@@ -136,7 +137,7 @@ def plot_confusion(
     )
     ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
     ax.set_title(
-        _accuracy_title(C, None if given else accuracy_only(preds, level, by, classes), level),
+        _accuracy_title(C, scores or (None if given else accuracy_only(preds, level, by, classes)), level),
         fontsize=10 if style != 'small' else 8,
     )
     return ax
@@ -152,30 +153,62 @@ def _accuracy_title(C, m, level):
     return f"accuracy {m['accuracy']:.1%} ({lo:.1%} to {hi:.1%})\n{n:,} {level}s; {m.counts['resampled']} {m.by}s resampled{few}"
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #51395050
-def _smooth(x, window):
-    "Running median, then running mean, over `window` epochs, shorter at the ends."
-    s = pd.Series(np.asarray(x, float))
-    return (
-        s.rolling(window, center=True, min_periods=1)
-        .median()
-        .rolling(window, center=True, min_periods=1)
-        .mean()
-        .to_numpy()
-    )
+def _without_spikes(x, window):
+    "A curve in which what lies more than three robust standard deviations off its running median is pulled back to that."
+    s = pd.Series(np.asarray(x, float)).interpolate(limit_direction='both')
+    usual = s.rolling(window, center=True, min_periods=1).median()
+    most = 3 * 1.4826 * (s - usual).abs().median()
+    return (usual + (s - usual).clip(-most, most)).to_numpy()
+
+
+def _hinge_gains(v, knots, tau):
+    "Squared error of level and decay, what a hinge at each knot takes off it, and how steeply that hinge rises."
+    e = np.arange(len(v))
+    Q = np.linalg.qr(np.c_[np.ones(len(v)), np.exp(-e / tau)])[0]
+    H = np.maximum(e[:, None] - knots, 0.0)
+    H -= Q @ (Q.T @ H)
+    rest = v - Q @ (Q.T @ v)
+    slope = rest @ H / (H**2).sum(0)
+    return rest @ rest, slope * (rest @ H), slope
+
+
+def _fit_hinge(v, window):
+    "The curve 'level, decay and a hinge that rises' of least squared error; None where the hinge explains too little."
+    knots = np.arange(window, len(v) - window)
+    best = np.inf, None, None, None
+    for tau in np.geomspace(2, 2 * len(v), 24):
+        error, gain, slope = _hinge_gains(v, knots, tau)
+        gain = np.where(slope > 0, gain, -np.inf)
+        k = int(gain.argmax())
+        best = min(best, (error - gain[k], gain[k], tau, knots[k]), key=lambda o: o[0])
+    left, gained, tau, knot = best
+    if gained is None or gained < 16 * left / len(v):  # a slope of four standard errors
+        return None
+    e = np.arange(len(v))
+    A = np.c_[np.ones(len(v)), np.exp(-e / tau), np.maximum(e - knot, 0)]
+    return A @ np.linalg.lstsq(A, v, rcond=None)[0]
+
+# %% ../../nbs/api/43_evaluate.figures.ipynb #4a4bb316
+def _keeps_falling(t, i, window):
+    "Whether the training loss ends no higher than it was around epoch `i`, its own scatter allowed."
+    scatter = np.std(np.diff(t[i:])) / np.sqrt(2)
+    return np.median(t[-2 * window :]) <= np.median(t[max(i - window, 0) : i + window]) + 2 * scatter
 
 
 def turning_point(
     history: pd.DataFrame,  # one row an epoch: `epoch`, `train_loss`, `valid_loss`
-    window: int = 5,  # epochs to smooth over, and epochs that must follow
+    window: int = 5,  # epochs over which spikes are looked for, and epochs that must follow
 ) -> int | None:  # the epoch, or None
-    "The first epoch from which validation loss keeps rising while training loss falls."
-    if len(history) < 2 * window:
+    "The epoch from which validation loss rises while training loss does not, by the fit of a hinge."
+    if len(history) < 2 * window + 1:
         return None
-    v = _smooth(history.valid_loss, window)
-    t = _smooth(history.train_loss, window)
-    i = int(np.argmin(v))
-    scatter = np.std(history.valid_loss.to_numpy() - v)
-    turned = len(v) - 1 - i >= window and v[-1] - v[i] > 2 * scatter and t[-1] < t[i]
+    v = _without_spikes(history.valid_loss, window)
+    fit = _fit_hinge(v, window)
+    if fit is None:
+        return None
+    i = int(fit.argmin())
+    rises = len(v) - 1 - i >= window and fit[-1] - fit[i] > 2 * np.std(v - fit)
+    turned = rises and _keeps_falling(_without_spikes(history.train_loss, window), i, window)
     return int(history.epoch.iloc[i]) if turned else None
 
 

@@ -7,7 +7,6 @@ __all__ = ['SHARES', 'wilson', 'balanced_share']
 
 # %% ../../nbs/api/41_evaluate.intervals.ipynb #ed8767bf
 import numpy as np
-import pandas as pd
 from scipy.stats import norm, t as student_t
 from threadpoolctl import threadpool_limits
 from ..units import natural_rank

@@ -6,29 +6,17 @@
 __all__ = ['CONTROLS', 'COMBINE', 'class_names', 'positive_class', 'check_preds', 'as_preds', 'to_level']
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #31b083f0
+import warnings
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from ..units import WELL_COLUMNS, unit_columns, unit_ids
+from ..files import read_csv
+from ..photos.classes import clean_name, cleaned, control_of, control_words, refuse_twins
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #ad6722b1
-CONTROLS = {
-    'dmso',
-    'control',
-    'ctrl',
-    'vehicle',
-    'untreated',
-    'mock',
-    'negative',
-    'neg',
-    'no',
-    'false',
-    '0',
-    'live',
-    'alive',
-    'healthy',
-}
+CONTROLS = control_words
 
 
 def class_names(
@@ -37,9 +25,11 @@ def class_names(
 ) -> list:  # class names, in the order of every table and figure
     "The classes of a table of predictions."
     if classes is not None:
-        return [str(c) for c in classes]
-    cs = [c[2:] for c in map(str, preds.columns) if c.startswith('p_')]
-    return sorted(cs or {str(c) for col in ('label', 'pred') if col in preds for c in preds[col].dropna()})
+        return [clean_name(c) for c in classes]
+    cs = [clean_name(c[2:]) for c in map(str, preds.columns) if c.startswith('p_') and clean_name(c[2:])]
+    return sorted(
+        cs or {clean_name(c) for col in ('label', 'pred') if col in preds for c in preds[col].dropna().unique()}
+    )
 
 
 def positive_class(
@@ -49,8 +39,14 @@ def positive_class(
     "Which of two classes is the positive one: the treatment, not its control."
     if positive is not None and positive not in classes:
         raise ValueError(f'positive={positive!r} is none of the classes {list(classes)}; give one of them.')
-    others = [c for c in classes if c.lower() not in CONTROLS]
-    return positive if positive is not None else (others if len(others) == 1 else list(classes))[-1]
+    if positive is not None:
+        return positive
+    control = control_of(classes) if len(classes) == 2 else None
+    if control is None and len(classes) == 2:
+        warnings.warn(
+            f'Neither {classes[0]!r} nor {classes[1]!r} is known as the control by its name; {classes[-1]!r} is called positive. Say positive= if it is the other one.'
+        )
+    return next(c for c in reversed(classes) if c != control)
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #62e0b66d
 def _refuse(preds, bad, why, fix):
@@ -95,6 +91,7 @@ def check_preds(
     if not len(preds):
         raise ValueError('The predictions have no rows. Check which file or split was chosen.')
     classes = class_names(preds, classes)
+    preds = _tidy(preds, classes)
     out = preds.copy()
     p = check_probs(preds, classes, tol)
     if p is None and 'pred' not in preds:
@@ -125,6 +122,21 @@ def check_preds(
             )
     return out
 
+# %% ../../nbs/api/40_evaluate.preds.ipynb #52d540e1
+def _tidy(preds, classes):
+    "The predictions with names of classes in one spelling; near twins among them are refused."
+    names = {c: f'p_{clean_name(c[2:])}' for c in map(str, preds.columns) if c.startswith('p_') and clean_name(c[2:])}
+    preds = preds.rename(columns={k: v for k, v in names.items() if k != v})
+    texts = {k: cleaned(preds[k]) for k in ('label', 'pred') if k in preds}
+    said = [*classes, *(o for s in texts.values() for o in s.dropna().unique())]
+    refuse_twins(
+        said,
+        'The predictions have the classes',
+        "preds.replace({'{old}': '{new}'}), or rename them where they come from.",
+    )
+    changed = {k: v for k, v in texts.items() if (v.dropna() != preds[k].dropna()).any()}
+    return preds.assign(**changed) if changed else preds
+
 # %% ../../nbs/api/40_evaluate.preds.ipynb #2a62b2d9
 def _columns_there(table, names):
     "Refuse names of columns that the table lacks."
@@ -154,7 +166,16 @@ def as_preds(
     **columns,  # our name = their name, of any of tile, field, well, experiment, line, treatment, hour, dose_um, split
 ) -> pd.DataFrame:  # predictions that every function here takes
     "A table of predictions from any other tool's table."
-    t = pd.read_csv(table) if not isinstance(table, pd.DataFrame) else table.reset_index(drop=True)
+    names = {
+        truth: str,
+        **({verdict: str} if verdict else {}),
+        **dict.fromkeys((v for k, v in columns.items() if k not in ('hour', 'dose_um')), str),
+    }
+    t = (
+        table.reset_index(drop=True)
+        if isinstance(table, pd.DataFrame)
+        else read_csv(table, dtype=_text_columns(table, names))
+    )
     _columns_there(
         t,
         [
@@ -175,6 +196,12 @@ def as_preds(
     if verdict:
         out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
     return check_preds(out)
+
+# %% ../../nbs/api/40_evaluate.preds.ipynb #3b716b9e
+def _text_columns(path, names):
+    "Those of the columns `names` that the file has."
+    have = read_csv(path, nrows=0).columns
+    return {k: v for k, v in names.items() if k in have}
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #a1a8c63d
 COMBINE = dict(mean=lambda p: p.mean(0), median=lambda p: np.median(p, 0) / max(np.median(p, 0).sum(), 1e-300))

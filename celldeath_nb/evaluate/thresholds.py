@@ -66,8 +66,7 @@ def apply_temperature(
 def calibration_table(
     preds: pd.DataFrame,  # predictions with probabilities, one row a tile
     bins: int = 10,  # bins of equal width from 0 to 1
-    of: str
-    | None = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    of: str = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
     classes: list | None = None,  # the classes; all `p_` columns if not given
 ) -> pd.DataFrame:  # one row a bin that is not empty: `low`, `high`, `n`, `probability`, `share`, and Wilson's `share_low`, `share_high`
     "Mean probability and observed share, bin by bin."
@@ -95,8 +94,7 @@ def plot_calibration(
     preds: pd.DataFrame,  # predictions with probabilities, one row a tile
     ax: plt.Axes | None = None,  # where to draw; a new figure if not given
     bins: int = 10,  # bins of equal width from 0 to 1
-    of: str
-    | None = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    of: str = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
     label: str | None = None,  # name of the curve
     color: str | None = None,  # of the curve; the class's color, or black
     classes: list | None = None,  # the classes; all `p_` columns if not given
@@ -272,8 +270,7 @@ def choose_threshold(
 def apply_threshold(
     preds: pd.DataFrame,  # predictions of two classes with probabilities, one row a tile
     threshold: float,  # what `choose_threshold` gave
-    positive: str
-    | None = None,  # the positive class; None: the threshold's own, or the one that is not a known control
+    positive: str = None,  # the positive class; None: the threshold's own, or the one that is not a known control
     classes: list | None = None,  # the two classes; all `p_` columns if not given
 ) -> pd.DataFrame:  # a copy with new verdicts
     "Predictions with the verdicts that a threshold gives."

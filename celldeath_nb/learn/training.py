@@ -6,7 +6,6 @@
 __all__ = ['train', 'expected_seconds', 'repeat']
 
 # %% ../../nbs/api/58_learn.training.ipynb #2d9cb578
-import json
 import shutil
 import time
 import warnings
@@ -14,7 +13,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
 from fastai.torch_core import no_random
-from ..files import check_free, new_folder, read_json, write_csv, write_json
+from celldeath_nb.files import (
+    check_free,
+    check_seal,
+    new_folder,
+    only_writer,
+    own_file,
+    read_json,
+    sealed,
+    write_csv,
+    write_json,
+)
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import find_near_duplicates
@@ -24,7 +33,7 @@ from .models import save_model
 from .loaders import make_dls
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
-from .runs import Run, model_of, open_run, run_identity, split_hash, write_run
+from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
 def _unfinished(out):
@@ -35,40 +44,60 @@ def _begin(out, identity, overwrite):
     "The folder of checkpoints, new or one that the same call left."
     check_free(out, overwrite)
     work = _unfinished(out)
-    now = json.loads(json.dumps(identity))
-    was = read_json(work / 'identity.json') if (work / 'identity.json').is_file() else None
-    if was not in (None, now) and not overwrite:
-        odd = [
-            f'{k}={was["recipe"].get(k)!r} then, {v!r} now'
-            for k, v in now['recipe'].items()
-            if was['recipe'].get(k) != v
-        ] or ['the tiles or their split']
+    now = sealed(identity)
+    was = None if overwrite else _begun(work)
+    if was not in (None, now):
         raise ValueError(
-            f'{out} was begun differently and is unfinished ({"; ".join(odd[:3])}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
+            f'{out} was begun differently and is unfinished ({how_they_differ(was, identity)}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
         )
     if was != now:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(identity, work / 'identity.json')
+    write_json(now, work / 'identity.json')
     return work
+
+
+def _begun(work):
+    "What an unfinished training was begun with; None if there is none."
+    if not (work / 'identity.json').exists():
+        return None
+    page = read_json(own_file(work, 'identity.json'))
+    again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
+    check_seal(page, work / 'identity.json', again)
+    if not isinstance(page.get('recipe'), dict):
+        raise ValueError(f'{work}/identity.json is damaged: it names no recipe. {again}')
+    return page
+
+
+def _finished(out, identity):
+    "The run that the same call has finished; `ValueError` says how the run that is there differs."
+    run = open_run(out)
+    if odd := how_they_differ(run.identity, identity):
+        raise ValueError(
+            f'{out} is a finished run of something else ({odd}), so it was neither opened nor replaced. '
+            f'Give another name, such as {out.name}_2, or allow overwriting (overwrite=True).'
+        )
+    return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #9c09e89a
 _most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
 
 
-def _copies(tiles, how):
+def _copies(tiles, how, pairs=None):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
     if how not in ('warn', 'refuse', 'ignore'):
         raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
-    if how == 'ignore' or len(tiles) > _most_compared:
+    if how == 'ignore' or (pairs is None and len(tiles) > _most_compared):
         return 'Whether tiles of different photographs show the same was not looked at.'
-    pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store itself
-    pairs = pairs[pairs.crosses]
+    if pairs is None:
+        pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store
+    side = tiles.table.set_index('tile').split
+    crosses = [side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)]
+    pairs = pairs[pd.Series(crosses, pairs.index, dtype=bool)]
     if how == 'refuse':
         check_leaks(tiles.table, pairs=pairs)
     if not len(pairs):
         return 'No two tiles of different photographs on two sides were found to show the same.'
-    side = tiles.table.set_index('tile').split
     said = f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} ({side[pairs.tile_b.iloc[0]]})'
     warnings.warn(
         said
@@ -100,18 +129,35 @@ def train(
     out: str | Path,  # the run folder to make
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     overwrite: bool = False,  # replace a run folder that is there
+    again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
     checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
-    duplicates: str = 'warn',  # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
+    duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
+    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
     t0 = time.perf_counter()
     check_recipe(recipe)
     check_leaks(tiles.table)
+    identity = run_identity(tiles, recipe)
+    if again not in ('refuse', 'open'):
+        raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
+    if again == 'open' and out.exists() and not overwrite:
+        return _finished(out, identity)
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out) as still_ours:
+        return _train(
+            tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity
+        )
+
+# %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
+def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity):
+    "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
-    work = _begin(out, run_identity(tiles, recipe), overwrite)
-    copies = _copies(tiles, duplicates)
+    work = _begin(out, identity, overwrite)
+    copies = _copies(tiles, duplicates, pairs)
     log_line(
         work,
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
@@ -120,12 +166,16 @@ def train(
         net, history = train_net(dls, recipe, work, checkpoint_seconds)
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+    if not still_ours():
+        raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
-        write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
+        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
     shutil.rmtree(work, ignore_errors=True)
-    return Run(out)
+    run = Run(out)
+    run.model = model  # what was trained need not be read again
+    return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #dbd75e64
 def expected_seconds(
@@ -177,9 +227,8 @@ def repeat(
         at = out / f'seed_{int(seed)}'
         if at.exists():
             run = open_run(at)
-            env = read_json(at / 'environment.json')
-            if run.recipe != r or (env['store'], env['split']) != (tiles.fingerprint, split_hash(tiles.table)):
-                raise ValueError(f'{at} is a run of another recipe, store or split. Give another folder, or remove it.')
+            if odd := how_they_differ(run.identity, run_identity(tiles, r)):
+                raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
             run = train(tiles, r, at, device)
         rows.append(_summary(run, int(seed)))

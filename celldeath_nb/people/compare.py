@@ -202,7 +202,7 @@ def _sign_flips(d):
     )
     return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12))
 
-
+# %% ../../nbs/api/62_people.compare.ipynb #3d524cfd
 def change_table(
     table: pd.DataFrame,  # of `judgements`
     before: str = 'pre',  # session
@@ -435,7 +435,7 @@ def _group_pair(P, net, confidence, n_boot, rng):
         difference=float(np.nanmean(d)), low=lo, high=hi, low_people_too=lo2, high_people_too=hi2, note=''
     )
 
-
+# %% ../../nbs/api/62_people.compare.ipynb #7444376d
 def group_pair_table(
     table: pd.DataFrame,  # of `judgements`
     confidence: float = 0.95,  # of the intervals

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 from ..files import plain_text, read_json
 from ..evaluate.preds import check_preds, positive_class
+from ..photos.classes import cleaned, refuse_twins
 
 # %% ../../nbs/api/60_people.judging.ipynb #d66f5f6a
 JUDGEMENT_COLUMNS = ['decider', 'kind', 'session', 'trial', 'tile', 'truth', 'answer', 'seconds']
@@ -61,6 +62,7 @@ def check_judgements(df, what, classes=None, tiles=None):
     bad = df.truth.isna()
     if bad.any():
         _refuse_rows(df, bad, what, 'the truth is missing', 'Without it no answer is right or wrong.')
+    df = _tidy_answers(df, what, classes)
     if tiles is not None:
         _check_tiles(df, what, tiles)
     if classes is not None:
@@ -104,6 +106,19 @@ def _check_classes(df, what, classes):
                 f'{col} {df[col][bad].iloc[0]!r} is none of the classes {list(classes)}',
                 'Deciders can only be compared over the same classes; map the names first.',
             )
+
+# %% ../../nbs/api/60_people.judging.ipynb #094fbef0
+def _tidy_answers(df, what, classes):
+    "Truths and answers in one spelling; near twins among them and the classes are refused."
+    texts = {k: cleaned(df[k]) for k in ('truth', 'answer')}
+    said = [*(classes or ()), *(o for s in texts.values() for o in s.dropna().unique())]
+    refuse_twins(
+        said,
+        f'{what} has the classes',
+        "replace one by the other in a copy of the file: table.replace({'{old}': '{new}'}).",
+    )
+    changed = {k: v for k, v in texts.items() if (v.dropna() != df[k].dropna()).any()}
+    return df.assign(**changed) if changed else df
 
 # %% ../../nbs/api/60_people.judging.ipynb #5a20d1b8
 def _shares(guess, classes):
@@ -257,7 +272,7 @@ def _numbers(df, path):
 
 def read_judgements(
     path: str | Path,  # a CSV of one or more deciders
-    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': subj, session, trial, rt, object_response, category, condition, imagename
+    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': those of the public data of that name
     tiles=None,  # Tiles or their table: refuse a tile that is not among them, or whose label there is another
     classes: list = None,  # class names: refuse any other; None: those of the trial's design, if its JSON lies beside the file
 ) -> pd.DataFrame:  # judgements, one row an answer
@@ -413,6 +428,7 @@ def with_correct(df):
 
 # %% ../../nbs/api/60_people.judging.ipynb #cf26b684
 def judged_classes(table, classes=None):
+    "The classes that were judged, in order."
     return list(
         classes or table.attrs.get('classes') or sorted((set(table.truth) | set(table.answer.dropna())) - {CANNOT_TELL})
     )

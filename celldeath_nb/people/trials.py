@@ -505,7 +505,7 @@ def _clicked(self: Trial, choice):
 # %% ../../nbs/api/63_people.trials.ipynb #51e20fb7
 _log_columns = ['subject', 'page', 'tile', 'label', 'opened', 'seconds']
 
-
+# %% ../../nbs/api/63_people.trials.ipynb #e7988f9c
 class TrainingGallery:
     "Labeled tiles to study, in pages, with a timer and a log of what was viewed for how long."
 

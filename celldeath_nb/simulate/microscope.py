@@ -80,6 +80,8 @@ _rows = dict(
     PC3=('PC3', 'cancer', 14.5, 2.60, 0.50, 400, 1.2, 1.2, 6.4, 0.20, 2.2, 1.30, 0.8, 40, 38, 0.04, 1.20, 1.0, 0.85),
     T47D=('T47D', 'cancer', 11.5, 1.10, 0.92, 180, 1.1, 0.9, 6.2, 0.30, 1.6, 1.50, 0.6, 20, 30, 0.02, 0.80, 1.1, 0.80),
 )
+
+# %% ../../nbs/api/10_simulate.microscope.ipynb #31e82d27
 cell_lines = {k: AttrDict(zip(_traits, v)) for k, v in _rows.items()}
 um_per_px_evos = 0.434221  # of the paper's microscope, 20x
 
@@ -564,9 +566,9 @@ def _camera(rng, light, nuisance):
         - n.vignette * (x * x + y * y)
         + 0.035 * _smooth(rng, light.shape, max(h, w) / 7)
     )
-    grey = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
-    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(grey, 0, None) * 0.035 + 0.8)
-    return np.clip(np.rint(grey + noise * n.noise), 0, 253).astype(np.uint8)
+    gray = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
+    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(gray, 0, None) * 0.035 + 0.8)
+    return np.clip(np.rint(gray + noise * n.noise), 0, 253).astype(np.uint8)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e03850ae
 def _unknown(what, given, known):
@@ -719,7 +721,7 @@ def _stored(rows):
     return b'\x78\x01' + b''.join(blocks) + struct.pack('>I', zlib.adler32(raw))
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #5680bab5
-#: spread between experiments, between wells and between photographs: of the logarithm for brightness, contrast, density, dying, noise and texture (mitochondria and grains), else as it is
+#: spread between experiments, between wells and between photographs; of the logarithm for all but gradient and focus
 nuisance_spread = dict(
     brightness=(0.18, 0.04, 0.04),
     contrast=(0.22, 0.10, 0.22),
@@ -786,6 +788,7 @@ def _wells_of(t, n, doses, design):
 
 def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, seed, factor):
     "One dict a photograph: its name, its settings and its nuisance"
+    doses = doses if isinstance(doses, dict) else dict.fromkeys(lines, doses)
     rows = []
     for e in range(experiments):
         for t, treatment in enumerate(treatments):
@@ -793,7 +796,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
                 continue
             for line in lines:
                 for hour in hours:
-                    for i, (well, dose) in enumerate(_wells_of(t, wells, doses, design)):
+                    for i, (well, dose) in enumerate(_wells_of(t, wells, doses[line], design)):
                         rows += [
                             dict(
                                 line=line,
@@ -808,7 +811,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
                             for s in range(sites)
                         ]
     for r in rows:
-        r['file'] = _file_name(r, len(doses) > 1)
+        r['file'] = _file_name(r, len(doses[r['line']]) > 1)
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #dc173231
@@ -880,6 +883,19 @@ def _listed(name, v, known=None):
     return v
 
 
+def _doses_of(lines, dose_um):
+    "The doses of each line, where one is given for all or one for each"
+    if not isinstance(dose_um, dict):
+        return dict.fromkeys(lines, _listed('dose_um', dose_um))
+    for o in dose_um:
+        if o not in cell_lines:
+            raise _unknown('line in dose_um', o, cell_lines)
+    lost = [o for o in lines if o not in dose_um]
+    if lost:
+        raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
+    return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
+
+
 def _check_plan(design, treatments, experiments, **counts):
     "Refuse plans that hold nothing or that cannot be laid out"
     for k, v in dict(experiments=experiments, **counts).items():
@@ -919,7 +935,7 @@ def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):
     for line in lines:
         _check_size(size, um_per_px, line)
         for h in hours:
-            [_check_field(line, 'CPT', h, d, effect) for d in doses]
+            [_check_field(line, 'CPT', h, d, effect) for d in doses[line]]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #3b41d9fc
 def simulate_experiment(
@@ -935,7 +951,7 @@ def simulate_experiment(
     effect: float = 1.0,  # multiplies the drug's strength; 0 is the exact null
     seed: int = 0,  # the same seed gives the same bytes
     workers: int | None = None,  # photographs drawn at a time; `None`: one a core
-    dose_um: float | tuple = 10.0,  # dose of camptothecin in micromolar, or several
+    dose_um: float | tuple | dict = 10.0,  # dose of camptothecin in micromolar, or several; or line -> its own
     um_per_px: float = um_per_px_evos,  # micrometers per pixel
     nuisance: float | dict = 1.0,  # factor on the spread of every nuisance, or of some: {'focus_um': 0}
 ) -> Path:  # `out`: photographs, and a folder `truth` with label images, `cells.csv` and `fields.csv`
@@ -943,16 +959,15 @@ def simulate_experiment(
     lines = _listed('lines', lines, cell_lines)
     treatments = _listed('treatments', treatments, ('DMSO', 'CPT'))
     hours = _listed('hours', hours)
-    doses = _listed('dose_um', dose_um)
+    doses = _doses_of(lines, dose_um)
     _check_plan(design, treatments, experiments, wells=wells, sites=sites, workers=workers or 1)
     _number('seed', seed, 0, 2**63, whole=True)
     factor = nuisance if isinstance(nuisance, dict) else dict.fromkeys(nuisance_spread, nuisance)
     _check_settings(lines, hours, doses, effect, size, um_per_px, factor)
     out = _free_place(
         out,
-        len(lines)
+        sum(map(len, doses.values()))
         * len(hours)
-        * len(doses)
         * experiments
         * wells
         * sites

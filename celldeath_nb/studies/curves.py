@@ -36,7 +36,7 @@ def _own_train():
     "The package's training function, imported only when it is wanted: this module stands below it."
     from importlib import import_module
 
-    return import_module('celldeath_nb.training').train
+    return import_module('celldeath_nb.learn.training').train
 
 # %% ../../nbs/api/90_studies.curves.ipynb #84c7f071
 def learning_curve(
@@ -44,7 +44,7 @@ def learning_curve(
     recipe,  # the recipe of every training; its `seed` is replaced if it has one
     fractions: tuple = (0.1, 0.2, 0.4, 0.7, 1.0),  # shares of the training photographs, 0 to 1
     out=None,  # folder for the runs; a temporary one if not given
-    train=None,  # function (tiles, recipe, out) -> run with `.preds`; None: `celldeath_nb.training.train`
+    train=None,  # function (tiles, recipe, out) -> run with `.preds`; None: `celldeath_nb.learn.training.train`
     group: str = 'field',  # what is left out as a whole: 'field' or 'well'
     seeds: tuple = (0,),  # one training for each, with its own choice of photographs
 ) -> (

@@ -17,6 +17,16 @@ from .confounders import Findings, confounding
 from .shortcuts import audit_groups, labeled_table, network_rows, plot_shortcuts, shortcut_baseline
 from .controls import CLEARLY, negative_controls, train_cheap
 
+# %% ../../nbs/api/83_trust.audits.ipynb #4c049a6c
+LOOK_AT = {
+    'background only': 'Painting over leaves where the cells were and how large, which a drug changes too: by itself it is no proof of a shortcut. See whether border and background tell the classes apart.'
+}  # controls that are a reason to look, and not alone a reason to refuse
+
+
+def _failed(controls):
+    "The controls that were above chance."
+    return [o for o in controls.itertuples() if o.verdict == 'failed']
+
 # %% ../../nbs/api/83_trust.audits.ipynb #e06aa7a9
 class Audit:
     "What `audit` found: `verdict`, `sentences`, `notes`, `worth`, and the tables `confounding`, `duplicates`, `shortcuts`, `controls`."
@@ -40,9 +50,7 @@ class Audit:
             f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to {o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.'
             for o in _blind(self.shortcuts).itertuples()
         ]
-        return (
-            res + _copies(self.duplicates) + [o.sentence for o in self.controls.itertuples() if o.verdict == 'failed']
-        )
+        return res + _copies(self.duplicates) + [o.sentence for o in _failed(self.controls) if o.control not in LOOK_AT]
 
     @property
     def verdict(self):
@@ -62,7 +70,8 @@ class Audit:
 
     @property
     def notes(self):
-        return _overlaps(self.duplicates)
+        painted = [f'{o.sentence} {LOOK_AT[o.control]}' for o in _failed(self.controls) if o.control in LOOK_AT]
+        return _overlaps(self.duplicates) + painted
 
     @property
     def worth(self):
@@ -191,8 +200,7 @@ def audit(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
     out: str | Path | None = None,  # folder for audit.html and audit.csv; `None`: nothing is written
     preds: pd.DataFrame | None = None,  # the network's predictions, to stand beside the shortcuts
-    controls: str
-    | None = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
+    controls: str = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
     recipe=None,  # for the controls, see `negative_controls`
     train=None,  # for the controls with a network, see `negative_controls`
     group: str = 'well',  # see `shortcut_baseline`
@@ -245,7 +253,7 @@ def _figure(s):
     plt.close(fig)
     return f'<p style="float:right;max-width:48%"><img style="max-width:100%" alt="What a classifier reaches without cells" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}"></p>'
 
-
+# %% ../../nbs/api/83_trust.audits.ipynb #ab45cd47
 def _flat_table(a):
     "All that was looked at, one row each."
     rows = [

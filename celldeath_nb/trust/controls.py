@@ -127,9 +127,8 @@ def _control_verdict(name, row):
 def negative_controls(
     tiles,  # `Tiles` with a column `label`
     recipe=None,  # a `Recipe` for the training; `None`: the quick one
-    train=None,  # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.training.train`, imported when it is needed
-    names: list
-    | None = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
+    train=None,  # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.learn.training.train`, imported when it is needed
+    names: list = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
     vehicle: str = 'DMSO',  # the treatment that is the vehicle
     folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control
     seed: int = 0,  # of shuffles and splits

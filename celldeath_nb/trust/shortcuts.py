@@ -158,10 +158,8 @@ def _judge(low, chance, groups):
 def shortcut_baseline(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
     group: str = 'well',  # what is learned from and asked about as a whole, and drawn again for the interval: 'field', 'well', 'experiment'; photographs where there are fewer than six of these
-    masks: np.ndarray
-    | None = None,  # bool [n, h, w], true where a cell is; `None`: the background is the quietest tenth of each tile
-    preds: pd.DataFrame
-    | None = None,  # the network's predictions, with `tile`, `label`, `pred` and `split`, to stand beside
+    masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; `None`: the background is the quietest tenth of each tile
+    preds: pd.DataFrame = None,  # the network's predictions, with `tile`, `label`, `pred` and `split`, to stand beside
     seed: int = 0,  # of the folds and draws
 ) -> pd.DataFrame:  # one row a way of looking and side: `sees`, `side`, `share` right (mean over classes), `low`, `high`, `chance`, `tiles`, `groups`, `verdict`
     "What a classifier reaches that cannot see the cells."

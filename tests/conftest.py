@@ -1,0 +1,58 @@
+"After the whole run nothing is left of it: no process that a test started, no new file in the checkout."
+
+import os, uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+caches = {'__pycache__', '.pytest_cache', '.hypothesis', '.ruff_cache', '.ipynb_checkpoints'}
+elsewhere = {'.git', '.ci', '.venv'}  # git's own, the work of .ci/run, an environment
+
+# every process that a test starts inherits it, also one whose parent has gone
+mark = uuid.uuid4().hex
+os.environ['CELLDEATH_TEST_RUN'] = mark
+
+
+def files(folder):
+    "The files below `folder`, without caches."
+    res = set()
+    for at, inner, names in os.walk(folder):
+        inner[:] = [o for o in inner if o not in caches | elsewhere and not o.endswith('.egg-info')]
+        res |= {str((Path(at) / o).relative_to(folder)) for o in names}
+    return res
+
+
+def tells(process, what):
+    "The answer of a process that may end meanwhile, or belong to somebody else: then None."
+    try:
+        return what(process)
+    except psutil.Error:
+        return None
+
+
+def at_work(process):
+    "Not a helper of this Python, which ends with it, nor a process that has ended and was not yet asked how."
+    words = ' '.join(process.cmdline())
+    helper = process.ppid() == os.getpid() and ('resource_tracker' in words or 'forkserver' in words)
+    return not helper and process.status() != psutil.STATUS_ZOMBIE
+
+
+def processes():
+    "The processes of this run: its children, and those whose parent, started by a test, has gone."
+    orphans = [o for o in psutil.process_iter() if tells(o, lambda p: p.environ().get('CELLDEATH_TEST_RUN')) == mark]
+    found = {*psutil.Process().children(recursive=True), *orphans}
+    return [o for o in found if o.pid != os.getpid() and tells(o, at_work)]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def nothing_is_left():
+    before = files(root)
+    yield
+    _, left = psutil.wait_procs(processes(), timeout=5)
+    said = [f'a test left process {o.pid} running: {tells(o, lambda p: " ".join(p.cmdline())[:200])}' for o in left]
+    for o in left:
+        tells(o, psutil.Process.kill)
+    said += [f'a test left {o} in the checkout' for o in sorted(files(root) - before)]
+    assert not said, '\n' + '\n'.join(said)

@@ -1,0 +1,92 @@
+"The safe road: nothing on it is computed twice."
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import celldeath_nb.evaluate.figures as evaluate_figures
+import celldeath_nb.evaluate.scores as evaluate_scores
+import celldeath_nb.learn.models as learn_models
+import celldeath_nb.learn.prediction as learn_prediction
+import celldeath_nb.learn.runs as learn_runs
+import celldeath_nb.learn.training as learn_training
+import celldeath_nb.report as report
+import celldeath_nb.tiles.places as tiles_places
+import celldeath_nb.trust.audits as trust_audits
+from celldeath_nb.learn.recipes import Recipe
+from celldeath_nb.photos.fields import read_fields
+from celldeath_nb.road import take_road, train_safely
+from celldeath_nb.simulate.samples import sample_data
+from celldeath_nb.tiles.store import Tiles
+
+tiny = dict(size=32, epochs=1, min_steps=0, batch_size=4)
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    out = tmp_path_factory.mktemp('photos') / 'set'
+    return sample_data('simulated', out, lines=('U2OS',), experiments=3, wells=2, sites=2, size=(120, 160))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    "How often each costly thing is done, wherever it is called from."
+    n = Counter()
+
+    def count(name, f):
+        def g(*args, **kwargs):
+            n[name] += 1
+            return f(*args, **kwargs)
+
+        return g
+
+    everywhere = dict(
+        find_near_duplicates=(tiles_places, learn_training, trust_audits),
+        metrics=(evaluate_scores, learn_runs, report),
+        load_model=(learn_models, learn_runs),
+        predict=(learn_prediction, learn_runs),
+    )
+    for name, modules in everywhere.items():
+        f = getattr(modules[0], name)
+        for m in modules:
+            if hasattr(m, name):
+                monkeypatch.setattr(m, name, count(name, f))
+    monkeypatch.setattr(evaluate_figures, 'accuracy_only', count('metrics', evaluate_figures.accuracy_only))
+    batch = Tiles.batch
+
+    def read(self, idxs, out=None):
+        n['rows'] += len(np.atleast_1d(idxs))
+        return batch(self, idxs, out)
+
+    monkeypatch.setattr(Tiles, 'batch', read)
+    return n
+
+
+def test_nothing_is_done_twice(photographs, tmp_path, counted):
+    road = take_road(read_fields(photographs), tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
+    assert counted['find_near_duplicates'] == 1
+    assert counted['metrics'] == 2, 'validation and test, once each'
+    assert counted['load_model'] == 0, 'the network is at hand'
+    assert counted['predict'] == 1, 'validation and test in one pass'
+    passes = counted['rows'] / len(road.tiles)
+    print(f'{passes:.1f} passes over the store')
+    assert passes <= 12
+
+
+def test_what_the_road_knows_is_what_its_folder_holds(photographs, tmp_path):
+    road = take_road(read_fields(photographs), tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
+    test = road.run.preds.query('split == "test"')
+    assert road.run.scores['test']['accuracy'] == pytest.approx((test.label == test.pred).mean())
+    assert road.held_out in road.answer and f'{road.run.scores["test"]["accuracy"]:.1%}' in road.report.read_text()
+    assert (tmp_path / 'out' / 'predictions.csv').is_file()
+
+
+def test_a_road_that_cannot_be_taken_leaves_nothing(photographs, tmp_path):
+    fields = read_fields(photographs)
+    with pytest.raises(ValueError):
+        take_road(fields, tmp_path / 'out', Recipe.quick(**tiny), test='experiment=N9', device='cpu')
+    assert not list(tmp_path.iterdir())
+    road = take_road(fields, tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
+    with pytest.raises(FileExistsError):
+        train_safely(road.tiles, road.run.path, Recipe.quick(**tiny), device='cpu')
