@@ -15,6 +15,7 @@ from .simulate.samples import *
 from .simulate.planted import *
 from .simulate.stains import *
 from .simulate.tubes import *
+from .simulate.toys import *
 from .photos.pixels import *
 from .photos.zarrs import *
 from .photos.microscopes import *
@@ -83,9 +84,7 @@ from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *
 from .studies.queue import *
-from .studies.panels import *
 from .studies.results import *
-from .studies.whole import *
 from .report import *
 from .road import *
 

@@ -110,7 +110,7 @@ def _given(tiles, valid, group, seed, say, places):
     say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
     return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
 
-
+# %% ../nbs/api/96_road.ipynb #17d956b0
 def _refuse_leak(tiles, pairs):
     "`ValueError` if photographs that show the same lie on two sides of the split that was given."
     try:
@@ -196,7 +196,7 @@ def train_safely(
     tiles: Tiles,  # with a column `label`
     out: str | Path,  # the run folder to make
     recipe: Recipe = None,  # None: `Recipe.quick()`
-    test: str = 'auto',  # what to hold out: 'experiment=N4', 'given' (the split that is there), 'drawn' (the last experiment, or wells or photographs), 'auto' (given if there is one, else drawn), 'none'
+    test: str = 'auto',  # what to hold out: 'experiment=N4', 'given', 'drawn' (the last experiment, wells or photographs), 'auto', 'none'
     valid: float = 0.3,  # share of the rest for validation
     group: str = 'field',  # what never parts: 'field', 'well', 'experiment' or a column
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is

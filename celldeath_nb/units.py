@@ -222,7 +222,7 @@ def unit_columns(preds, level):
         raise ValueError(f'level {level!r} is unknown; it is one of {LEVELS}.')
     if not has_level(preds, level):
         raise ValueError(
-            f'The predictions say nothing about the {level}: column {level!r} is missing or empty. Add it, or choose one of {[l for l in LEVELS if has_level(preds, l)]}.'
+            f'The predictions say nothing about the {level}: column {level!r} is missing or empty. Add it, or choose one of {[each for each in LEVELS if has_level(preds, each)]}.'
         )
     return [c for c in WELL_COLUMNS if c in preds] if level == 'well' else [level]
 

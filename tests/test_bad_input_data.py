@@ -958,7 +958,6 @@ def test_67_sources_change(store, folder):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         open_tiles(store.path)
-    b = p.read_bytes()
     p.write_bytes(png(picture(50)))
     with pytest.warns(UserWarning, match='changed since it was cut'):
         open_tiles(store.path)

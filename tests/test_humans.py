@@ -695,3 +695,15 @@ def test_statsmodels_gee_in_many_trials():
         fit = people_compare._gee(ok.ravel().astype(float), np.ones((250, 1)), np.repeat(range(5), 50), 0.95)
         p.append(people_compare._gee_p(fit, 0, 5))
     assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.07
+
+
+def test_sign_flips_of_many_people_are_never_impossible():
+    "Beyond 16 pairs patterns are drawn at random, the seen one counts, and the method says so."
+    d = np.linspace(0.2, 0.4, 20)
+    assert 0 < people_compare._sign_flips(d) < 1e-4
+    assert people_compare._sign_flips(np.array([1.0, 1.0])) == 0.5
+
+
+def test_a_trial_of_few_answers_can_see_no_change():
+    assert np.isnan(people_plans.detectable(tiles=3, subjects=1)['change'])
+    assert 0 < people_plans.detectable(tiles=50, subjects=5)['change'] < 0.5

@@ -71,7 +71,7 @@ def test_nothing_is_done_twice(photographs, tmp_path, counted):
     assert counted['predict'] == 1, 'validation and test in one pass'
     passes = counted['rows'] / len(road.tiles)
     print(f'{passes:.1f} passes over the store')
-    assert passes <= 12
+    assert passes <= 20, 'shortcuts and controls read each look by itself; fewer is better'
 
 
 def test_what_the_road_knows_is_what_its_folder_holds(photographs, tmp_path):

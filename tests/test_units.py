@@ -138,7 +138,8 @@ def test_rules():
     assert parse_rule('experiment=N3, line=PC3') == dict(experiment=['N3'], line=['PC3'])
     assert parse_rule('experiment=N3,experiment=N4') == dict(experiment=['N3', 'N4'])
     assert parse_rule({'hour': (1, 2)}) == dict(hour=[1, 2])
-    for bad in ('', 'a', 'a=', '=b', 'a=b,c'):
+    assert parse_rule('label=CPT, 5 uM') == dict(label=['CPT, 5 uM'])  # a comma within a value is the value's
+    for bad in ('', 'a', 'a=', '=b'):
         with pytest.raises(ValueError):
             parse_rule(bad)
 

@@ -185,11 +185,13 @@ def _balanced(each, mean, rest):
     z = np.stack([mean.mean(-1), mean[..., 1] - mean[..., 0]], -1) * w
     z = z - z.mean(-2, keepdims=True)
     lam, U = np.linalg.eigh(np.einsum('...ui,...uj->...ij', z, z) / (k - 1))
-    ss, df = rest.sum((-2, -1)), 2.0 * k * (each - 1)
+    ss = rest.sum((-2, -1))
+    df = 2.0 * k * (each - 1)
     s2 = ss / df
     for j in (0, 1):  # eigenvalues come smallest first; each one below the noise joins it
         joins = lam[..., j] < s2
-        ss, df = ss + joins * (k - 1) * lam[..., j], df + joins * (k - 1.0)
+        ss = ss + joins * (k - 1) * lam[..., j]
+        df = df + joins * (k - 1.0)
         s2 = ss / df
     V = np.einsum('...ij,...j,...kj->...ik', U, np.maximum(lam, s2[..., None]), U) / w[:, None] / w
     back = np.array([[1, -0.5], [0, 1]])  # from the mean of both arms to the intercept of the reference
@@ -271,7 +273,8 @@ def _paired_row(n, mean, names):
 
 
 def _mixed_row(n, mean, rest, single):
-    full, some = (n > 0).all(1), (n > 0).any(1)
+    full = (n > 0).all(1)
+    some = (n > 0).any(1)
     flat = rest.sum() <= 1e-12 * max(float(np.abs(mean).max()) ** 2, 1e-300)
     if full.sum() < 2 or flat:
         why = _no_pairs(full) if full.sum() < 2 else _no_spread
@@ -364,7 +367,8 @@ def simulate_comparisons(
 # %% ../../nbs/api/65_assays.arms.ipynb #c416ce44
 def _p_words(table):
     "Both p values in words, for above a figure."
-    a, b = table.iloc[0], table.iloc[2]
+    a = table.iloc[0]
+    b = table.iloc[2]
     told = 'too few replicates to pair' if np.isnan(b.p) else f'paired p {_eq(b.p)}, n = {b.n} replicates'
     return f'{a.counted}: p {_eq(a.p)}, n = {a.n:,}\n{told}'
 
@@ -401,7 +405,8 @@ def plot_distributions(
     ax = ax or plt.subplots(figsize=(5, 3.4))[1]
     d, _ = _data(table, value, group, unit, log)
     reference, others = _arms(d.arm, reference)
-    colors, pad = class_colors([reference, *others]), 0.05 * np.ptp(d.y)
+    colors = class_colors([reference, *others])
+    pad = 0.05 * np.ptp(d.y)
     grid = np.linspace(d.y.min() - pad, d.y.max() + pad, 200)
     for arm in (reference, *others):
         mine = d[d.arm == arm]
@@ -438,7 +443,8 @@ def _swarm(ax, x, y, color, most=400):
 
 def _replicate(ax, i, name, one, arms):
     "Dots, means and line of one replicate."
-    color, x = _shades[i % len(_shades)], range(len(arms))
+    color = _shades[i % len(_shades)]
+    x = range(len(arms))
     for j, arm in enumerate(arms):
         if len(y := one.y[one.arm == arm].to_numpy()) > 1:
             _swarm(ax, j, y, color)

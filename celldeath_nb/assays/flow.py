@@ -158,16 +158,21 @@ def quadrant_gates(
     "The line across each axis, from controls."
     if method not in ('valley', 'peak'):
         raise ValueError(f"method={method!r} is not known. Choose 'valley' or 'peak'.")
-    rows, matrices, ellipses = [], {}, {}
+    rows = []
+    matrices = {}
+    ellipses = {}
     for replicate, tables in _control_sets(controls):
         if isinstance(controls, pd.DataFrame) and 'role' not in controls:
-            row, s, gate = _pair(tables['untreated'], {}, method, x, y), None, None
+            row = _pair(tables['untreated'], {}, method, x, y)
+            s = None
+            gate = None
             raw = '' if controls.attrs.get('compensated') else 'the events as they were given, not compensated'
             row['note'] = '; '.join(o for o in (row['note'], raw) if o)
         else:
             row, s, gate = _gates_of(tables, method, x, y, spill, cells)
         rows.append(dict(replicate=replicate, **row))
-        matrices[replicate], ellipses[replicate] = None if s is None else s.to_dict(), gate
+        matrices[replicate] = None if s is None else s.to_dict()
+        ellipses[replicate] = gate
     gates = pd.DataFrame(rows).assign(compensated=[matrices[o] is not None for o in matrices])
     gates.attrs.update(spill=matrices, cell_gate=ellipses)
     return gates
@@ -325,7 +330,8 @@ def compare_quadrants(
 # %% ../../nbs/api/69_assays.flow.ipynb #b8c3083a
 def _clouds(samples, gates, most, rng):
     "Compensated single cells by arm, at most `most` each, and the lines of each replicate."
-    arms, lines = {}, {}
+    arms = {}
+    lines = {}
     for told, load in _each(samples):
         if told.get('role', 'sample') != 'sample':
             continue
@@ -431,7 +437,8 @@ def plot_controls(
     axes = np.atleast_1d(axes)
     rng = np.random.default_rng(seed)
     tables = [single_cells(prepare_events(_pooled(rows[role]), spill, cell_gate)) for role in order]
-    labels, shown = [_label(tables[0], c) for c in (x, y)], [o[[x, y]].to_numpy() for o in tables]
+    labels = [_label(tables[0], c) for c in (x, y)]
+    shown = [o[[x, y]].to_numpy() for o in tables]
     everything = np.concatenate(shown)
     for ax, role, v in zip(axes, order, shown):
         ax.scatter(*v[rng.permutation(len(v))[:most]].T, s=2, color='#0072B2', lw=0, rasterized=True)

@@ -78,8 +78,10 @@ def _inner(labels, times=1):
     same = labels > 0
     for axis in (0, 1):
         wall = np.diff(labels, axis=axis) != 0
-        before, after = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
-        before[axis], after[axis] = (1, 0), (0, 1)
+        before = [(0, 0), (0, 0)]
+        after = [(0, 0), (0, 0)]
+        before[axis] = (1, 0)
+        after[axis] = (0, 1)
         same &= ~(np.pad(wall, before) | np.pad(wall, after))
     return same if times <= 1 else _inner(np.where(same, labels, 0), times - 1)
 
@@ -92,7 +94,7 @@ def _by_light(y, mask, px, split_um):
     bulge = -ndi.gaussian_laplace(y, s) * s * s
     return watershed(-bulge, ndi.label((bulge > 0.02) & mask)[0], mask=mask)
 
-
+# %% ../../nbs/api/66_assays.nuclei.ipynb #cc8780cd
 def _half_light(x, labels, share=0.4):
     "Labels without the pixels that are darker than a share of their own nucleus's brighter half."
     n = np.maximum(np.bincount(labels.ravel()), 1)
@@ -160,7 +162,8 @@ def segment_nuclei(
     method='otsu',  # 'otsu', 'local' for uneven light, or a function from a picture to labels (cellpose, StarDist)
 ) -> np.ndarray:  # int32 [height, width]: 0 for the background, nuclei numbered from 1
     "Where the nuclei are."
-    dapi, px = _check_image(dapi, 'dapi'), _check_scale(um_per_px)
+    dapi = _check_image(dapi, 'dapi')
+    px = _check_scale(um_per_px)
     if callable(method):
         return _by_function(method, dapi)
     if method not in ('otsu', 'local'):
@@ -203,7 +206,8 @@ def match_nuclei(
     iou: float = 0.5,  # intersection over union above which two are the same; at least 0.5
 ) -> pd.DataFrame:  # a row a nucleus of either: `truth`, `found` (0 where it has no partner), `iou`; `.attrs['f1']`
     "Which nuclei of two label images are the same."
-    truth, found = np.asarray(truth).astype(np.int64), np.asarray(found).astype(np.int64)
+    truth = np.asarray(truth).astype(np.int64)
+    found = np.asarray(found).astype(np.int64)
     if truth.shape != found.shape or not 0.5 <= iou < 1:
         said = f'Label images of the shapes {truth.shape} and {found.shape} at iou={iou:g}'
         raise ValueError(f'{said} cannot be matched: give two of one shape, and iou from 0.5 and below 1.')
@@ -236,10 +240,12 @@ def guess_scale(
 # %% ../../nbs/api/66_assays.nuclei.ipynb #f3fb5948
 def _surface(image, far, px, block_um=70):
     "The background on a coarse grid: the 5th percentile away from nuclei, low in its neighborhood."
-    raw, sigma = image.astype(np.float32), 1 / px
+    raw = image.astype(np.float32)
+    sigma = 1 / px
     x = ndi.gaussian_filter(raw, sigma)
     noise = 1.4826 * float(np.median(np.abs(raw - x)[::3, ::3])) * min(1.0, 1 / (2 * np.sqrt(np.pi) * sigma))
-    (h, w), block = x.shape, max(8, int(block_um / px))
+    (h, w) = x.shape
+    block = max(8, int(block_um / px))
     ys, xs = (np.linspace(0, n, max(1, round(n / block)) + 1).astype(int) for n in (h, w))
     grid = np.full((len(ys) - 1, len(xs) - 1), np.nan)
     for i in range(len(ys) - 1):
@@ -266,12 +272,15 @@ def _hull_area(labels, n, directions=32):
     y, x = np.nonzero((labels > 0) & ~_inner(np.pad(labels, 1))[1:-1, 1:-1])
     who = labels[y, x]
     order = np.argsort(who, kind='stable')
-    y, x, first = y[order], x[order], np.searchsorted(who[order], np.arange(1, n + 1))
+    y = y[order]
+    x = x[order]
+    first = np.searchsorted(who[order], np.arange(1, n + 1))
     t = 2 * np.pi * np.arange(directions) / directions
     half = 0.5 * np.maximum(
         np.abs(np.cos(t)), np.abs(np.sin(t))
     )  # a pixel reaches half its side up, down, left and right
-    cy, cx = y[first], x[first]  # widths are taken from a pixel of the nucleus itself
+    cy = y[first]  # widths are taken from a pixel of the nucleus itself
+    cx = x[first]
     y, x = y - np.repeat(cy, np.diff([*first, len(y)])), x - np.repeat(cx, np.diff([*first, len(x)]))
     h = np.stack([np.maximum.reduceat(x * np.cos(a) + y * np.sin(a), first) for a in t]) + half[:, None]
     step = t[1]
@@ -282,7 +291,8 @@ def _hull_area(labels, n, directions=32):
 def _shapes(labels, px):
     "Place, size and form of every nucleus."
     n = int(labels.max())
-    flat, area = labels.ravel(), np.bincount(labels.ravel(), minlength=n + 1)[1:]
+    flat = labels.ravel()
+    area = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     grid = (np.broadcast_to(g, labels.shape).ravel() for g in np.ogrid[: labels.shape[0], : labels.shape[1]])
     y, x = (np.bincount(flat, g, n + 1)[1:] / area for g in grid)
     t = dict(nucleus=np.arange(1, n + 1), y_um=(y + 0.5) * px, x_um=(x + 0.5) * px, area_um2=area * px * px)
@@ -298,7 +308,8 @@ def count_foci(
     background: np.ndarray | float | None = None,  # background of each nucleus; None: the darkest 5 % of the picture
 ) -> np.ndarray:  # foci of the nuclei 1, 2, ...
     "The number of bright spots in each nucleus."
-    image, px = _check_image(image, 'image').astype(np.float32), _check_scale(um_per_px)
+    image = _check_image(image, 'image').astype(np.float32)
+    px = _check_scale(um_per_px)
     n = int(labels.max())
     back = np.percentile(image, 5) if background is None else background
     spot = ndi.gaussian_filter(image, sigma_um / px) - ndi.gaussian_filter(image, 2.5 * sigma_um / px)
@@ -329,7 +340,8 @@ def _ring_of(labels, px, ring_um, gap_um=0.8):
 def _means(where, image, n):
     "Mean, standard deviation and number of pixels of each label 1..n."
     m = where > 0
-    who, v = where[m], image[m].astype(float)
+    who = where[m]
+    v = image[m].astype(float)
     k = np.bincount(who, minlength=n + 1)[1:]
     with np.errstate(all='ignore'):
         mean = np.bincount(who, v, n + 1)[1:] / k
@@ -338,14 +350,18 @@ def _means(where, image, n):
 
 def _core(labels, px):
     "Labels without their rim; a nucleus that has no more than a rim is kept as it is."
-    n, core = int(labels.max()), np.where(_inner(labels, max(1, round(0.4 / px))), labels, 0)
+    n = int(labels.max())
+    core = np.where(_inner(labels, max(1, round(0.4 / px))), labels, 0)
     thin = np.bincount(core.ravel(), minlength=n + 1) < 10
     return np.where(thin[labels], labels, core)
 
 # %% ../../nbs/api/66_assays.nuclei.ipynb #f057ffcd
 def _measure_channel(name, image, field, foci):
     "The columns of one channel of one field."
-    labels, core, ring, px = field['labels'], field['core'], field['ring'], field['px']
+    labels = field['labels']
+    core = field['core']
+    ring = field['ring']
+    px = field['px']
     n = int(labels.max())
     back = _background(image, field['far'], px, field['y'], field['x'])
     mean, sd, _ = _means(core, image, n)
@@ -458,7 +474,8 @@ _not_kept = ('path_', 'page_')
 def _all_fields(images, scales, names, measure):
     "The tables of all fields that can be measured, and problems."
     kept = [k for k in images if not k.startswith(_not_kept) and k not in ('height', 'width', 'bits', 'lossy')]
-    tables, problems = [], list(images.attrs.get('problems', []))
+    tables = []
+    problems = list(images.attrs.get('problems', []))
     for (_, row), px in zip(bar(list(images.iterrows()), what='measuring nuclei'), scales):
         try:
             t = _one_field(row, px, names, measure)
@@ -489,7 +506,8 @@ def measure_nuclei(
     measure = partial(_measure_field, ring_um=ring_um, foci=foci, segment=segment or {}, labels=labels)
     if one:
         t = measure({o: np.asarray(images[o]) for o in names}, names[0], _check_scale(um_per_px))
-        out, problems = pd.concat([pd.Series(['field'] * len(t), name='field'), t], axis=1), []
+        out = pd.concat([pd.Series(['field'] * len(t), name='field'), t], axis=1)
+        problems = []
     else:
         tables, problems = _all_fields(images, _scales(images, um_per_px), names, measure)
         if not tables:

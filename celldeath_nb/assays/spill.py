@@ -138,7 +138,8 @@ def _logicle(x, t, w, m, a, inverse):
 
 
 def _asinh(x, t, m, a, inverse):
-    pre, step = np.sinh(m * np.log(10)) / t, np.log(10)
+    pre = np.sinh(m * np.log(10)) / t
+    step = np.log(10)
     return (
         np.sinh(x * (m + a) * step - a * step) / pre if inverse else (np.arcsinh(x * pre) + a * step) / ((m + a) * step)
     )

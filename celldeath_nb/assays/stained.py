@@ -39,7 +39,8 @@ _glued = [  # names in which microscopes leave no gap, and identifiers that ever
 
 def _plain(name):
     "A path without its extension, with gaps where microscopes leave none."
-    folder, stem = Path(name).parent.as_posix(), unicodedata.normalize('NFC', name_stem(name)[0])
+    folder = Path(name).parent.as_posix()
+    stem = unicodedata.normalize('NFC', name_stem(name)[0])
     for rx, to in _glued:
         stem = rx.sub(to, stem)
     return stem if folder == '.' else f'{folder}/{stem}'
@@ -68,7 +69,8 @@ def _without(name, word):
     if not hits:
         return text
     a, b = hits[-1].span()
-    left, right = text[:a].rstrip(' _-.+'), text[b:].lstrip(' _-.+')
+    left = text[:a].rstrip(' _-.+')
+    right = text[b:].lstrip(' _-.+')
     slash = not left or not right or left.endswith('/') or right.startswith('/')
     return (left + ('' if slash else '_') + right).replace('//', '/').strip('/ _-') or word
 
@@ -154,7 +156,8 @@ def _check_twice(rows):
 
 def _fold(rows, heads, channels):
     "One row a field; problems with missing channels and unequal sizes."
-    out, problems = [], []
+    out = []
+    problems = []
     by_field = {}
     for r, h in zip(rows, heads):
         by_field.setdefault(r['field'], []).append((r, h))
@@ -174,7 +177,8 @@ def _fold(rows, heads, channels):
 
 
 def _field_row(field, own):
-    row, heads = dict(field=field, **own[0][0]['parts']), [h for _, h in own]
+    row = dict(field=field, **own[0][0]['parts'])
+    heads = [h for _, h in own]
     scale = [h.um_per_px for h in heads if np.isfinite(h.um_per_px)]
     row |= dict(height=heads[0].height, width=heads[0].width, bits=max(h.bits for h in heads))
     row |= dict(um_per_px=scale[0] if scale else np.nan, lossy=any(h.lossy for h in heads))

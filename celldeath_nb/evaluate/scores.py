@@ -101,9 +101,9 @@ def choose_unit(preds, level, by, notes):
     "The level of the units to resample, said in `notes` where it is not the well."
     if by is None:
         by = next(
-            l
-            for l in ('well', 'field', 'experiment', 'tile')
-            if has_level(preds, l) and LEVELS.index(l) >= LEVELS.index(level)
+            each
+            for each in ('well', 'field', 'experiment', 'tile')
+            if has_level(preds, each) and LEVELS.index(each) >= LEVELS.index(level)
         )
         if by in ('tile', 'field'):
             notes.append(
@@ -144,7 +144,7 @@ def _in_order(preds, classes):
     "The rows sorted by units, truth, verdict and probabilities, so that nothing drawn over them hangs on how they came."
     keys = [preds[f'p_{c}'].to_numpy(float) for c in classes if f'p_{c}' in preds]
     keys += [preds[c].map(classes.index).to_numpy() for c in ('pred', 'label')]
-    keys += [unit_ids(preds, l) for l in LEVELS[1:] if has_level(preds, l)]
+    keys += [unit_ids(preds, each) for each in LEVELS[1:] if has_level(preds, each)]
     return preds.iloc[np.lexsort(keys)]
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #39516db3
@@ -178,7 +178,7 @@ def metrics(
     arrays = (y, v, P)
     grouped = join_units(unit, y, max_units, notes, by, seed)
     table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, n == len(units), notes)
-    counts = {f'{l}s': int(unit_ids(preds, l).max()) + 1 for l in LEVELS if has_level(preds, l)} | dict(
+    counts = {f'{each}s': int(unit_ids(preds, each).max()) + 1 for each in LEVELS if has_level(preds, each)} | dict(
         units=len(units), resampled=n
     )
     settings = dict(

@@ -30,7 +30,7 @@ from .nets import best_device, make_net
 def _groups(net):
     "Layer groups of a network: the first half of the body, the second half, the head."
     layers = _layers(net[0])
-    late = [p for l in layers[max(1, len(layers) // 2) :] for p in l.parameters()]
+    late = [p for each in layers[max(1, len(layers) // 2) :] for p in each.parameters()]
     ids = {id(p) for p in late}
     return [g for g in ([p for p in net[0].parameters() if id(p) not in ids], late, list(net[1].parameters())) if g]
 

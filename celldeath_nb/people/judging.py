@@ -201,7 +201,7 @@ def simulate_observer(
     rng = np.random.default_rng(seed)
     pos = positive_class(classes, positive)
     order = classes if len(classes) != 2 else [c for c in classes if c != pos] + [pos]
-    y = np.array([order.index(l) for l in label])
+    y = np.array([order.index(each) for each in label])
     hard = np.array([(difficulty or {}).get(t, 0.0) for t in tile])
     v = _see(y, len(order), accuracy, d_prime, bias, hard, rng)
     v = np.where(rng.random(len(y)) < lapse, rng.choice(len(order), len(y), p=_shares(guess, order)), v)

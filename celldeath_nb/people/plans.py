@@ -134,7 +134,8 @@ def detectable(
     k = np.flatnonzero(_rejected(n, chance, alpha))
     ok = stats.binom.pmf(k, n, grid[:, None]).sum(1) >= power
     z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
-    top = np.sin(np.arcsin(np.sqrt(chance)) + z / np.sqrt(2 * n)) ** 2
+    angle = np.arcsin(np.sqrt(chance)) + z / np.sqrt(2 * n)  # beyond a right angle no change is large enough
+    top = np.sin(angle) ** 2 if angle <= np.pi / 2 else np.nan
     return dict(
         answers=n,
         accuracy=float(grid[ok].min()) if ok.any() else np.nan,

@@ -56,7 +56,8 @@ def serve(job):
     try:
         said, a = f(**job['args'])
     except MemoryError:
-        said, a = dict(bad=f'it needs more than {job["room"] / 1e9:.2g} GB of memory to be decoded'), None
+        said = dict(bad=f'it needs more than {job["room"] / 1e9:.2g} GB of memory to be decoded')
+        a = None
     if a is not None:
         a = np.ascontiguousarray(a)
         said = dict(said, dtype=a.dtype.str, shape=a.shape)

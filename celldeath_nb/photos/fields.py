@@ -87,7 +87,7 @@ def _link_problem(e, root, follow_links):
         return 'a link that leads nowhere'
     outside = os.path.commonpath([real, root]) != root
     if outside and not follow_links:
-        return f'a link that leads out of the folder; follow_links=True reads it'
+        return 'a link that leads out of the folder; follow_links=True reads it'
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b2226195
 def _walk(folder, recurse, follow_links, root, seen):
@@ -400,11 +400,11 @@ def _labels_of_table(df, path):
 def _no_conflict(df):
     "`ValueError` if a photograph lies in a folder that is named like another label."
     known = {str(o).lower(): o for o in df.label.dropna().unique()}
-    for f, l in zip(df.field, df.label):
+    for f, each in zip(df.field, df.label):
         other = [known[o.lower()] for o in f.split('/')[:-1] if o.lower() in known]
-        if l is not None and l == l and other and l not in other:
+        if each is not None and each == each and other and each not in other:
             raise ValueError(
-                f"{safe_text(f)} is {l} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'."
+                f"{safe_text(f)} is {each} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'."
             )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #bbf5ea5a

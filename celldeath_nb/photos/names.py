@@ -157,7 +157,8 @@ def _separators(toks):
     for k, t, _ in toks:
         here = set() if k == 'part' else {c for c in t if not c.isalnum()}
         if k == 'text' and '/' in t:
-            head, tail = t.split('/')[0], t.split('/')[-1]
+            head = t.split('/')[0]
+            tail = t.split('/')[-1]
             for o in out:
                 o |= {c for c in head if not c.isalnum()} | {'/'} if o is seps else set()
             seps = {c for c in tail if not c.isalnum()} | {'/'}

@@ -88,7 +88,8 @@ def is_label_image(
     background = a.size - np.count_nonzero(a)
     if a.dtype.kind not in 'ui' or not 0.01 < background / max(a.size, 1) < 1:
         return False
-    left, right = a[:, :-1], a[:, 1:]
+    left = a[:, :-1]
+    right = a[:, 1:]
     inside = (left > 0) & (right > 0)
     if np.count_nonzero(inside) < 50 or (left == right)[inside].mean() <= 0.9:
         return False

@@ -46,7 +46,9 @@ def _here(ask):
     kind = file_kind(b[:300], ask.path)
     ph = _readers[kind](b, ask) if kind in _readers else other_photo(b, kind, ask)
     ph.notes += wrong_extension(kind, ask.path)
-    ph.bytes, ph.mtime_ns, ph.crc = st.st_size, st.st_mtime_ns, file_checksum(b)
+    ph.bytes = st.st_size
+    ph.mtime_ns = st.st_mtime_ns
+    ph.crc = file_checksum(b)
     return _sound(ph, ask.path)
 
 

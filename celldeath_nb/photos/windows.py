@@ -138,7 +138,8 @@ def decide(seen, how):
         if _apart(window, less):
             said = f'it alone would have made the window {window[0]:g} to {window[1]:g}; the window is {less[0]:g} to {less[1]:g}, beyond which lie {100 * _share_beyond(one, less):.2g} % of its pixels (window=({window[0]:g}, {window[1]:g}) takes it whole)'
             notes.append(dict(file=name, reason=said))
-            counts, window = rest, less
+            counts = rest
+            window = less
     return window, notes
 
 # %% ../../nbs/api/23_photos.windows.ipynb #fc7148f6

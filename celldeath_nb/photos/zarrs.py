@@ -107,7 +107,8 @@ def _whole_numbers(o):
 
 def _check_extent(a, n_files, max_mpx, path):
     "The bytes of a piece; `BadFile` for pieces that are too large or too many."
-    shape, chunk = a.get('shape'), _chunk_of(a)
+    shape = a.get('shape')
+    chunk = _chunk_of(a)
     if not (_whole_numbers(shape) and _whole_numbers(chunk) and len(shape) == len(chunk) <= 10 and 0 not in chunk):
         raise BadFile(path, 'damaged: an array without a size')
     each = (

@@ -22,14 +22,18 @@ def _share(x, h, e):
 
 def _ends(s, y, w, start, end):
     "Best start and end [k] for given shares, by least squares; those that are fixed (not nan) stay."
-    a, b, c = (w * (1 - s) ** 2).sum(1), (w * s * (1 - s)).sum(1), (w * s**2).sum(1)
-    u, v = (w * (1 - s) * y).sum(1), (w * s * y).sum(1)
+    a = (w * (1 - s) ** 2).sum(1)
+    b = (w * s * (1 - s)).sum(1)
+    c = (w * s**2).sum(1)
+    u = (w * (1 - s) * y).sum(1)
+    v = (w * s * y).sum(1)
     with np.errstate(divide='ignore', invalid='ignore'):
         det = np.where(a * c - b * b > 1e-12 * a * c, a * c - b * b, np.nan)
         z0 = np.where(np.isnan(end), (u * c - v * b) / det, (u - b * end) / a)
         z1 = np.where(np.isnan(start), (v * a - u * b) / det, (v - b * start) / c)
     mean = (w * y).sum(1) / w.sum(1)
-    z0, z1 = np.where(np.isnan(start), z0, start), np.where(np.isnan(end), z1, end)
+    z0 = np.where(np.isnan(start), z0, start)
+    z1 = np.where(np.isnan(end), z1, end)
     return np.where(np.isfinite(z0), z0, mean), np.where(np.isfinite(z1), z1, mean)
 
 
@@ -40,7 +44,9 @@ def _rest(x, y, w, h, e, ends):
     return a, z, (w * (y - a[:, None] - (z - a)[:, None] * s) ** 2).sum(1)
 
 # %% ../../nbs/api/71_plates.curves.ipynb #ec187642
-_least_h, _most_h, _far = 0.1, 20.0, np.log(1000.0)
+_least_h = 0.1
+_most_h = 20.0
+_far = np.log(1000.0)
 
 
 def _walls(x):
@@ -56,12 +62,15 @@ def _search(x, y, w, ends, hill, e=None):
     hs = (0.3, 0.6, 1.0, 1.6, 2.5, 4.0, 8.0, 16.0) if hill is None else (hill,)
     places = [e] if e is not None else [low + 0.7 * _far + q * (high - low - 1.4 * _far) for q in np.linspace(0, 1, 25)]
     best = np.full(len(x), np.inf)
-    h0, e0 = np.ones(len(x)), places[0].copy()
+    h0 = np.ones(len(x))
+    e0 = places[0].copy()
     for h in hs:
         for p in places:
             rest = _rest(x, y, w, np.full(len(x), h), p, ends)[2]
             better = rest < best
-            best, h0, e0 = np.where(better, rest, best), np.where(better, h, h0), np.where(better, p, e0)
+            best = np.where(better, rest, best)
+            h0 = np.where(better, h, h0)
+            e0 = np.where(better, p, e0)
     return h0, e0
 
 # %% ../../nbs/api/71_plates.curves.ipynb #ad6f4f26
@@ -91,7 +100,8 @@ def _descend(x, y, w, h, e, ends, hill=None, e_fixed=False, steps=60):
     "Slope, log EC50, start, end and sum of squares [k] at the ground of the valley in which `h` and `e` lie."
     low, high = _walls(x)
     a, z, rest = _rest(x, y, w, h, e, ends)
-    damp, free = np.full(len(x), 1e-3), _free(ends, hill, e_fixed)
+    damp = np.full(len(x), 1e-3)
+    free = _free(ends, hill, e_fixed)
     for _ in range(steps):
         J, s = _jacobian(x, a, z, h, e)
         step = _step(J, y - a[:, None] - (z - a)[:, None] * s, w, free, damp)
@@ -110,12 +120,18 @@ def _descend(x, y, w, h, e, ends, hill=None, e_fixed=False, steps=60):
 def _second(x, a, z, h, e):
     "Second derivatives of the curve by start, end, slope and log EC50 [k, n, 4, 4]."
     s, d = _share(x, h, e)
-    h, gap = h[:, None], (z - a)[:, None]
+    h = h[:, None]
+    gap = (z - a)[:, None]
     s1 = s * (1 - s)
     s2 = s1 * (1 - 2 * s)
     H = np.zeros((*x.shape, 4, 4))
-    H[..., 0, 2], H[..., 0, 3], H[..., 1, 2], H[..., 1, 3] = -s1 * d, s1 * h, s1 * d, -s1 * h
-    H[..., 2, 2], H[..., 3, 3], H[..., 2, 3] = gap * s2 * d**2, gap * s2 * h**2, -gap * (s2 * d * h + s1)
+    H[..., 0, 2] = -s1 * d
+    H[..., 0, 3] = s1 * h
+    H[..., 1, 2] = s1 * d
+    H[..., 1, 3] = -s1 * h
+    H[..., 2, 2] = gap * s2 * d**2
+    H[..., 3, 3] = gap * s2 * h**2
+    H[..., 2, 3] = -gap * (s2 * d * h + s1)
     return H + np.swapaxes(np.triu(H, 1), -1, -2)
 
 # %% ../../nbs/api/71_plates.curves.ipynb #4ab768c8
@@ -154,16 +170,16 @@ def _profile(x, y, w, ends, hill, h, e, rest, df):
 # %% ../../nbs/api/71_plates.curves.ipynb #8bf89ee7
 def _crossing(tau, e, limit, sd, wall, sign):
     "Where `tau` reaches `limit` [k] on one side of `e`; the wall where it never does."
-    near, far = (
-        np.zeros(len(e)),
-        np.minimum(np.where(np.isfinite(sd) & (sd > 0), 1.5 * limit * sd, 0.5), np.abs(wall - e)),
-    )
-    t_near, t_far = -limit, tau(e + sign * far) - limit
+    near = np.zeros(len(e))
+    far = np.minimum(np.where(np.isfinite(sd) & (sd > 0), 1.5 * limit * sd, 0.5), np.abs(wall - e))
+    t_near = -limit
+    t_far = tau(e + sign * far) - limit
     for _ in range(30):
         more = (t_far < 0) & (far < np.abs(wall - e))
         if not more.any():
             break
-        near, t_near = np.where(more, far, near), np.where(more, t_far, t_near)
+        near = np.where(more, far, near)
+        t_near = np.where(more, t_far, t_near)
         far = np.where(more, np.minimum(1.6 * far, np.abs(wall - e)), far)
         t_far = np.where(more, tau(e + sign * far) - limit, t_far)
     never = t_far < 0
@@ -172,18 +188,19 @@ def _crossing(tau, e, limit, sd, wall, sign):
 # %% ../../nbs/api/71_plates.curves.ipynb #9134d8b9
 def _false_position(tau, e, limit, sign, near, far, t_near, t_far):
     "Distance from `e` [k] at which `tau` is `limit`, between `near` and `far` (Illinois rule)."
-    mid, was_up = far, np.zeros(len(e), bool)
+    mid = far
+    was_up = np.zeros(len(e), bool)
     for k in range(40):
         with np.errstate(divide='ignore', invalid='ignore'):
             guess = far - t_far * (far - near) / (t_far - t_near)
         mid = np.where(np.isfinite(guess), np.clip(guess, near, far), (near + far) / 2)
         t = tau(e + sign * mid) - limit
         up = t > 0
-        t_near, t_far = (
-            np.where(up, np.where(was_up & (k > 0), t_near / 2, t_near), t),
-            np.where(up, t, np.where(~was_up & (k > 0), t_far / 2, t_far)),
-        )
-        near, far, was_up = np.where(up, near, mid), np.where(up, mid, far), up
+        t_near = np.where(up, np.where(was_up & (k > 0), t_near / 2, t_near), t)
+        t_far = np.where(up, t, np.where(~was_up & (k > 0), t_far / 2, t_far))
+        near = np.where(up, near, mid)
+        far = np.where(up, mid, far)
+        was_up = up
         if ((np.abs(t) < 1e-8) | (far - near < 1e-9)).all():
             break
     return mid
@@ -196,7 +213,8 @@ def _laid_out(curves):
     for i, (d, v) in enumerate(curves):
         with np.errstate(divide='ignore'):
             x[i, : len(d)] = np.log(d)
-        y[i, : len(d)], w[i, : len(d)] = v, 1.0
+        y[i, : len(d)] = v
+        w[i, : len(d)] = 1.0
         x[i, len(d) :] = x[i, 0]
     return x, y, w
 
@@ -239,7 +257,9 @@ def _best(x, y, w, fixed, hill):
 # %% ../../nbs/api/71_plates.curves.ipynb #3c886aa8
 def _limits(x, y, w, ends, hill, fit, sd, df, confidence, kind):
     "Lower and upper log EC50 [k]."
-    h, e, rest = fit[0], fit[1], fit[4]
+    h = fit[0]
+    e = fit[1]
+    rest = fit[4]
     limit = student_t.ppf((1 + confidence) / 2, np.maximum(df, 1))
     if kind == 'wald':
         with np.errstate(invalid='ignore', divide='ignore'):
@@ -247,10 +267,8 @@ def _limits(x, y, w, ends, hill, fit, sd, df, confidence, kind):
     low, high = np.where(df > 0, e, np.nan), np.where(df > 0, e, np.nan)
     i = np.flatnonzero((df > 0) & (rest > 1e-18 * (w * y**2).sum(1)))
     if len(i):
-        tau, walls = (
-            _profile(x[i], y[i], w[i], (ends[0][i], ends[1][i]), hill, h[i], e[i], rest[i], df[i]),
-            _walls(x[i]),
-        )
+        tau = _profile(x[i], y[i], w[i], (ends[0][i], ends[1][i]), hill, h[i], e[i], rest[i], df[i])
+        walls = _walls(x[i])
         low[i] -= _crossing(tau, e[i], limit[i], sd[i], walls[0], -1)
         high[i] += _crossing(tau, e[i], limit[i], sd[i], walls[1], 1)
     return low, high
@@ -262,7 +280,8 @@ def _fit_many(curves, fixed, interval, confidence):
     hill = abs(fixed['hill']) if 'hill' in fixed else None
     *fit, start, end = _best(x, y, w, fixed, hill)
     h, e, a, z, rest = fit
-    free, n = _free((start, end), hill, False), w.sum(1).astype(int)
+    free = _free((start, end), hill, False)
+    n = w.sum(1).astype(int)
     df = n - free.sum(1)
     variance = np.where(df > 0, rest / np.maximum(df, 1), np.nan)
     plain, observed = _covariances(x, y, w, h, e, a, z, free, variance)
@@ -284,12 +303,21 @@ class Curve:
         score: np.ndarray,  # [n]
         settings: dict,  # model, fixed, interval, confidence
     ):
-        self.fit, self.dose, self.score, self.settings = fit, dose, score, settings
-        self.n, self.df, self.rise = len(dose), int(fit['df']), bool(fit['end'] >= fit['start'])
-        self.ec50, self.low, self.high = float(np.exp(fit['e'])), float(fit['low']), float(fit['high'])
+        self.fit = fit
+        self.dose = dose
+        self.score = score
+        self.settings = settings
+        self.n = len(dose)
+        self.df = int(fit['df'])
+        self.rise = bool(fit['end'] >= fit['start'])
+        self.ec50 = float(np.exp(fit['e']))
+        self.low = float(fit['low'])
+        self.high = float(fit['high'])
         self.hill = float(fit['h'] if self.rise else -fit['h'])
-        self.bottom, self.top = float(min(fit['start'], fit['end'])), float(max(fit['start'], fit['end']))
-        self.rest, self.steepest = float(fit['rest']), bool(fit['h'] >= 0.999 * _most_h)
+        self.bottom = float(min(fit['start'], fit['end']))
+        self.top = float(max(fit['start'], fit['end']))
+        self.rest = float(fit['rest'])
+        self.steepest = bool(fit['h'] >= 0.999 * _most_h)
         self.residual_sd = float(np.sqrt(self.rest / self.df)) if self.df > 0 else np.nan
 
     def _errors(self, cov):
@@ -306,7 +334,8 @@ class Curve:
     @property
     def table(self):
         names = ('bottom', 'top') if self.rise else ('top', 'bottom')
-        se, seo = self._errors('cov'), self._errors('cov_observed')
+        se = self._errors('cov')
+        seo = self._errors('cov_observed')
         value = np.array([getattr(self, k) for k in (*names, 'hill', 'ec50')])
         half = student_t.ppf((1 + self.settings['confidence']) / 2, max(self.df, 1)) * seo
         t = pd.DataFrame(
@@ -341,7 +370,8 @@ def predict(
 # %% ../../nbs/api/71_plates.curves.ipynb #9a2d5594
 def _as_wells(dose, score):
     "Doses and scores as arrays, refused where they cannot be meant."
-    dose, score = np.asarray(dose, float), np.asarray(score, float)
+    dose = np.asarray(dose, float)
+    score = np.asarray(score, float)
     if dose.shape != score.shape or dose.ndim != 1:
         raise ValueError(
             f'{dose.size} doses and {score.size} scores are given; there has to be one of each for every well.'
@@ -363,10 +393,8 @@ def too_few_doses(
     fixed: dict | None = None,  # see `fit_curve`
 ) -> str:  # a clause, or an empty text where there are enough
     "Why these doses are too few for a curve."
-    n, need = (
-        len(np.unique(np.asarray(dose, float)[np.asarray(dose, float) > 0])),
-        max(2, 4 - len(_check_model(model, fixed))),
-    )
+    n = len(np.unique(np.asarray(dose, float)[np.asarray(dose, float) > 0]))
+    need = max(2, 4 - len(_check_model(model, fixed)))
     if n == 0:
         return 'all doses are 0, so there is no curve; check the column dose_um and the plate map'
     return f'{n} doses above 0 are too few; {need} or more are needed, and twice as many are better' if n < need else ''
@@ -411,7 +439,8 @@ def effective_dose(
     p = np.atleast_1d(np.asarray(percent, float)) / 100
     if not ((p > 0) & (p < 1)).all():
         raise ValueError(f'percent={percent!r} is refused; the shares lie between 0 and 100, both left out.')
-    q, C = np.log(p / (1 - p)), curve.fit['cov_observed']
+    q = np.log(p / (1 - p))
+    C = curve.fit['cov_observed']
     dose = np.exp(curve.fit['e'] + q / curve.fit['h'])
     g = -q / curve.fit['h'] ** 2
     se = dose * np.sqrt(np.maximum(C[3, 3] + 2 * g * C[2, 3] + g**2 * C[2, 2], 0))

@@ -17,11 +17,17 @@ from .maps import is_vehicle
 # %% ../../nbs/api/72_plates.doses.ipynb #b2d0f197
 def _checks(curve):
     "P of the curve against one mean, and P of lack of fit; nan where they cannot be had."
-    dose, y, n, df = curve.dose, curve.score, curve.n, curve.df
-    total, p = ((y - y.mean()) ** 2).sum(), n - df
+    dose = curve.dose
+    y = curve.score
+    n = curve.n
+    df = curve.df
+    total = ((y - y.mean()) ** 2).sum()
+    p = n - df
     group = np.unique(dose, return_inverse=True)[1]
     means = np.bincount(group, y) / np.bincount(group)
-    pure, m, more = ((y - means[group]) ** 2).sum(), len(means), max(p - 1, 1)
+    pure = ((y - means[group]) ** 2).sum()
+    m = len(means)
+    more = max(p - 1, 1)
     if df < 1 or total == 0:
         return (1.0 if total == 0 else np.nan), np.nan
     any_p = 0.0 if curve.rest <= 1e-18 * total else f_dist.sf((total - curve.rest) / more / (curve.rest / df), more, df)
@@ -32,7 +38,8 @@ def _checks(curve):
 # %% ../../nbs/api/72_plates.doses.ipynb #848254c5
 def _withheld(c):
     "The sentence in place of an EC50, or an empty text."
-    least, most = c['lowest'], c['highest']
+    least = c['lowest']
+    most = c['highest']
     if c['p_response'] > 0.05:
         return (
             f'no response: wells of different doses differ no more than wells of one dose do (P {c["p_response"]:.2g})'
@@ -106,7 +113,7 @@ def _prepare(table, value):
         raise ValueError(
             f'{int(np.isinf(score).sum())} wells have an endless {value}. A probability of exactly 0 or 1 has no logit: cut it off first, as well_scores does.'
         )
-    return df.assign(dose_um=dose.where(~vehicle, 0.0), _score=score, _zero=vehicle | (dose == 0).to_numpy())
+    return df.assign(dose_um=dose.where(~vehicle, 0.0), score_seen=score, _zero=vehicle | (dose == 0).to_numpy())
 
 # %% ../../nbs/api/72_plates.doses.ipynb #cf6d7285
 def _check_doses(df, dose, vehicle):
@@ -155,11 +162,11 @@ def _curves(df, by):
             if own._zero.all() and drug is not None:
                 continue
             _check_wells(own, f' ({", ".join(f"{k} {v}" for k, v in keys.items())})' if keys else '')
-            there = own[own._score.notna()]
+            there = own[own.score_seen.notna()]
             extra = [f'wells without a score left out: {len(own) - len(there)}'] * (len(there) < len(own))
             days = own['experiment'].nunique() if 'experiment' in own else 1
             extra += [f'wells of {days} experiments pooled'] * (days > 1)
-            yield keys, there.dose_um.to_numpy(float), there._score.to_numpy(float), extra
+            yield keys, there.dose_um.to_numpy(float), there.score_seen.to_numpy(float), extra
 
 # %% ../../nbs/api/72_plates.doses.ipynb #49c9d3eb
 _numbers_of_curve = (
@@ -262,11 +269,13 @@ def plot_dose_response(
     from matplotlib import pyplot as plt
 
     ax = ax or plt.subplots(figsize=(7, 4.5))[1]
-    rows, df = dose_response(table, by, model, value, fixed), _prepare(table, value)
-    zero, step = rows.lowest.min() / 10, 0.06 * np.ptp(df._score.dropna())
+    rows = dose_response(table, by, model, value, fixed)
+    df = _prepare(table, value)
+    zero = rows.lowest.min() / 10
+    step = 0.06 * np.ptp(df.score_seen.dropna())
     for i, ((keys, d, y, _), row) in enumerate(zip(_curves(df, _parts(df, by)), rows.itertuples())):
         if np.isfinite(row.lowest):
-            level = df._score.min() - step * (i + 1)
+            level = df.score_seen.min() - step * (i + 1)
             _draw_curve(
                 ax, fit_curve(d, y, model, fixed), row, _colors[i % len(_colors)], _legend(keys, row), zero, level
             )

@@ -70,7 +70,8 @@ def _changes(scores, known, baseline, zero):
         raise ValueError(
             f"There are no photographs at {zero:g} h; the table has {', '.join(f'{h:g}' for h in scores.columns)} h. Say which hour is the beginning with zero=, or baseline='vehicle'."
         )
-    start, later = scores[zero].to_numpy(), [h for h in scores.columns if h > zero]
+    start = scores[zero].to_numpy()
+    later = [h for h in scores.columns if h > zero]
     if not np.isfinite(scores[later].to_numpy() - start[:, None]).any():
         raise ValueError(
             f"No well has photographs both at {zero:g} h and later, so none can be compared with itself. Are other wells photographed at each hour? Then say baseline='vehicle'."
@@ -91,7 +92,8 @@ def _limit(V, alpha, side, draws, rng):
     n = len(V)
     Z = (V - V.mean(0)) / np.maximum(V.std(0, ddof=1), 1e-12) / np.sqrt(n - 1)
     wells = rng.standard_normal((draws, n + 1, n)) @ Z
-    band, new = wells[:, :-1], wells[:, -1]
+    band = wells[:, :-1]
+    new = wells[:, -1]
     t = (new - band.mean(1)) / (np.maximum(band.std(1, ddof=1), 1e-12) * np.sqrt(1 + 1 / n))
     return float(np.quantile(_largest(t, side), 1 - alpha))
 
@@ -117,7 +119,8 @@ def _one_frame(X, hours, known, vehicle, alpha, side, draws, rng, where):
         )
     X = np.where(np.isfinite(X), X, np.nan)
     whole = vehicle & np.isfinite(X).all(1)
-    limit, far = _limit(V, alpha, side, draws, rng), _distance(X, whole)
+    limit = _limit(V, alpha, side, draws, rng)
+    far = _distance(X, whole)
     called = {'rise': far, 'fall': -far, 'both': np.abs(far)}[side] > limit
     first = np.where(called.any(1), hours[called.argmax(1)], np.nan)
     seen = np.where(np.isfinite(X).any(1), np.where(np.isfinite(X), hours, -np.inf).max(1), np.nan)
@@ -157,8 +160,12 @@ def detection_times(
     scores, known = _followed(table, value)
     X, hours, notes = _changes(scores, known, baseline, zero)
     some = np.isfinite(X).any(1)
-    X, known, rng = X[some], known[some].reset_index(drop=True), np.random.default_rng(seed)
-    vehicle, (frame, names), parts = _vehicle(known), _frames(known, by), []
+    X = X[some]
+    known = known[some].reset_index(drop=True)
+    rng = np.random.default_rng(seed)
+    vehicle = _vehicle(known)
+    (frame, names) = _frames(known, by)
+    parts = []
     for f in np.unique(frame):
         i = frame == f
         parts.append(_one_frame(X[i], hours, known[i], vehicle[i], alpha, side, draws, rng, names[f]))
@@ -208,10 +215,12 @@ def kinetics(
     scores, known = _followed(table, value)
     X, hours, _ = _changes(scores, known, baseline, zero)
     some = np.isfinite(X).any(1)
-    X, known = X[some], known[some].reset_index(drop=True)
+    X = X[some]
+    known = known[some].reset_index(drop=True)
     if baseline == 'vehicle':
         X = _minus_vehicle(X, _vehicle(known), _frames(known, by)[0])
-    arms, rows = [c for c in ('line', *_arm) if c in known], []
+    arms = [c for c in ('line', *_arm) if c in known]
+    rows = []
     for keys, g in known.groupby(arms, dropna=False):
         first = times.hour_detected.to_numpy()[g.index]
         for j, h in enumerate(hours):

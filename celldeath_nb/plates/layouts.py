@@ -33,7 +33,7 @@ def _check_doses(drug, doses):
             )
     return doses
 
-
+# %% ../../nbs/api/69_plates.layouts.ipynb #a161d0ca
 def _whole(name, n):
     if isinstance(n, bool) or n != int(n) or n < 1:
         raise ValueError(f'{name}={n!r} is refused: it is a whole number, 1 or more.')
@@ -50,7 +50,8 @@ def _arms(treatments, doses, replicates, vehicle, vehicles, positive):
         )
     if not drugs:
         raise ValueError(f'treatments={treatments!r} names no drug, only a vehicle, so there is nothing to compare.')
-    n, rows = _whole('replicates', replicates), []
+    n = _whole('replicates', replicates)
+    rows = []
     for t in drugs:
         some = doses.get(t) if isinstance(doses, dict) else doses
         if some is None:
@@ -125,7 +126,8 @@ def _one_plate(arms, wells, edges, rng):
 
 def _check_room(arms, wells, edges):
     "Refuse more wells than the plate has, and say what would fit."
-    need, have = sum(n for *_, n in arms), len(_spots(wells, edges))
+    need = sum(n for *_, n in arms)
+    have = len(_spots(wells, edges))
     if need <= have:
         return
     ways = [f'{have // len(arms)} replicates fit'] * (have >= len(arms)) + [f"edges='used' gives {wells} wells"] * (
@@ -230,7 +232,8 @@ def layout_html(
 ) -> str:  # a whole page of HTML
     "A layout as one page to print."
     df = layout if {'row', 'col', 'role', 'dose_um'} <= set(layout) else check_map(layout)
-    wells, shades = layout.attrs.get('wells') or df.attrs.get('wells') or 96, _shades(df)
+    wells = layout.attrs.get('wells') or df.attrs.get('wells') or 96
+    shades = _shades(df)
     made = f'Dealt out with seed {layout.attrs["seed"]}.' if 'seed' in layout.attrs else ''
     notes = ''.join(f'<p>{escape(str(n))}</p>' for n in [*(notes or []), *([made] if made else [])])
     parts = []

@@ -239,7 +239,7 @@ def _numbered_in_arm(df):
     keys = df[['treatment', 'dose_um']].astype(object).where(df[['treatment', 'dose_um']].notna(), '')
     return df.groupby([keys.treatment, keys.dose_um], sort=False).cumcount() + 1
 
-
+# %% ../../nbs/api/68_plates.maps.ipynb #d2456735
 def check_map(
     table: pd.DataFrame,  # `well` and `treatment`; and `plate`, `dose_um` (numbers), `role`, `replicate` or others where known
     wells: int | None = None,  # wells of the plate; None: the smallest plate that fits
@@ -422,7 +422,8 @@ def _long(grid, unit, name):
 
 def _rename(heads, name):
     "Which heading becomes which of our columns, and the units that headings name."
-    seen, units = {}, {}
+    seen = {}
+    units = {}
     for h in heads:
         ours, unit = _heading(h)
         if ours is None or (ours in seen and seen[ours] == ours):
@@ -431,7 +432,8 @@ def _rename(heads, name):
             raise ValueError(
                 f'{name}: the columns {seen[ours]!r} and {h!r} both say the {ours}. Rename the right one to {ours}, and the other to anything else.'
             )
-        seen[ours], units[ours] = h, unit
+        seen[ours] = h
+        units[ours] = unit
     return {h: o for o, h in seen.items()}, units
 
 # %% ../../nbs/api/68_plates.maps.ipynb #00d4b29c
@@ -529,7 +531,9 @@ def _join_blocks(found, sheet, unit, name):
         plate, column, own = _said_by(title)
         if sheet and not (plate and column):
             of_sheet = _said_by(sheet)
-            plate, column, own = plate or of_sheet[0], column or of_sheet[1], own or of_sheet[2]
+            plate = plate or of_sheet[0]
+            column = column or of_sheet[1]
+            own = own or of_sheet[2]
         column = column or 'treatment'
         part = _of_block(cells, column, own or unit, name)
         so_far = plates.get(plate)

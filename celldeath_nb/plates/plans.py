@@ -63,7 +63,8 @@ def _pilot_numbers(wells):
             'On no day of the pilot are there both vehicle and treated wells, so the effect cannot be told from the day.'
         )
     sd_well = np.sqrt((res**2).sum() / free)
-    gap, own = arms['mean'][True] - arms['mean'][False], sd_well**2 * (1 / arms['size'][True] + 1 / arms['size'][False])
+    gap = arms['mean'][True] - arms['mean'][False]
+    own = sd_well**2 * (1 / arms['size'][True] + 1 / arms['size'][False])
     days = len(gap)
     se = gap.std(ddof=1) / np.sqrt(days) if days > 1 else np.sqrt(own.iloc[0])
     half = student_t.ppf(0.975, days - 1 if days > 1 else free) * se
@@ -100,7 +101,8 @@ def variance_components(
     score = well_scores(photo, positive=positive).set_index('well').score
     of = photo.drop_duplicates('well').set_index('well')[[c if c != 'well' else 'of' for c in ids]]
     g = score.groupby([of[c].reindex(score.index) for c in of])
-    free, n = len(score) - g.ngroups, g.size()
+    free = len(score) - g.ngroups
+    n = g.size()
     sd_photo = np.sqrt(((score - g.transform('mean')) ** 2).sum() / free) if free else np.nan
     sd_well = np.sqrt(max(p['sd_well'] ** 2 - (sd_photo**2 * (1 / n).mean() if free else 0), 0))
     sd_day = np.nan if p['sd_day'] is None else p['sd_day']
@@ -113,16 +115,19 @@ def variance_components(
 def _by_formula(effect, w, d, sd_well, sd_day, alpha):
     "Power of the test of one plan; nan where there is no test."
     if d > 1:
-        free, se = d - 1, np.sqrt((sd_day**2 + 2 * sd_well**2 / w) / d)
+        free = d - 1
+        se = np.sqrt((sd_day**2 + 2 * sd_well**2 / w) / d)
     else:
-        free, se = 2 * (w - 1), np.sqrt(2 * sd_well**2 / w)
+        free = 2 * (w - 1)
+        se = np.sqrt(2 * sd_well**2 / w)
     if free < 1:
         return np.nan
     limit = student_t.ppf(1 - alpha / 2, free)
     if se == 0:
         return 1.0 if effect else alpha
     shift = effect / se
-    upper, lower = nct.sf(limit, free, shift), nct.cdf(-limit, free, shift)
+    upper = nct.sf(limit, free, shift)
+    lower = nct.cdf(-limit, free, shift)
     return float(
         np.nan_to_num(upper, nan=1.0 if shift > 0 else 0.0) + np.nan_to_num(lower, nan=0.0 if shift > 0 else 1.0)
     )
@@ -134,11 +139,14 @@ def _by_simulation(effect, w, d, draw, sd_day, alpha, n, rng):
         return np.nan
     x = draw((n, d, 2, w))
     if d == 1:
-        gap, free = x[:, 0, 1].mean(1) - x[:, 0, 0].mean(1) + effect, 2 * (w - 1)
+        gap = x[:, 0, 1].mean(1) - x[:, 0, 0].mean(1) + effect
+        free = 2 * (w - 1)
         se = np.sqrt(x[:, 0].var(-1, ddof=1).sum(1) / w)
     else:
-        gaps, free = x[:, :, 1].mean(-1) - x[:, :, 0].mean(-1) + effect + sd_day * rng.standard_normal((n, d)), d - 1
-        gap, se = gaps.mean(1), gaps.std(1, ddof=1) / np.sqrt(d)
+        gaps = x[:, :, 1].mean(-1) - x[:, :, 0].mean(-1) + effect + sd_day * rng.standard_normal((n, d))
+        free = d - 1
+        gap = gaps.mean(1)
+        se = gaps.std(1, ddof=1) / np.sqrt(d)
     return int((np.abs(gap) > student_t.ppf(1 - alpha / 2, free) * se).sum())
 
 # %% ../../nbs/api/75_plates.plans.ipynb #98c16f33
@@ -205,7 +213,10 @@ def plan_experiment(
     seed: int = 0,  # of the simulation
 ) -> pd.DataFrame:  # a row a plan: `wells, days, wells_in_all, power, low, high`; `attrs['notes']`
     "The power to see an effect, by wells and days."
-    wells, days, p, notes = _several('wells', wells), _several('days', days), {}, []
+    wells = _several('wells', wells)
+    days = _several('days', days)
+    p = {}
+    notes = []
     if pilot is not None:
         p = _pilot_numbers(pilot if 'score' in pilot else well_scores(pilot))
         notes = _pilot_notes(p, effect, sd_day)
@@ -216,7 +227,8 @@ def plan_experiment(
         )
     sd_well = _given('sd_well', sd_well, pilot is not None, p.get('sd_well'))
     sd_day = _given('sd_day', sd_day, pilot is not None, p.get('sd_day')) if max(days) > 1 else 0.0
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows = []
     for d in days:
         for w in wells:
             row = dict(wells=w, days=d, wells_in_all=2 * w * d)

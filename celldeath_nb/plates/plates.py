@@ -82,7 +82,8 @@ def simulate_plate_scores(
     "Simulated predictions for every well of a layout that is not empty; every drug acts as camptothecin."
     if unknown := set(luck or {}) - set(plate_luck):
         raise ValueError(f'luck has no {sorted(unknown)[0]!r}; it has {", ".join(plate_luck)}.')
-    luck, rng = plate_luck | (luck or {}), np.random.default_rng(seed)
+    luck = plate_luck | (luck or {})
+    rng = np.random.default_rng(seed)
     m = layout[layout.role != 'empty'].reset_index(drop=True)
     strength = np.array([[drug_strength(line, d, h) for h in hours] for d in m.dose_um.fillna(0)])
     z = base + gain * strength * np.exp(luck['response'] * _by_day(m, rng)) + _well_luck(m, luck, hours, rng)
@@ -157,7 +158,8 @@ def _level(df, unit, score, has_p):
     if score == 'probability' and has_p:
         return to_level(tiles, 'well', 'mean', ['effect', 'none']).p_effect.to_numpy(), df.p_effect.to_numpy()
     share = to_level(tiles.drop(columns=['p_effect', 'p_none'], errors='ignore'), 'well', 'vote', ['effect', 'none'])
-    n, k = share.n_tiles.to_numpy(), share.n_tiles.to_numpy() * share.p_effect.to_numpy()
+    n = share.n_tiles.to_numpy()
+    k = share.n_tiles.to_numpy() * share.p_effect.to_numpy()
     return (k / n if score == 'calls' else np.log((k + 0.5) / (n - k + 0.5))), df.called.to_numpy(float)
 
 # %% ../../nbs/api/70_plates.plates.ipynb #6a4dbaa7
@@ -181,14 +183,16 @@ def _photographs(value, unit, field):
     n = np.bincount(photo.unit)
     S, C = np.zeros((2, len(n), n.max()))
     at = photo.unit.to_numpy(), photo.groupby('unit').cumcount().to_numpy()
-    S[at], C[at] = photo['sum'], photo['size']
+    S[at] = photo['sum']
+    C[at] = photo['size']
     return S, C, n
 
 
 def _intervals(score, value, unit, field, kind, confidence, n_boot, seed):
     "Lower and upper limit, tiles and photographs of each unit."
     S, C, n = _photographs(value, unit, field)
-    se, rng = np.full(len(score), np.nan), np.random.default_rng(seed)
+    se = np.full(len(score), np.nan)
+    rng = np.random.default_rng(seed)
     of = (lambda m, k: np.log((m * k + 0.5) / (k - m * k + 0.5))) if kind == 'votes' else lambda m, k: m
     for f in np.unique(n):
         se[n == f] = _resampled(S[n == f, :f], C[n == f, :f], n_boot, rng, of)
@@ -268,7 +272,8 @@ def _share_plate(units, m, notes):
 # %% ../../nbs/api/70_plates.plates.ipynb #716f492f
 def _said_twice(both, c):
     "A column that photographs and map both fill in, refused where they differ."
-    a, b = both[c], both.pop(f'{c} of the map')
+    a = both[c]
+    b = both.pop(f'{c} of the map')
     bad = a.notna() & b.notna() & (a.astype(str) != b.astype(str))
     if bad.any():
         i = bad.to_numpy().argmax()
@@ -415,7 +420,8 @@ def well_scores(
     df, positive, has_p = _two_classes(preds, positive)
     m = plate_map if plate_map is None or 'wells' in plate_map.attrs else check_map(plate_map, wells, by)
     wells = wells or (m.attrs['wells'] if m is not None else None)
-    ids, notes = _ids(preds, m is not None, wells, by), _notes_of(preds, has_p)
+    ids = _ids(preds, m is not None, wells, by)
+    notes = _notes_of(preds, has_p)
     unit = ids.groupby(list(ids.columns), dropna=False, sort=False).ngroup().to_numpy()
     value, of_tile = _level(df, unit, score, has_p)
     limits = _intervals(
@@ -488,7 +494,8 @@ def _colored(df, value, shape, ax):
 def _dress_plate(ax, df, wells):
     "Letters, numbers, lines between wells, and which plate and hour it is."
     rows, cols = plate_shape(wells)
-    step, size = (1 if wells <= 384 else 4), (8 if wells <= 96 else 6)
+    step = 1 if wells <= 384 else 4
+    size = 8 if wells <= 96 else 6
     ax.set_xticks(range(0, cols, step), range(1, cols + 1, step), fontsize=size)
     ax.set_yticks(range(0, rows, step), [well_name(r, 0)[:-2] for r in range(0, rows, step)], fontsize=size)
     ax.set_xticks(np.arange(-0.5, cols), minor=True)

@@ -23,8 +23,10 @@ def _spread(x, robust):
 
 def _z_and_ssmd(p, n, robust=False):
     "Z' and SSMD of the wells of two controls; minus infinity and 0 where their centers are the same."
-    (mp, sp), (mn, sn) = _spread(p, robust), _spread(n, robust)
-    gap, width = mp - mn, np.hypot(sp, sn)
+    (mp, sp) = _spread(p, robust)
+    (mn, sn) = _spread(n, robust)
+    gap = mp - mn
+    width = np.hypot(sp, sn)
     z = 1 - 3 * (sp + sn) / abs(gap) if gap else -np.inf
     return z, gap / width if width else np.sign(gap) * np.inf if gap else 0.0
 
@@ -36,7 +38,8 @@ def _z_limits(p, n, confidence, draws, rng):
         sd = x.std(ddof=1) * np.sqrt((len(x) - 1) / rng.chisquare(len(x) - 1, draws))
         return x.mean() + sd * rng.standard_normal(draws) / np.sqrt(len(x)), sd
 
-    (mp, sp), (mn, sn) = one(p), one(n)
+    (mp, sp) = one(p)
+    (mn, sn) = one(n)
     if not (sp.any() or sn.any()):
         return np.nan, np.nan
     return np.quantile(1 - 3 * (sp + sn) / np.abs(mp - mn), [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -54,7 +57,8 @@ def _within(x, arm):
 def _places(df, wells):
     "Edge (0 or 1), row and column (0 to 1) of each well [n, 3]."
     rows, cols = plate_shape(wells)
-    r, c = df.row.to_numpy(float), df.col.to_numpy(float)
+    r = df.row.to_numpy(float)
+    c = df.col.to_numpy(float)
     edge = (r == 0) | (c == 0) | (r == rows - 1) | (c == cols - 1)
     return np.c_[edge, r / (rows - 1), c / (cols - 1)].astype(float)
 
@@ -109,8 +113,8 @@ def _control(df, which, role):
 # %% ../../nbs/api/74_plates.quality.ipynb #475d3dc4
 _cures = dict(
     edge_effect=('Edge wells read', 'inner wells', 'Leave the outer wells empty.'),
-    row_drift=('The last row reads', 'the first', 'Deal the arms out over the rows.'),
-    col_drift=('The last column reads', 'the first', 'Deal the arms out over the columns.'),
+    row_drift=('The last row reads', 'the first', 'An arm that lies in few rows is off by as much.'),
+    col_drift=('The last column reads', 'the first', 'An arm that lies in few columns is off by as much.'),
 )
 
 
@@ -133,26 +137,29 @@ def _apart(q):
 
 def _in_words(q, lost):
     "What the numbers of one plate mean."
-    said, few = [_apart(q)], min(q['n_positive'], q['n_negative'])
+    said = [_apart(q)]
+    few = min(q['n_positive'], q['n_negative'])
     said += [f'Only {few} wells of a control: the interval is wide, and 8 or more are better.'] * (few < 5)
     for e, (what, beside, cure) in _cures.items():
         if q[f'{e}_low'] > 0 or q[f'{e}_high'] < 0:
             said.append(
                 f'{what} {abs(q[e]):.2f} {"higher" if q[e] > 0 else "lower"} than {beside} ({q[f"{e}_low"]:.2f} to {q[f"{e}_high"]:.2f}). {cure}'
             )
-    return ' '.join(said + [f'{lost} wells have no score and were left out.'] * (lost > 0))
+    return ' '.join(said + [f'Wells without a score, left out: {lost}.'] * (lost > 0))
 
 # %% ../../nbs/api/74_plates.quality.ipynb #b5073c4e
 def _quality(df, pos, neg, value, wells, confidence, rng):
     "The row of one plate."
     y = df[value].to_numpy(float)
-    p, n = y[pos & np.isfinite(y)], y[neg & np.isfinite(y)]
+    p = y[pos & np.isfinite(y)]
+    n = y[neg & np.isfinite(y)]
     for name, x in (('positive', p), ('negative', n)):
         if len(x) < 2:
             raise ValueError(
                 f'There are {len(x)} wells with a score for the {name} control; their spread takes 2 at least, and 8 or more are better. Add wells, or name another control with {name}=.'
             )
-    (z, ssmd), (zr, sr) = _z_and_ssmd(p, n), _z_and_ssmd(p, n, robust=True)
+    (z, ssmd) = _z_and_ssmd(p, n)
+    (zr, sr) = _z_and_ssmd(p, n, robust=True)
     low, high = _z_limits(p, n, confidence, 10_000, rng)
     out = dict(
         z_prime=z,
@@ -192,9 +199,11 @@ def plate_quality(
     seed: int = 0,  # of the draws behind the interval of Z'
 ) -> pd.DataFrame:  # a row a plate and hour: `z_prime, z_prime_robust, ssmd, ssmd_robust, n, low, high, edge_effect, row_drift, col_drift, verdict`
     "Whether each plate can be used: distance of its controls, edge effect, drifts, and a verdict in words."
-    df, rng = _checked(table, value), np.random.default_rng(seed)
+    df = _checked(table, value)
+    rng = np.random.default_rng(seed)
     by = [c for c in ('experiment', 'plate', 'hour') if c in df and df[c].notna().any()]
-    pos, neg = _control(df, positive, 'positive'), _control(df, negative, 'negative')
+    pos = _control(df, positive, 'positive')
+    neg = _control(df, negative, 'negative')
     if (pos & neg).any():
         raise ValueError(
             f'{int((pos & neg).sum())} wells are both controls. Name two different treatments with positive= and negative=.'
@@ -227,7 +236,8 @@ def wells_to_repeat(
 ) -> pd.DataFrame:  # the wells in question, with `why`
     "Wells that should be looked at, or photographed again, each with the reason."
     df = table[table.role != 'empty'] if 'role' in table else table
-    far, usual = _far(df, 'score'), df.n_tiles[df.n_tiles > 0].median()
+    far = _far(df, 'score')
+    usual = df.n_tiles[df.n_tiles > 0].median()
     why = pd.Series('', df.index)
     for bad, said in (
         (

@@ -8,6 +8,7 @@ _rooms = {
     'planted': ['plant_cells'],
     'samples': ['DESIGNS', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
     'stains': ['simulate_stains', 'stain_camera', 'stain_experiment', 'stain_marks'],
+    'toys': ['Drawn', 'disks'],
     'tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes', 'write_fcs',
         'write_tubes'],
 }

@@ -32,27 +32,7 @@ _traits = (
     'code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed'
 ).split()
 _rows = dict(
-    iPS1=(
-        'FN',
-        'pluripotent',
-        8.0,
-        1.15,
-        0.74,
-        120,
-        1.3,
-        0.5,
-        5.3,
-        0.35,
-        2.2,
-        1.20,
-        0.3,
-        10,
-        26,
-        0.03,
-        0.10,
-        1.2,
-        1.50,
-    ),
+    iPS1=('FN', 'pluripotent', 8.0, 1.15, 0.74, 120, 1.3, 0.5, 5.3, 0.35, 2.2, 1.2, 0.3, 10, 26, 0.03, 0.1, 1.2, 1.5),
     iPS2=(
         'DCMWT',
         'pluripotent',
@@ -895,7 +875,7 @@ def _doses_of(lines, dose_um):
         raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
     return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
 
-
+# %% ../../nbs/api/10_simulate.microscope.ipynb #41e46bf4
 def _check_plan(design, treatments, experiments, **counts):
     "Refuse plans that hold nothing or that cannot be laid out"
     for k, v in dict(experiments=experiments, **counts).items():

@@ -130,7 +130,8 @@ def _rng(seed, *words):
 def _cells(truth):
     "Response and state of each label number of the picture, and how many numbers there are."
     n = int(max(truth.nuclei.max(initial=0), truth.cells.max(initial=0), *truth.table.cell, 0))
-    response, dying = np.zeros(n + 1), np.zeros(n + 1, bool)
+    response = np.zeros(n + 1)
+    dying = np.zeros(n + 1, bool)
     response[truth.table.cell] = truth.table.response
     dying[truth.table.cell] = truth.table.state == 'dying'
     return response, dying
@@ -219,7 +220,8 @@ def simulate_stains(
     "The stained nuclei of one simulated photograph, and the truth about each."
     marks, c = _settings(marks, camera)
     _check_truth(truth, shift or {}, marks)
-    px, (response, dying) = float(truth.settings['um_per_px']), _cells(truth)
+    px = float(truth.settings['um_per_px'])
+    (response, dying) = _cells(truth)
     table = _stain_table(truth, px, dying)
     at = table.nucleus.to_numpy()
     table['state'] = np.where(dying, 'dying', np.where(response > 0.2, 'stressed', 'healthy'))[at]
@@ -233,7 +235,8 @@ def simulate_stains(
         level = _levels(rng, mark, response, more)
         light, number = _mark_light(rng, mark, truth, response, level, more, px)
         images[name] = _photograph(_rng(seed, name, 'camera'), light + np.float32(c.bleed) * dna, c, px)
-        table[f'level_{name}'], table[f'foci_{name}'] = level[at], number[at]
+        table[f'level_{name}'] = level[at]
+        table[f'foci_{name}'] = number[at]
     return images, table.reset_index(drop=True)
 
 # %% ../../nbs/api/13_simulate.stains.ipynb #c0a19a7f
@@ -262,10 +265,12 @@ def _stain_one(source, r, cells, out, marks, camera, nucleus, seed, day_sd, well
     "Write the channels of one photograph; its truth, one row a nucleus."
     from PIL import Image
 
-    stem, px = Path(r['file']).stem, float(r['um_per_px'])
+    stem = Path(r['file']).stem
+    px = float(r['um_per_px'])
     drawn = {k: Image.open(source / 'truth' / f'{stem}.{k}.png') for k in ('cells', 'nuclei')}
     labels = {k: np.asarray(v).astype(np.uint16) for k, v in drawn.items()}
-    own, shift = [seed, zlib.crc32(stem.encode())], _shifts(r, marks, seed, day_sd, well_sd)
+    own = [seed, zlib.crc32(stem.encode())]
+    shift = _shifts(r, marks, seed, day_sd, well_sd)
     images, table = simulate_stains(AttrDict(labels, table=cells, settings=r), marks, shift, camera, own)
     for channel, image in images.items():
         _write_tiff(out / _channel_name(r['file'], nucleus if channel == 'DAPI' else channel), image, px)
@@ -277,7 +282,8 @@ def _stain_one(source, r, cells, out, marks, camera, nucleus, seed, day_sd, well
 
 # %% ../../nbs/api/13_simulate.stains.ipynb #96d538ed
 def _check_source(folder, out):
-    folder, out = Path(folder), Path(out)
+    folder = Path(folder)
+    out = Path(out)
     if not (folder / 'truth' / 'fields.csv').is_file():
         raise FileNotFoundError(
             f'{folder} holds no truth/fields.csv, so it is no simulated experiment. '

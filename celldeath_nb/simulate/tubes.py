@@ -168,7 +168,8 @@ def simulate_tube(
 # %% ../../nbs/api/14_simulate.tubes.ipynb #e65bb49f
 def _all_events(rng, n, shares, radius):
     "Scatter, dyes and names of the populations of `n` events in random order."
-    pairs, bits = round(0.04 * n), round(0.06 * n)
+    pairs = round(0.04 * n)
+    bits = round(0.06 * n)
     kind, *cells = _cells(rng, n - pairs - bits, shares, radius)
     parts = [cells, _doublets(rng, pairs, shares, radius), _debris(rng, bits)]
     scatter, dyes = (np.concatenate(o) for o in zip(*parts))
@@ -220,7 +221,8 @@ def simulate_tubes(
     _number('seed', seed, 0, 2**63, whole=True)
     _number('spread', spread, 0, 10)
     tubes = _plan(line, treatments, hour, dose_um, int(replicates))
-    events, truth = {}, {}
+    events = {}
+    truth = {}
     for i, r in enumerate(tubes.itertuples()):
         day = _day(int(seed), r.replicate, spread)
         day['effect'] *= effect

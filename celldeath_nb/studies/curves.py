@@ -68,7 +68,7 @@ def learning_curve(
 def _sizes(table):
     "How many tiles, photographs and wells the training part of a table has."
     t = table[table['split'] == 'train']
-    return {f'{l}s': len(np.unique(unit_ids(t, l))) for l in ('tile', 'field', 'well') if has_level(t, l)}
+    return {f'{each}s': len(np.unique(unit_ids(t, each))) for each in ('tile', 'field', 'well') if has_level(t, each)}
 
 
 def _judge(preds):

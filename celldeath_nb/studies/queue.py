@@ -172,7 +172,8 @@ class Rehearsal:
 def _answers(table, side, accuracy):
     "Answers on one side of which a known number is right, spread evenly; the others name the next class."
     p = table[table.split == side].reset_index(drop=True)
-    n, classes = len(p), sorted(table.label.unique())
+    n = len(p)
+    classes = sorted(table.label.unique())
     wrong = np.zeros(n, bool)
     wrong[np.linspace(0, n - 1, n - round(accuracy * n)).round().astype(int)] = True
     after = dict(zip(classes, classes[1:] + classes[:1]))
@@ -299,7 +300,8 @@ def _room_needed(settings, n):
 
 def _check_disk(out, settings, n):
     up = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    free, wanted = shutil.disk_usage(up).free, _room_needed(settings, n)
+    free = shutil.disk_usage(up).free
+    wanted = _room_needed(settings, n)
     if n and free < wanted:
         raise OSError(
             errno.ENOSPC,
@@ -351,7 +353,8 @@ def _go_through(jobs, executor, progress, **common):
 # %% ../../nbs/api/93_studies.queue.ipynb #8d085471
 def _copies_of(tiles, parts, jobs, settings):
     "Tiles that show the same, looked for once for all settings that share their tiles."
-    found, most = {}, 10_000  # beyond which `train` does not look either
+    found = {}  # beyond which `train` does not look either
+    most = 10_000
     for row in settings.to_dict('records'):
         part = parts[row['setting']]
         if row['setting'] in jobs and row['where'] not in found:
@@ -409,7 +412,9 @@ class Results:
         settings: pd.DataFrame,  # what each setting is
         runs: pd.DataFrame,  # `setting`, `seed`, `state` ('finished', 'failed', 'unfinished', 'to come'), `why`, `path`
     ):
-        self.out, self.settings, self.runs = Path(out), settings, runs
+        self.out = Path(out)
+        self.settings = settings
+        self.runs = runs
 
     def __repr__(self):
         n = self.runs.state.value_counts()
@@ -473,7 +478,8 @@ class RayExecutor:
         import ray
 
         ray.is_initialized() or ray.init()
-        self.ray, self.options = ray, {'max_retries': 0, **options}
+        self.ray = ray
+        self.options = {'max_retries': 0, **options}
 
     def submit(
         self,

@@ -154,7 +154,8 @@ def leave_one_out_table(
         raise ValueError(
             f'{results.out} has no setting without_LINE. There are {some_of(results.settings.setting, 30)}.'
         )
-    rows, by = [], results.settings.set_index('setting', drop=False)
+    rows = []
+    by = results.settings.set_index('setting', drop=False)
     for s, g in t.groupby('setting', sort=False):
         g = g.set_index('split')
         far = _brightness(setting_tiles(tiles, by.loc[s])) if tiles is not None else np.nan

@@ -361,9 +361,12 @@ def budget(
     "How long it will take on this device."
     parts, found = prepare_settings(tiles, settings)
     refuse_problems(found)
-    device, timed, rows = best_device(device), {}, []
+    device = best_device(device)
+    timed = {}
+    rows = []
     for row in bar(settings.to_dict('records'), what='timing'):
-        r, part = setting_recipe(row), parts[row['setting']]
+        r = setting_recipe(row)
+        part = parts[row['setting']]
         if _kind_of(r) not in timed:
             timed[_kind_of(r)] = _batch_seconds(part, r, device)
         seconds = _run_seconds(part.table, r, timed[_kind_of(r)])

@@ -426,13 +426,13 @@ def _same_pixels(df, done, allow, seen=()):
     if 'label' not in df or 'duplicates' in allow:
         return
     seen = dict(seen)
-    for f, l, d in zip(df.field, df.label, done):
+    for f, each, d in zip(df.field, df.label, done):
         if not d.get('tiles'):
             continue
-        g, k = seen.setdefault((d['block_crc'], d['tiles']), (f, l))
-        if k != l:
+        g, k = seen.setdefault((d['block_crc'], d['tiles']), (f, each))
+        if k != each:
             raise ValueError(
-                f'{safe_text(g)} and {safe_text(f)} have the same pixels, under the labels {k} and {l}. One of them is wrong; take it out.'
+                f'{safe_text(g)} and {safe_text(f)} have the same pixels, under the labels {k} and {each}. One of them is wrong; take it out.'
             )
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #90b85f7c
@@ -456,7 +456,7 @@ def _rests(df, done, job):
             continue
         full = d['height'], d['width']
         h, w = layout_of(full, job)[0]
-        rest = full[0] - max(t for *_, t, _ in d['places']) - h, full[1] - max(l for *_, l in d['places']) - w
+        rest = full[0] - max(t for *_, t, _ in d['places']) - h, full[1] - max(entry for *_, entry in d['places']) - w
         if max(rest) > 0:
             out.setdefault((full, rest), []).append(f)
     return [

@@ -103,10 +103,10 @@ def _padded(px, h, w):
 def cut_at(px, size, places):
     "uint8 [n, h, w] of the tiles at `places`."
     h, w = size
-    px = _padded(px, max(t for *_, t, _ in places) + h, max(l for *_, l in places) + w)
+    px = _padded(px, max(t for *_, t, _ in places) + h, max(each for *_, each in places) + w)
     out = np.empty((len(places), h, w), np.uint8)
-    for k, (_, _, t, l) in enumerate(places):
-        out[k] = px[t : t + h, l : l + w]
+    for k, (_, _, t, each) in enumerate(places):
+        out[k] = px[t : t + h, each : each + w]
     return out
 
 

@@ -88,7 +88,11 @@ class _Store:
 
 # %% ../../nbs/api/31_tiles.store.ipynb #5ea6278e
 @patch
-def tile(self: _Store, mem, i):
+def tile(
+    self: _Store,
+    mem,  # memory to fill, uint8 [h * w]
+    i,  # number of the tile
+):
     "Fill `mem` with tile `i`; False if it is read for the first time and is not what was written."
     self.into(mem, i * self.h * self.w)
     if not self.seen[i]:

@@ -84,7 +84,7 @@ def _units(t, unit):
         t = t.assign(field=[str(o).rpartition('#')[0] or str(o) for o in t.tile])
     return unit_ids(t, unit) if unit in LEVELS else group_keys(t, unit).to_numpy()
 
-
+# %% ../../nbs/api/86_trust.checks.ipynb #bfc21e24
 def _within(r, low, high, n, bounds):
     "An interval that stays where its quantity lives; what never varied gets Wilson's for `n` units, or none where it has no bounds."
     if n > 1 and high - low < 1e-9:
@@ -413,7 +413,7 @@ def deletion_insertion(
     unit: str = 'field',  # what is resampled for intervals
     bs: int = 16,  # tiles in a batch
     device: str = None,  # see `cam`
-) -> Trust:  # by tile: areas `deletion`, `insertion`, the same `_random`, and `_gain` (above 0: better than random); `curves` for `plot_deletion`
+) -> Trust:  # by tile: rank correlation with the true map for each level of random weights, and for other maps
     "Does the probability of the class hang on the pixels that the map shows?"
     tiles = seen_as_trained(model, tiles)
     _same_tiles(cams, tiles)
@@ -571,7 +571,7 @@ def randomization_check(
     unit: str = 'field',  # what is resampled for intervals
     bs: int = 16,  # tiles in a batch
     device: str = None,  # see `cam`
-) -> Trust:  # by tile: rank correlation with the true map for each level down to which weights are random, for shuffled labels, and for another photograph's map
+) -> Trust:  # by tile: rank correlation with the true map for each level of random weights, and for other maps
     "Does the map depend on what the network has learned?"
     if shuffled is not None and list(shuffled.classes) != list(model.classes):
         raise ValueError(

@@ -48,14 +48,16 @@ def _check_table(table, what):
 
 def _check_same_network(calibration, preds):
     "`ValueError` if the two tables speak of other classes or name another model."
-    a, b = class_names(calibration), class_names(preds)
+    a = class_names(calibration)
+    b = class_names(preds)
     if set(a) != set(b):
         raise ValueError(
             f'The calibration speaks of the classes {a}, the predictions of {b}: they come of two networks. Predict both sets of photographs with one model.'
         )
     if 'model' not in calibration or 'model' not in preds:
         return
-    a, b = sorted(set(calibration.model.astype(str))), sorted(set(preds.model.astype(str)))
+    a = sorted(set(calibration.model.astype(str)))
+    b = sorted(set(preds.model.astype(str)))
     if a != b or len(a) > 1:
         raise ValueError(
             f'The calibration was predicted by {a}, the photographs by {b}: each network needs its own calibration. Predict both with one model.'
@@ -216,10 +218,8 @@ def well_calls(
     out = conformal_sets(cal, new, alpha, unit)
     ids = unit_ids(out, unit)
     first = np.unique(ids, return_index=True)[1]
-    cols, ps = (
-        [c for c in out if out.groupby(ids)[c].nunique(dropna=False).max() == 1],
-        [f'p_{c}' for c in class_names(cal)],
-    )
+    cols = [c for c in out if out.groupby(ids)[c].nunique(dropna=False).max() == 1]
+    ps = [f'p_{c}' for c in class_names(cal)]
     res = out[[c for c in cols if c not in [*ps, 'pred', 'tile', 'model']]].iloc[first].reset_index(drop=True)
     res[ps] = _mean_by(out[ps].to_numpy(float), ids)
     res.insert(len(res.columns) - len(ps) - 3, 'n_tiles', np.bincount(ids))
@@ -255,9 +255,10 @@ def abstention_table(
             raise ValueError(
                 'Accuracy needs the truth of every well, and some have no label. Leave those out: preds[preds.label.notna()].'
             )
-        n, k = int((t.call != CANNOT_TELL).sum()), int(t.right.eq(True).sum())
+        n = int((t.call != CANNOT_TELL).sum())
+        k = int(t.right.eq(True).sum())
         low, high = wilson(k, n)
-        inside = np.mean([str(l) in s.split(' | ') for l, s in zip(t.label, t['set'])])
+        inside = np.mean([str(entry) in s.split(' | ') for entry, s in zip(t.label, t['set'])])
         rows.append(
             dict(
                 alpha=float(a),

@@ -163,7 +163,7 @@ def _made_of(df, label):
     }
     if label == 'label' and 'label_of' in df:
         made |= {o.strip() for o in str(df['label_of'].iloc[0]).split(',')}
-    if 'line' in df and all(str(l) in str(y) for l, y in zip(df['line'], df[label])):
+    if 'line' in df and all(str(each) in str(y) for each, y in zip(df['line'], df[label])):
         made.add('line')
     if {'line', 'treatment'} <= set(df) and df[['line', 'treatment']].notna().all(axis=None):
         n = df[label].nunique()

@@ -78,7 +78,7 @@ def _control(name, tiles, vehicle, seed):
     }[name]()
     return t, 'well' if name == 'vehicle wells' else _dealt_by(t.table)
 
-
+# %% ../../nbs/api/82_trust.controls.ipynb #ca87c62c
 def _days(df):
     "Experiment and line of every tile, if there are three or more and each holds at least half of its fair share of every class; else `None`."
     cols = [c for c in ('experiment', 'line') if c in df and df[c].notna().all()]
@@ -127,7 +127,7 @@ def _control_verdict(name, row):
 def negative_controls(
     tiles,  # `Tiles` with a column `label`
     recipe=None,  # a `Recipe` for the training; `None`: the quick one
-    train=None,  # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.learn.training.train`, imported when it is needed
+    train=None,  # function of tiles, recipe and folder, giving something with `.preds`; `None`: `learn.training.train`
     names: list = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
     vehicle: str = 'DMSO',  # the treatment that is the vehicle
     folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control

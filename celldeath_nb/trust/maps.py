@@ -117,6 +117,7 @@ def map_layers(
 
 # %% ../../nbs/api/85_trust.maps.ipynb #dcdbb76b
 def device_of(net):
+    "The device on which a network lies."
     return next((o.device for o in net.parameters()), torch.device('cpu'))
 
 
@@ -272,7 +273,7 @@ class _Few:
         i = np.flatnonzero(which) if np.asarray(which).dtype == bool else np.asarray(which)
         return _Few(self.x[i], self.table.iloc[i].reset_index(drop=True), self.um_per_px)
 
-
+# %% ../../nbs/api/85_trust.maps.ipynb #3047c6c7
 def as_tiles(tiles):
     "`Tiles`, or an array as something like it."
     if not isinstance(tiles, np.ndarray):
@@ -504,6 +505,7 @@ def show_cams(
 
 # %% ../../nbs/api/85_trust.maps.ipynb #2194c4b9
 def figure_grid(*args, **kwargs):
+    "A figure and its axes, as a grid."
     from matplotlib import pyplot as plt
 
     return plt.subplots(*args, **kwargs)

@@ -118,7 +118,7 @@ def _cut_labels(tiles, name, labels, path):
     (h, w), places = tile_layout(want, job['grid'], job['tile_px'], job['overlap'], job['edge'])
     down, right = (max(p[2 + k] for p in places) + (h, w)[k] for k in (0, 1))
     labels = np.pad(labels, ((0, max(0, down - want[0])), (0, max(0, right - want[1]))), mode='symmetric')
-    return {(t, l): resize(labels[t : t + h, l : l + w], (th, tw)) for _, _, t, l in places}
+    return {(t, each): resize(labels[t : t + h, each : each + w], (th, tw)) for _, _, t, each in places}
 
 # %% ../../nbs/api/84_trust.masks.ipynb #2a735c05
 def mask_reader(tiles, source, kind='cells'):

@@ -95,6 +95,7 @@ def shortcut_features(tiles, kind, masks=None, bs=256):
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #ea6fe841
 def cheap_model():
+    "A logistic regression on standardized numbers."
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -157,11 +158,13 @@ def _judge(low, chance, groups):
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #01887671
 def shortcut_baseline(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
-    group: str = 'well',  # what is learned from and asked about as a whole, and drawn again for the interval: 'field', 'well', 'experiment'; photographs where there are fewer than six of these
+    group: str = 'well',  # what is learned from, asked about and drawn as a whole: 'field', 'well', 'experiment'
     masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; `None`: the background is the quietest tenth of each tile
     preds: pd.DataFrame = None,  # the network's predictions, with `tile`, `label`, `pred` and `split`, to stand beside
     seed: int = 0,  # of the folds and draws
-) -> pd.DataFrame:  # one row a way of looking and side: `sees`, `side`, `share` right (mean over classes), `low`, `high`, `chance`, `tiles`, `groups`, `verdict`
+) -> (
+    pd.DataFrame
+):  # a row a way of looking and side: `sees`, `side`, `share`, `low`, `high`, `chance`, `groups`, `verdict`
     "What a classifier reaches that cannot see the cells."
     df = labeled_table(tiles)
     y = df['label'].astype(str).to_numpy()
@@ -193,6 +196,7 @@ def labeled_table(
 
 
 def shortcut_row(sees, side, truth, answer, groups, k, seed):
+    "One row of the table of shortcuts."
     share, low, high = balanced_share(truth, answer, groups, seed)
     return dict(
         sees=sees,
