@@ -29,7 +29,7 @@ _rooms = {
     'learn.models': ['Model', 'load_model', 'save_model'],
     'learn.nets': ['ahead', 'as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
     'learn.prediction': ['gray_range', 'predict', 'tile_grays'],
-    'learn.recipes': ['Recipe'],
+    'learn.recipes': ['Recipe', 'fit_batch'],
     'learn.runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'learn.sittings': ['NoNumber'],
     'learn.training': ['expected_seconds', 'repeat', 'train'],

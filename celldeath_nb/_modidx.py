@@ -854,6 +854,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'celldeath_nb/learn/recipes.py'),
                                             'celldeath_nb.learn.recipes.check_recipe': ( 'api/learn.recipes.html#check_recipe',
                                                                                          'celldeath_nb/learn/recipes.py'),
+                                            'celldeath_nb.learn.recipes.fit_batch': ( 'api/learn.recipes.html#fit_batch',
+                                                                                      'celldeath_nb/learn/recipes.py'),
                                             'celldeath_nb.learn.recipes.make_recipe': ( 'api/learn.recipes.html#make_recipe',
                                                                                         'celldeath_nb/learn/recipes.py')},
             'celldeath_nb.learn.runs': { 'celldeath_nb.learn.runs.Run': ('api/learn.runs.html#run', 'celldeath_nb/learn/runs.py'),

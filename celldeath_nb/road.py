@@ -17,7 +17,7 @@ from .tiles.cut import cut_tiles
 from .tiles.layout import fit_grid
 from .tiles.places import find_near_duplicates, group_by_place
 from .tiles.splits import check_leaks, hold_out, split_by
-from .learn.recipes import Recipe
+from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
 from .trust.audits import Audit, audit
@@ -145,10 +145,10 @@ def _say_audit(found, say):
 def _small_batches(r, tiles, say):
     "A batch of which a small set holds at least four."
     n = int((tiles.table.split == 'train').sum())
-    if n < 4 * r.batch_size:
-        r.batch_size = max(2, n // 4)
-        say(f'Only {n} tiles to train on: batches of {r.batch_size}.')
-    return r
+    fitted = fit_batch(r, n)
+    if fitted.batch_size < r.batch_size:
+        say(f'Only {n} tiles to train on: batches of {fitted.batch_size}.')
+    return fitted
 
 
 def _say_time(tiles, recipe, device, say):

@@ -42,6 +42,22 @@ def tubes(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope='module')
+def stains(tmp_path_factory):
+    from celldeath_nb.simulate.microscope import simulate_experiment
+    from celldeath_nb.simulate.stains import stain_experiment
+
+    at = tmp_path_factory.mktemp('given')
+    drawn = dict(hours=(6,), experiments=3, wells=1, sites=1, size=(240, 320), seed=21, workers=1)
+    simulate_experiment(at / 'phase', ('MCF7',), **drawn)
+    return Path(stain_experiment(at / 'phase', at / 'stains', ['gH2AX', 'p53'], nucleus='DAPI', seed=21))
+
+
+# what a how-to is given, if it is not photographs in transmitted light, and what it says that it puts beside itself
+givens = dict(flow_quadrants='tubes', stained_nuclei='stains')
+kept = dict(flow_quadrants=['gates.csv', 'quadrants.csv'])
+
+
 def run_on(notebook, given, at):
     "Run a copy of `notebook` in the folder `at`, with `own` the folder that it is given; what was said, and the copy."
     (at / 'nbs').mkdir()
@@ -64,13 +80,13 @@ def run_on(notebook, given, at):
 
 @pytest.mark.parametrize('notebook', howtos, ids=lambda o: o.stem)
 def test_the_given_folder_is_left_as_it_was(notebook, request, tmp_path):
-    words = notebook.read_text(encoding='utf-8')
-    given = request.getfixturevalue('tubes' if 'celldeath_nb.assays.fcs' in words else 'photographs')
+    given = request.getfixturevalue(givens.get(notebook.stem, 'photographs'))
     before = sums(given)
     done, copy = run_on(notebook, given, tmp_path)
     assert sums(given) == before
     assert not done.returncode, done.stderr[-5000:]
-    assert [o.name for o in copy.parent.iterdir()] == [notebook.name], 'the how-to left something beside itself'
+    left = sorted(o.name for o in copy.parent.iterdir() if o != copy)
+    assert left == kept.get(notebook.stem, []), 'the how-to left something beside itself'
 
 
 def test_a_how_to_that_writes_is_noticed(photographs, tmp_path):
@@ -94,7 +110,7 @@ def test_a_how_to_that_writes_is_noticed(photographs, tmp_path):
 def test_own_images_takes_the_folder_it_is_given():
     "`own` is there to be filled in, once, in every how-to that asks for a folder."
     asks = [o for o in howtos if re.search(r'own photographs|path of your', o.read_text(encoding='utf-8'))]
-    assert {'own_images', 'colab_gpu', 'flow_quadrants'} <= {o.stem for o in asks}
+    assert {'own_images', 'colab_gpu', 'flow_quadrants', 'stained_nuclei'} <= {o.stem for o in asks}
     for o in asks:
         code = [
             ''.join(c['source']) for c in json.loads(o.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code'

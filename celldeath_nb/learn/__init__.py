@@ -8,7 +8,7 @@ _rooms = {
     'models': ['Model', 'load_model', 'save_model'],
     'nets': ['ahead', 'as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
     'prediction': ['gray_range', 'predict', 'tile_grays'],
-    'recipes': ['Recipe'],
+    'recipes': ['Recipe', 'fit_batch'],
     'runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'sittings': ['NoNumber'],
     'training': ['expected_seconds', 'repeat', 'train'],
