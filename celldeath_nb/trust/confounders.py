@@ -331,7 +331,7 @@ def _pairs_of(df, factors, found, label, called):
 def confounding(
     table,  # a table with a row a tile or a photograph, or `Tiles`
     label: str = 'label',  # the column that a network would learn
-    factors: list = None,  # columns to look at; `None`: all that are known, such as experiment, plate, hour, line, size, format, scale, date, and the reader's own, alone and in pairs
+    factors: list = None,  # columns to look at; None: all that are known and the reader's own, alone and in pairs
     seed: int = 0,  # not used, since nothing is drawn
 ) -> Findings:  # a list of dicts: factor, v, low, high, n, verdict, sentence, crosstab
     "How far the label coincides with what is not the cells: cross-tables, Cramer's V with interval, and a sentence each."
