@@ -17,6 +17,7 @@ from .tiles.cut import cut_tiles
 from .tiles.layout import fit_grid
 from .tiles.places import find_near_duplicates, group_by_place
 from .tiles.splits import check_leaks, hold_out, split_by
+from .evaluate.preds import ask_positive, known_positive
 from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
@@ -160,6 +161,17 @@ def _say_time(tiles, recipe, device, say):
         say(f'No GPU: the training will take about {s:.0f} seconds on this processor.')
 
 
+def _positive(tiles, positive, say):
+    "The positive class, said; where two classes are there and none is known as the control, the question is."
+    classes = sorted(table_of(tiles).label.dropna().astype(str).unique())
+    found = known_positive(classes, positive)
+    if found:
+        say(f'    the positive class is {found}')
+    elif len(classes) == 2:
+        say(f'    {ask_positive(classes)} Until then none is called positive.')
+    return found
+
+
 def _is_simulated(tiles):
     "Whether the simulator's truth lies beside the photographs."
     return (Path(tiles.manifest['folder']) / 'truth' / 'cells.csv').is_file()
@@ -175,6 +187,7 @@ class Road:
     held_out: str  # what the test set is, such as 'experiment=N4'
     pairs: pd.DataFrame  # tiles that show the same; None: not looked for
     report: Path  # the page
+    places: str = 'auto'  # how what shows one place was kept together
     seconds: dict = field(default_factory=dict)  # of each step
 
     @property
@@ -205,12 +218,14 @@ def train_safely(
     fit_batch: bool = True,  # smaller batches for small sets
     overwrite: bool = False,  # replace a run that is there
     places: str = 'auto',  # photographs that show one place stay on one side: 'auto', 'strict' (surer pairs only), 'off' (not looked for)
+    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
     say=print_nothing,  # function of (text, step) that tells what is done
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
     say = clock.say
     r = recipe or Recipe.quick()
+    positive = _positive(tiles, positive, say)
     tiles, held_out, pairs = clock('splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places)
     say(f'    held out for testing: {held_out or "nothing"}')
     found = clock('asking whether the label can be told without the cells', _audited, tiles, pairs, say)
@@ -219,11 +234,11 @@ def train_safely(
         r = _small_batches(r, tiles, say)
     _say_time(tiles, r, device, say)
     known = dict(duplicates='ignore') if pairs is None else dict(pairs=pairs)
-    run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
+    run = clock('training a network', train, tiles, r, out, device, overwrite, positive=positive, **known)
     found = found.beside(tiles, run.preds)
-    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), clock.seconds)
+    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), places, clock.seconds)
     simulated = _is_simulated(tiles) if simulated is None else simulated
-    args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found)
+    args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found, places, pairs)
     clock('writing the report', write_report, run, tiles, *args)
     return road
 
@@ -242,7 +257,7 @@ def _at(road, tmp, out):
     road.report = out / 'report.html'
     return road
 
-
+# %% ../nbs/api/96_road.ipynb #4abe137d
 def take_road(
     fields: pd.DataFrame,  # of `read_fields`
     out: str | Path,  # folder to make: tiles, run, predictions.csv, report.html
@@ -256,6 +271,7 @@ def take_road(
     simulated: bool = None,  # see `train_safely`
     overwrite: bool = False,  # replace a folder that is there
     places: str = 'auto',  # see `train_safely`
+    positive: str = None,  # see `train_safely`
     cut: dict = None,  # more options of `cut_tiles`
     say=print_nothing,  # see `train_safely`
 ) -> Road:  # everything that was made
@@ -264,7 +280,9 @@ def take_road(
     clock = say if isinstance(say, _Clock) else _Clock(say)
     with new_folder(out, overwrite) as tmp:
         tiles = clock('cutting them into tiles', _cut, table_of(fields), tmp / 'tiles', grid, tile_px, cut)
-        args = dict(device=device, report=tmp / 'report.html', simulated=simulated, places=places, say=clock)
+        args = dict(
+            device=device, report=tmp / 'report.html', simulated=simulated, places=places, positive=positive, say=clock
+        )
         road = train_safely(tiles, tmp / 'run', recipe, test, valid, group, **args)
         asked = road.run.preds
         write_csv(asked[asked.split == 'test'], tmp / 'predictions.csv')

@@ -24,6 +24,7 @@ from celldeath_nb.files import (
     write_csv,
     write_json,
 )
+from ..evaluate.preds import known_positive
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import find_near_duplicates
@@ -106,7 +107,7 @@ def _copies(tiles, how, pairs=None):
     return said + '.'
 
 # %% ../../nbs/api/58_learn.training.ipynb #147329c6
-def _keep_last_good(out, tiles, r, dls, watch, work):
+def _keep_last_good(out, tiles, r, dls, watch, work, positive):
     "Write the best network until the loss became no number, and say where it is."
     log_line(work, f'stopped: the loss is no number; the batch held {", ".join(watch.files)}')
     if not watch.rows:
@@ -115,7 +116,7 @@ def _keep_last_good(out, tiles, r, dls, watch, work):
     net = make_net(r.arch, dls.c, dls.size, r.head, r.dropout)
     net.load_state_dict(watch.best)
     with new_folder(out.with_name(f'{out.name}.stopped'), overwrite=True) as tmp:
-        save_model(model_of(net.eval(), dls, r, tiles, history), tmp / 'model')
+        save_model(model_of(net.eval(), dls, r, tiles, history, positive), tmp / 'model')
         write_csv(history, tmp / 'history.csv')
         write_json(asdict(r), tmp / 'recipe.json')
         write_csv(pd.DataFrame(dict(tile=watch.files)), tmp / 'batch.csv')
@@ -133,12 +134,15 @@ def train(
     checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
     duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
     pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
+    positive: str = None,  # two classes: the positive one, kept with the run; None: the one that is not a known control
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
     t0 = time.perf_counter()
     check_recipe(recipe)
     check_leaks(tiles.table)
+    classes = sorted(tiles.table.label.dropna().astype(str).unique())
+    positive = known_positive(classes, positive)
     identity = run_identity(tiles, recipe)
     if again not in ('refuse', 'open'):
         raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
@@ -148,11 +152,24 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out) as still_ours:
         return _train(
-            tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity
+            tiles,
+            recipe,
+            out,
+            device,
+            overwrite,
+            checkpoint_seconds,
+            duplicates,
+            pairs,
+            t0,
+            still_ours,
+            identity,
+            positive,
         )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
-def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity):
+def _train(
+    tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity, positive
+):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
@@ -165,11 +182,11 @@ def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates
     try:
         net, history = train_net(dls, recipe, work, checkpoint_seconds)
     except NoNumber as e:
-        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch) from None
     if not still_ours():
         raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
-        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
+        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
     shutil.rmtree(work, ignore_errors=True)

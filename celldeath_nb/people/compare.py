@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..evaluate.preds import positive_class
+from ..evaluate.preds import known_positive, positive_class
 from ..evaluate.intervals import wilson
 from .judging import CANNOT_TELL, check_judgements, judged_classes, with_correct, with_judges
 
@@ -69,7 +69,7 @@ def _one_decider(d, classes, pos, chance, confidence):
     )
     out['balanced_accuracy'] = d[d.answered].groupby('truth').correct.mean().mean() if n else np.nan
     out |= dict(zip(('seconds', 'seconds_low', 'seconds_high'), _median(d.seconds, confidence)))
-    return out | (_two_classes(d, pos, confidence) if len(classes) == 2 else {})
+    return out | (dict(positive=pos, **_two_classes(d, pos, confidence)) if len(classes) == 2 else {})
 
 
 def _two_classes(d, pos, confidence):
@@ -755,5 +755,7 @@ def compare_deciders(
         **c,
         notes=_notes(table, c),
         table=table,
-        settings=dict(chance=chance or 1 / len(classes), classes=classes, positive=positive, **boot),
+        settings=dict(
+            chance=chance or 1 / len(classes), classes=classes, positive=known_positive(classes, positive), **boot
+        ),
     )
