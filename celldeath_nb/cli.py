@@ -492,9 +492,11 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
         return _say_answer(road, road.report)
     if bad := [o for o in seeds if not o.isdigit()]:
         raise ValueError(f'--seeds {bad[0]!r} is no whole number. Write, for example, --seeds 0 1 2.')
+    pairs = None
     for s in dict.fromkeys(int(o) for o in seeds):
         r.seed = s
-        road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), **args)
+        road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), pairs=pairs, **args)
+        pairs = road.pairs
         _say_answer(road, road.report)
 
 

@@ -50,16 +50,16 @@ class _Clock:
 MANY = 10_000  # tiles up to which copies and controls are looked for without being asked
 
 
-def _split(tiles, test, valid, group, seed, say, places='auto'):
+def _split(tiles, test, valid, group, seed, say, places='auto', pairs=None):
     "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
     if places not in ('auto', 'strict', 'off'):
         raise ValueError(f"places={places!r} is none of 'auto', 'strict' and 'off'.")
     if test == 'given' or test == 'auto' and _has_split(tiles):
-        return _given(tiles, valid, group, seed, say, places)
+        return _given(tiles, valid, group, seed, say, places, pairs)
     test = 'auto' if test == 'drawn' else test
     if len(tiles) > MANY or places == 'off':
         return *hold_out(tiles, test, valid, group, seed), None
-    tiles, pairs = group_by_place(tiles, _pairs(tiles, places), group=group)
+    tiles, pairs = group_by_place(tiles, _pairs(tiles, places) if pairs is None else pairs, group=group)
     if not len(pairs):
         return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group if group in tiles.table else 'field', 'place']].nunique()
@@ -71,8 +71,12 @@ def _split(tiles, test, valid, group, seed, say, places='auto'):
 
 
 def _pairs(tiles, places):
-    "Pairs that show the same; with 'strict' only those that are surely so."
-    return find_near_duplicates(tiles, least=0.8) if places == 'strict' else None
+    "Pairs that show the same, those that came with the tiles if there are any; with 'strict' only those that are surely so."
+    least = dict(auto=0.65, strict=0.8)[places]
+    kept = getattr(tiles, 'pairs', None)
+    if kept is None:
+        return find_near_duplicates(tiles, least=least)
+    return kept[kept.score >= least + (kept.turn != 'as it is') * (1 - least) / 2].reset_index(drop=True)
 
 # %% ../nbs/api/96_road.ipynb #eb5ddce6
 def _has_split(tiles):
@@ -86,7 +90,7 @@ def _has_split(tiles):
     )
 
 
-def _given(tiles, valid, group, seed, say, places):
+def _given(tiles, valid, group, seed, say, places, pairs=None):
     "The split that is there; what it lacks for validation is drawn from the training set."
     if not _has_split(tiles):
         raise ValueError(
@@ -99,14 +103,10 @@ def _given(tiles, valid, group, seed, say, places):
     else:
         tiles = tiles.add(given_split=sides.to_numpy())
         tiles = split_by(tiles, {'given_split': 'test'}, valid, group, seed=seed)
-    pairs = (
-        None
-        if len(tiles) > MANY or places == 'off'
-        else find_near_duplicates(tiles)
-        if places == 'auto'
-        else _pairs(tiles, places)
-    )
-    if pairs is not None:
+    if len(tiles) > MANY or places == 'off':
+        pairs = None
+    else:
+        pairs = _pairs(tiles, places) if pairs is None else pairs
         _refuse_leak(tiles, pairs)
     say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
     return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
@@ -219,6 +219,7 @@ def train_safely(
     overwrite: bool = False,  # replace a run that is there
     places: str = 'auto',  # photographs that show one place stay on one side: 'auto', 'strict' (surer pairs only), 'off' (not looked for)
     positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    pairs: pd.DataFrame = None,  # tiles that show the same, where they are known; None: they are looked for
     say=print_nothing,  # function of (text, step) that tells what is done
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
@@ -226,7 +227,9 @@ def train_safely(
     say = clock.say
     r = recipe or Recipe.quick()
     positive = _positive(tiles, positive, say)
-    tiles, held_out, pairs = clock('splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places)
+    tiles, held_out, pairs = clock(
+        'splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places, pairs
+    )
     say(f'    held out for testing: {held_out or "nothing"}')
     found = clock('asking whether the label can be told without the cells', _audited, tiles, pairs, say)
     _say_audit(found, say)

@@ -142,7 +142,7 @@ class ScoreParts:
         self.loss = [np.bincount(unit, e, self.n) for e in (err, -np.log(np.clip(true, np.finfo(float).eps, 1)))]
         b = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
         self.gap = np.bincount(unit * bins + b, (P.argmax(1) == y) - top, self.n * bins).reshape(self.n, bins)
-        self.ranks = {j: _Ranks(P[:, j], y == j, unit, self.n) for j in (range(k) if pos is None else [pos])}
+        self.ranks = {j: _Ranks(P[:, j], y == j, unit, self.n) for j in (range(k) if pos is None or k > 2 else [pos])}
 
     def scores(self, W):
         "Every metric for weights `W` `[r, units]`: a dict of arrays `[r]`."

@@ -88,6 +88,7 @@ def _copies(tiles, how, pairs=None):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
     if how not in ('warn', 'refuse', 'ignore'):
         raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
+    pairs = getattr(tiles, 'pairs', None) if pairs is None else pairs
     if how == 'ignore' or (pairs is None and len(tiles) > _most_compared):
         return 'Whether tiles of different photographs show the same was not looked at.'
     if pairs is None:
@@ -133,7 +134,7 @@ def train(
     again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
     checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
     duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
-    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
+    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where known; None: those that `group_by_place` left with the tiles, or looked for
     positive: str = None,  # two classes: the positive one, kept with the run; None: the one that is not a known control
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
@@ -215,6 +216,14 @@ def expected_seconds(
             times.append(time.perf_counter() - t0)
     return min(times) * (len(dls.train) + 0.4 * len(dls.valid) * 2) * planned_epochs(recipe, len(dls.train))
 
+# %% ../../nbs/api/58_learn.training.ipynb #9f73a0e3
+def _pairs_once(tiles, pairs):
+    "What shows the same among tiles, looked for once for all runs; None for very many."
+    if pairs is None and len(tiles) <= _most_compared:
+        kept = getattr(tiles, 'pairs', None)
+        return find_near_duplicates(getattr(tiles, 'tiles', tiles)) if kept is None else kept
+    return pairs
+
 # %% ../../nbs/api/58_learn.training.ipynb #da8c836c
 def _summary(run, seed):
     "What a run reached, as one row."
@@ -239,6 +248,7 @@ def repeat(
     "Train with several seeds; `ValueError` if a run of another recipe is in the way."
     rows = []
     out = Path(out)
+    pairs = None
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         r = replace(recipe, seed=int(seed))
         at = out / f'seed_{int(seed)}'
@@ -247,7 +257,8 @@ def repeat(
             if odd := how_they_differ(run.identity, run_identity(tiles, r)):
                 raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
-            run = train(tiles, r, at, device)
+            pairs = _pairs_once(tiles, pairs)
+            run = train(tiles, r, at, device, pairs=pairs)
         rows.append(_summary(run, int(seed)))
     df = pd.DataFrame(rows).set_index('seed')
     return pd.concat([df, pd.DataFrame(dict(mean=df.mean(), sd=df.std())).T])
