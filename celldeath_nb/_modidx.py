@@ -1066,6 +1066,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'celldeath_nb/people/compare.py'),
                                              'celldeath_nb.people.compare._why_no_mixed': ( 'api/people.compare.html#_why_no_mixed',
                                                                                             'celldeath_nb/people/compare.py'),
+                                             'celldeath_nb.people.compare._with_missing': ( 'api/people.compare.html#_with_missing',
+                                                                                            'celldeath_nb/people/compare.py'),
                                              'celldeath_nb.people.compare.agreement_table': ( 'api/people.compare.html#agreement_table',
                                                                                               'celldeath_nb/people/compare.py'),
                                              'celldeath_nb.people.compare.change_table': ( 'api/people.compare.html#change_table',
