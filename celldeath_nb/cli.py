@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
-           'Seeds', 'Places', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run', 'Weights',
-           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict',
-           'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
+           'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
+           'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'slice_', 'train',
+           'predict', 'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -109,7 +109,7 @@ class Steps:
 
     def __call__(self, text, step=False):
         self.done += step
-        _echo(f'{self.done}/{self.total} {text} ...' if step else text)
+        _echo(f'{self.done}/{self.total} {text} ...' if step else in_words_of_the_command(text))
 
 
 def _echo(text, err=False):
@@ -247,6 +247,10 @@ Seeds = Annotated[
 ]
 Places = Annotated[
     str, typer.Option(help='Photographs that show one place stay on one side: auto, strict (surer pairs only) or off.')
+]
+Positive = Annotated[
+    Optional[str],
+    typer.Option(help='The class that is the effect, where names do not tell it from its control.', show_default=False),
 ]
 Rotate = Annotated[bool, typer.Option('--rotate', help='Turn portrait photographs among landscape ones.')]
 Flips = Annotated[bool, typer.Option('--flips/--no-flips', help='Mirror tiles at random.')]
@@ -461,6 +465,7 @@ def train(
     where: Where = None,  # which
     label: Label = None,  # columns
     places: Places = 'auto',  # what shows one place
+    positive: Positive = None,  # the effect
     device: Device = None,  # where
     overwrite: Overwrite = False,  # replace
 ):
@@ -482,7 +487,8 @@ def train(
         flips=flips and None,
         turns=turns and None,
     )
-    args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, fit_batch=batch_size is None)
+    args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, positive=positive)
+    args['fit_batch'] = batch_size is None
     _train(tiles, out, r, seeds, where, label, overwrite, args)
 
 # %% ../nbs/api/97_cli.ipynb #384d1545
@@ -497,9 +503,11 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
         return _say_answer(road, road.report)
     if bad := [o for o in seeds if not o.isdigit()]:
         raise ValueError(f'--seeds {bad[0]!r} is no whole number. Write, for example, --seeds 0 1 2.')
+    pairs = None
     for s in dict.fromkeys(int(o) for o in seeds):
         r.seed = s
-        road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), **args)
+        road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), pairs=pairs, **args)
+        pairs = road.pairs
         _say_answer(road, road.report)
 
 
@@ -728,6 +736,7 @@ def demo(
     rescale: Rescale = None,  # scale
     rotate: Rotate = False,  # portraits
     places: Places = 'auto',  # what shows one place
+    positive: Positive = None,  # the effect
     group: Group = 'field',  # what never parts
     test: Test = 'auto',  # held out
     epochs: Epochs = None,  # passes
@@ -740,7 +749,7 @@ def demo(
     _free(out, overwrite)
     r = _recipe('quick', epochs=epochs, seed=seed)
     reading = _reading(typed)
-    args = dict(test=_rule(test), group=group, device=device, places=places, cut=_cutting(typed))
+    args = dict(test=_rule(test), group=group, device=device, places=places, positive=positive, cut=_cutting(typed))
     raise typer.Exit(_demo(data, Path(out), overwrite, r, reading, args))
 
 # %% ../nbs/api/97_cli.ipynb #820d1297
@@ -784,7 +793,7 @@ _options = {
     'channel': '--channel', 'page': '--page', 'max_mpx': '--max-mpx', 'um_per_px': '--um-per-px', 'where': '--where',
     'window': '--window', 'edge': '--edge', 'resize_to': '--resize-to', 'rescale_to': '--rescale', 'tile_px': '--tile',
     'grid': '--grid', 'allow': '--allow', 'rename': '--rename', 'group': '--group', 'test': '--test', 'balance': '--balance',
-    'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places',
+    'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'positive': '--positive',
 }  # fmt: skip
 _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"

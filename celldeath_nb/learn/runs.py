@@ -40,7 +40,7 @@ from ..evaluate.figures import plot_confusion, plot_history
 from .recipes import Recipe, make_recipe
 from .nets import best_device, check_arch
 from .models import Model, load_model, save_model
-from .prediction import gray_range, predict, tile_grays
+from .prediction import gray_range, predict, seen_values, tile_grays
 from .learner import precision_on
 
 # %% ../../nbs/api/57_learn.runs.ipynb #65998d2b
@@ -187,6 +187,11 @@ class Run:
     @property
     def metrics(self):
         return _page(self, 'metrics.json', _score_rules, each=True)
+
+    @property
+    def positive(self):
+        "The positive one of two classes; None where it was not told."
+        return next((page.get('positive') for page in self.metrics.values()), None)
 
     @property
     def environment(self):
@@ -343,7 +348,7 @@ def _usual_grays(tiles, most=512):
     return gray_range(np.concatenate([tile_grays(tiles.batch(i)) for i in np.array_split(idx, -(-len(idx) // 32))]))
 
 # %% ../../nbs/api/57_learn.runs.ipynb #9668ac5b
-def model_of(net, dls, r, tiles, history):
+def model_of(net, dls, r, tiles, history, positive=None):
     "The trained network with what belongs to it."
     best = history.loc[history.valid_loss.idxmin()]
     um = tiles.um_per_px if np.isfinite(tiles.um_per_px or np.nan) else None
@@ -358,6 +363,8 @@ def model_of(net, dls, r, tiles, history):
         counts={s: int(n) for s, n in tiles.table.split.value_counts().items()},
         precision=precision_on(r, dls.device),
         gray=_usual_grays(dls.train.dataset.tiles),
+        positive=positive,
+        seen=seen_values(tiles.table[tiles.table.split == 'train']),
     )
     return Model(
         net.to('cpu'),
@@ -373,10 +380,10 @@ def model_of(net, dls, r, tiles, history):
     )
 
 # %% ../../nbs/api/57_learn.runs.ipynb #58bca61e
-def write_run(run, tiles, r, dls, net, history, device, t0, copies):
+def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=None):
     "Everything that a run folder holds; the model."
     net.cpu()
-    model = model_of(net, dls, r, tiles, history)
+    model = model_of(net, dls, r, tiles, history, positive)
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).values)
     preds = predict(model, asked, bs=dls.valid.bs, device=device)
     model.net.cpu()
@@ -385,7 +392,7 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies):
     write_csv(preds, run / 'predictions.csv')
     write_csv(tiles.table[['tile', 'label', 'split']], run / 'split.csv')
     save_model(model, run / 'model')
-    scores = {s: metrics(p) for s, p in preds.groupby('split')}
+    scores = {s: metrics(p, positive=positive) for s, p in preds.groupby('split')}
     results = {s: m.to_dict() for s, m in scores.items()}
     write_json(results, run / 'metrics.json')
     _write_figures(run, history, preds, scores)

@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_csv, read_json
-from ..evaluate.preds import check_preds, positive_class
+from celldeath_nb.files import (
+    a_list,
+    a_text,
+    a_whole,
+    check_page,
+    check_seal,
+    either,
+    own_file,
+    plain_text,
+    read_csv,
+    read_json,
+)
+from ..evaluate.preds import check_preds, known_positive, positive_class
 from ..photos.classes import cleaned, refuse_twins
 
 # %% ../../nbs/api/60_people.judging.ipynb #d66f5f6a
@@ -183,7 +194,7 @@ def simulate_observer(
     difficulty: dict = None,  # two classes: tile -> standard deviations by which it is harder, for all observers who are given it
     cannot_tell: float = 0.0,  # share of tiles answered "cannot tell", 0 to 1
     classes: list = None,  # class names; sorted labels if not given
-    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    positive: str = None,  # two classes: the positive one, which `bias` needs; None: the one that is not a known control
     decider: str = 'sim01',  # the observer's name
     session: str = 'pre',  # the session's name
     seconds: float = 3.0,  # median time for an answer
@@ -199,8 +210,8 @@ def simulate_observer(
         dict(accuracy=accuracy or 0, lapse=lapse, cannot_tell=cannot_tell),
     )
     rng = np.random.default_rng(seed)
-    pos = positive_class(classes, positive)
-    order = classes if len(classes) != 2 else [c for c in classes if c != pos] + [pos]
+    pos = positive_class(classes, positive) if bias and len(classes) == 2 else known_positive(classes, positive)
+    order = classes if pos is None or len(classes) != 2 else [c for c in classes if c != pos] + [pos]
     y = np.array([order.index(each) for each in label])
     hard = np.array([(difficulty or {}).get(t, 0.0) for t in tile])
     v = _see(y, len(order), accuracy, d_prime, bias, hard, rng)

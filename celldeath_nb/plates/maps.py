@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import check_book
-from ..evaluate.preds import CONTROLS
+from ..photos.classes import is_control
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c919da07
 _shapes = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
@@ -146,7 +146,7 @@ def is_vehicle(
     treatment,  # names of treatments [n]
 ) -> np.ndarray:  # bool [n]
     "Which treatments are a vehicle or an untreated control, by their names."
-    return np.array([isinstance(o, str) and o.strip().lower() in CONTROLS for o in treatment], bool)
+    return np.array([isinstance(o, str) and is_control(o) for o in treatment], bool)
 
 
 def _guess_role(t, dose, role):

@@ -113,6 +113,7 @@ class Tiles:
     ):
         self._store = store
         self._rows = np.asarray(rows, np.int64)
+        self.pairs = None  # tiles that show the same, of `group_by_place`; None: not looked for
         self.table = table
         self.manifest = manifest
         self._full = table if full is None else full
@@ -501,6 +502,14 @@ def _say_changes(path, m, sources):
     warnings.warn(msg, stacklevel=3)
 
 # %% ../../nbs/api/31_tiles.store.ipynb #a49acb77
+def _pairs_among(pairs, table):
+    "The pairs of which both tiles are in the table."
+    if pairs is None:
+        return None
+    here = set(table.tile)
+    return pairs[pairs.tile_a.isin(here) & pairs.tile_b.isin(here)].reset_index(drop=True)
+
+
 @patch
 def subset(
     self: Tiles,
@@ -511,7 +520,9 @@ def subset(
     if i.dtype == bool and len(i) != len(self):
         raise ValueError(f'a mask of {len(i)} values for {len(self)} tiles')
     i = np.flatnonzero(i) if i.dtype == bool else i.astype(np.int64)
-    return Tiles(self._store, self._rows[i], self.table.iloc[i].reset_index(drop=True), self.manifest, self._full)
+    out = Tiles(self._store, self._rows[i], self.table.iloc[i].reset_index(drop=True), self.manifest, self._full)
+    out.pairs = _pairs_among(self.pairs, out.table)
+    return out
 
 # %% ../../nbs/api/31_tiles.store.ipynb #664bcb94
 @patch
@@ -534,6 +545,7 @@ def add(
     for k, v in columns.items():
         t[k] = np.asarray(v) if hasattr(v, '__len__') and not isinstance(v, str) else v
     out = Tiles(self._store, self._rows, t, self.manifest, self._full)
+    out.pairs = self.pairs
     return _save_columns(out, list(columns)) if save else out
 
 
