@@ -141,6 +141,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'celldeath_nb.assays.flow._own_rows': ( 'api/assays.flow.html#_own_rows',
                                                                                   'celldeath_nb/assays/flow.py'),
                                           'celldeath_nb.assays.flow._pair': ('api/assays.flow.html#_pair', 'celldeath_nb/assays/flow.py'),
+                                          'celldeath_nb.assays.flow._percent': ( 'api/assays.flow.html#_percent',
+                                                                                 'celldeath_nb/assays/flow.py'),
                                           'celldeath_nb.assays.flow._pooled': ( 'api/assays.flow.html#_pooled',
                                                                                 'celldeath_nb/assays/flow.py'),
                                           'celldeath_nb.assays.flow._records': ( 'api/assays.flow.html#_records',

@@ -386,7 +386,10 @@ def _curve(ax, y, grid, **kw):
 
 
 def _axis(value, log):
-    return f'log10 {value} (a.u.)' if log else value
+    "The name of an axis; what `measure_nuclei` calls `corrected_` is light above the background."
+    mark = str(value).removeprefix('corrected_')
+    name = mark if mark == str(value) else f'{mark} above background'
+    return f'log10 {name} (a.u.)' if log else name
 
 # %% ../../nbs/api/65_assays.arms.ipynb #490dd7d3
 def plot_distributions(
