@@ -12,6 +12,7 @@ _rooms = {
     'assays.flow': ['QUADRANTS', 'compare_quadrants', 'plot_controls', 'plot_quadrants', 'quadrant_gates', 'quadrants'],
     'assays.gates': ['above_peak', 'find_valley', 'gate_cells', 'gate_singlets', 'prepare_events'],
     'assays.nuclei': ['count_foci', 'guess_scale', 'match_nuclei', 'measure_nuclei', 'segment_nuclei', 'show_nuclei'],
+    'assays.sheets': ['answer_nuclei', 'answer_tubes', 'whole_nuclei', 'write_nuclei_page', 'write_tubes_page'],
     'assays.spill': ['compensate', 'scale', 'single_cells', 'spillover'],
     'assays.stained': ['PAPER_PATTERN', 'read_channel', 'read_channels'],
     'cli': [],

@@ -475,7 +475,12 @@ def plot_superplot(
     arms = [reference, *others]
     for i, (name, one) in enumerate(d.groupby('unit')):
         _replicate(ax, i, name, one, arms)
-    ax.set(xticks=range(len(arms)), xticklabels=arms, xlim=(-0.5, len(arms) - 0.5), ylabel=_axis(value, log))
+    ax.set(
+        xticks=range(len(arms)),
+        xticklabels=arms,
+        xlim=(-0.5, len(arms) - 0.5),
+        ylabel=_axis(value, log).replace(' above', '\nabove'),
+    )
     title = _p_words(compare_arms(table, value, group, unit, log, reference, objects))
     ax.set_title(title, fontsize=9, loc='left')
     ax.legend(
