@@ -60,6 +60,7 @@ _rooms = {
     'photos.trees': ['folder_levels', 'tree_text'],
     'photos.windows': ['BEYOND'],
     'photos.zarrs': ['FLOOR', 'unpackers'],
+    'plates.agreement': ['Agreement', 'agree', 'plot_agreement'],
     'plates.curves': ['Curve', 'effective_dose', 'fit_curve', 'fit_curves', 'too_few_doses'],
     'plates.doses': ['dose_response', 'plot_dose_response'],
     'plates.hours': ['detection_times', 'kinetics', 'plot_detection', 'plot_kinetics'],
