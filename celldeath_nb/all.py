@@ -65,6 +65,7 @@ from .assays.spill import *
 from .assays.gates import *
 from .plates.maps import *
 from .assays.flow import *
+from .assays.sheets import *
 from .plates.layouts import *
 from .plates.plates import *
 from .plates.curves import *
@@ -72,6 +73,7 @@ from .plates.doses import *
 from .plates.hours import *
 from .plates.quality import *
 from .plates.plans import *
+from .plates.agreement import *
 from .trust.confounders import *
 from .trust.shortcuts import *
 from .trust.controls import *

@@ -6,8 +6,9 @@
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
-           'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'slice_', 'train',
-           'predict', 'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
+           'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
+           'Arms', 'Reference', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit',
+           'nuclei_', 'flow_', 'demo', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -39,9 +40,12 @@ def pair(
     return a, b
 
 # %% ../nbs/api/97_cli.ipynb #ac55d4c7
+_several = '--labels --lines --seeds --allow --rename --marks --foci --pages'.split()
+
+
 def deal_out(
     args: list,  # the words of the command line
-    names=('--labels', '--lines', '--seeds', '--allow', '--rename'),  # options that take several words
+    names: list = _several,  # options that take several words
 ) -> list:  # the same, with the option before each of its words
     "`--labels A B` as `--labels A --labels B`."
     out = []
@@ -80,8 +84,9 @@ def _words_of(words, others):
     return words, folder
 
 
-_needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2}
+_needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2, 'nuclei': 1, 'flow': 1}
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
+_flags |= {'--no-compensation', '--no-scatter'}
 
 
 def _bare(args):
@@ -708,6 +713,200 @@ def audit(
         _echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
     _echo(f'The page: {Path(out) / "audit.html"}')
 
+# %% ../nbs/api/97_cli.ipynb #f65e314b
+Dapi = Annotated[
+    Optional[str],
+    typer.Option(help='Channel of the nuclei as file names have it; DAPI, Hoechst, d0 are known.', show_default=False),
+]
+Marks = Annotated[
+    Optional[list[str]],
+    typer.Option(help='Channels to measure, such as --marks d1 d2; all others if left out.', show_default=False),
+]
+Foci = Annotated[
+    Optional[list[str]], typer.Option(help='Channels in which bright spots are counted.', show_default=False)
+]
+Single = Annotated[
+    Optional[str], typer.Option(help='The one stain of all files, where no name tells a channel.', show_default=False)
+]
+Pages = Annotated[
+    Optional[list[str]],
+    typer.Option(help='For files that hold all channels: --pages DAPI=0 p53=1; 0 is the first.', show_default=False),
+]
+Report = Annotated[Optional[Path], typer.Option(help='Page to write; beside --out if left out.', show_default=False)]
+Arms = Annotated[str, typer.Option('--group', help='What tells the arms apart: a part of the names.')]
+Reference = Annotated[
+    Optional[str], typer.Option(help='Arm to compare with; the known control if left out.', show_default=False)
+]
+
+# %% ../nbs/api/97_cli.ipynb #25053a6e
+def _beside(out, report, folder, overwrite):
+    "The page's place, after refusing what is taken and what lies in the folder that is only read."
+    report = Path(out).with_suffix('.html') if report is None else Path(report)
+    for option, path in (('--out', Path(out)), ('--report', report)):
+        if Path(folder).resolve() in path.resolve().parents:
+            raise ValueError(
+                f'{path} lies in {folder}, which is only read. Give a place outside of it with {option}, such as {option} {Path(folder).resolve().parent / path.name}.'
+            )
+        _free(path, overwrite)
+    if report.resolve() == Path(out).resolve():
+        raise ValueError(f'--out and --report are both {out}. Give the page another name, such as --report page.html.')
+    return report
+
+
+def _say_sheet(sentences, out, report, problems):
+    "The sentences and where things are; the exit code."
+    for s in sentences:
+        typer.echo(in_words_of_the_command(s))
+    typer.echo(f'The table: {out}')
+    typer.echo(f'The page: {report}')
+    return _problems(problems, Path(out).with_name(Path(out).stem + '.problems.csv'))
+
+# %% ../nbs/api/97_cli.ipynb #e73569a1
+def _channels_in(folder, given, **read):
+    "The fields of a folder, with the channels that were given among those that are found."
+    from celldeath_nb.assays.stained import read_channels
+
+    try:
+        images = read_channels(folder, **read)
+        if set(given) <= set(images.attrs['channels']):
+            return images
+    except ValueError:
+        if not given:
+            raise
+    return read_channels(folder, channels=given, **read)
+
+
+def _nuclei(folder, out, report, given, read, measure, compare):
+    "Read, measure, compare, and write; the exit code."
+    from celldeath_nb.assays import sheets
+    from celldeath_nb.assays.nuclei import measure_nuclei
+    from celldeath_nb.files import write_csv
+
+    images = _channels_in(folder, given, **read)
+    table = measure_nuclei(images, **measure)
+    found = sheets.answer_nuclei(table, **compare)
+    write_csv(table, out)
+    sheets.write_nuclei_page(table, report, images, found, measure['segment'], measure['um_per_px'])
+    return _say_sheet(found.sentences, out, report, table.attrs['problems'])
+
+
+def _page_numbers(words):
+    "`DAPI=0 p53=1` as a dict."
+    if bad := [o for o in words or () if not re.fullmatch(r'[^=]+=\d{1,4}', o)]:
+        raise ValueError(
+            f'--pages {bad[0]!r} is not understood. Write CHANNEL=NUMBER, for example --pages DAPI=0 p53=1.'
+        )
+    return {k: int(v) for k, v in (o.split('=') for o in words or ())} or None
+
+# %% ../nbs/api/97_cli.ipynb #62d1fb29
+@app.command('nuclei')
+def nuclei_(
+    folder: Folder,  # photographs, one file a channel
+    out: Annotated[Path, typer.Option(help='CSV to write, a row a nucleus.')] = Path('nuclei.csv'),
+    dapi: Dapi = None,  # channel of nuclei
+    marks: Marks = None,  # channels to measure
+    report: Report = None,  # page
+    pattern: Pattern = None,  # of names
+    single: Single = None,  # stain
+    pages: Pages = None,  # of several
+    um_per_px: UmPerPx = None,  # scale
+    foci: Foci = None,  # spots
+    method: Annotated[str, typer.Option(help='How nuclei are found: otsu, or local for uneven light.')] = 'otsu',
+    least_um2: Annotated[float, typer.Option(help='Smaller objects are debris, square micrometers.')] = 15.0,
+    most_um2: Annotated[float, typer.Option(help='Larger ones are no single nuclei, square micrometers.')] = 600.0,
+    split_um: Annotated[float, typer.Option(help='Centers nearer than this are of one nucleus, micrometers.')] = 3.0,
+    group: Arms = 'treatment',  # arms
+    unit: Annotated[str, typer.Option(help='What is a biological replicate: a part of the names.')] = 'experiment',
+    reference: Reference = None,  # control
+    overwrite: Overwrite = False,  # replace
+):
+    "Measure marks in stained nuclei: a table with a row a nucleus, and a page that says whether the arms differ."
+    report = _beside(out, report, folder, overwrite)
+    given = [dapi, *marks] if dapi and marks else []
+    read = dict(pattern=pattern, single=single, pages=_page_numbers(pages), um_per_px=um_per_px)
+    segment = dict(method=method, least_um2=least_um2, most_um2=most_um2, split_um=split_um)
+    measure = dict(channels=marks, dapi=dapi, um_per_px=um_per_px, foci=foci or (), segment=segment)
+    compare = dict(marks=marks, group=group, unit=unit, reference=reference)
+    raise typer.Exit(_nuclei(folder, out, report, given, read, measure, compare))
+
+# %% ../nbs/api/97_cli.ipynb #8ad46eab
+def _flow(folder, map_csv, out, report, gating, compare):
+    "Read, draw the gates, count, compare, and write; the exit code."
+    from celldeath_nb.assays import flow, sheets
+    from celldeath_nb.assays.fcs import read_tubes
+    from celldeath_nb.files import write_csv
+
+    tubes = read_tubes(folder, map_csv)
+    gates = flow.quadrant_gates(tubes, **gating)
+    table = flow.quadrants(tubes, gates)
+    found = sheets.answer_tubes(table, **compare)
+    write_csv(table, out)
+    sheets.write_tubes_page(tubes, gates, table, report, found)
+    problems = [dict(file=o['file'], reason=o['problem']) for o in tubes.attrs['problems']]
+    problems += [dict(file=o.tube, reason=o.note) for o in table[table.n == 0].itertuples()]
+    return _say_sheet(found.sentences, out, report, problems)
+
+
+def _draft(folder, path, overwrite):
+    "A first map by the names of the files."
+    from celldeath_nb.assays.fcs import guess_tubes
+    from celldeath_nb.files import write_csv
+
+    draft = guess_tubes(folder)
+    if not len(draft):
+        raise ValueError(f'{folder} holds no FCS files. Give the folder in which the tubes are.')
+    write_csv(draft, _free(path, overwrite))
+    roles = ', '.join(f'{k} {v}' for k, v in draft.role.value_counts().items())
+    typer.echo(f'{len(draft)} tubes by their names: {roles}. Look at every row, mend it, and give it as --map {path}.')
+
+
+def _matrix(path, off):
+    "A spill matrix from a CSV whose first column names the dyes; False for none, None for that of the controls."
+    if path is None or off:
+        return False if off else None
+    from celldeath_nb.files import read_csv
+
+    table = read_csv(path)
+    return table.set_index(table.columns[0])
+
+# %% ../nbs/api/97_cli.ipynb #7c51c7a6
+@app.command('flow')
+def flow_(
+    folder: Annotated[Path, typer.Argument(help='Folder of FCS files; sub-folders are read too.', show_default=False)],
+    map_csv: Annotated[
+        Optional[Path],
+        typer.Option(
+            '--map',
+            help='CSV with the columns file, role, replicate, treatment, hour; tubes.csv in the folder if left out.',
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help='CSV to write, a row a tube.')] = Path('quadrants.csv'),
+    report: Report = None,  # page
+    draft: Annotated[
+        Optional[Path], typer.Option(help='Write a first map by the names of files, and stop.', show_default=False)
+    ] = None,
+    x: Annotated[Optional[str], typer.Option('--x', help='Channel of annexin V.', show_default=False)] = None,
+    y: Annotated[Optional[str], typer.Option('--y', help='Channel of 7-AAD or PI.', show_default=False)] = None,
+    method: Annotated[str, typer.Option(help='How gates are drawn: valley, or peak.')] = 'valley',
+    spill: Annotated[
+        Optional[Path],
+        typer.Option(help='CSV of a spill matrix; from the single stains if left out.', show_default=False),
+    ] = None,
+    no_compensation: Annotated[bool, typer.Option('--no-compensation', help='Take the light as it is.')] = False,
+    no_scatter: Annotated[bool, typer.Option('--no-scatter', help='Take all events for cells.')] = False,
+    group: Arms = 'treatment',  # arms
+    unit: Annotated[str, typer.Option(help='What is a biological replicate: a column of the map.')] = 'replicate',
+    reference: Reference = None,  # control
+    overwrite: Overwrite = False,  # replace
+):
+    "Count quadrants of annexin V and 7-AAD: a table with a row a tube, and a page that says whether the arms differ."
+    if draft is not None:
+        return _draft(folder, draft, overwrite)
+    report = _beside(out, report, folder, overwrite)
+    gating = dict(method=method, x=x, y=y, spill=_matrix(spill, no_compensation), cells=not no_scatter)
+    raise typer.Exit(_flow(folder, map_csv, out, report, gating, dict(group=group, unit=unit, reference=reference)))
+
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
 def demo(
@@ -793,7 +992,10 @@ _options = {
     'channel': '--channel', 'page': '--page', 'max_mpx': '--max-mpx', 'um_per_px': '--um-per-px', 'where': '--where',
     'window': '--window', 'edge': '--edge', 'resize_to': '--resize-to', 'rescale_to': '--rescale', 'tile_px': '--tile',
     'grid': '--grid', 'allow': '--allow', 'rename': '--rename', 'group': '--group', 'test': '--test', 'balance': '--balance',
-    'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'positive': '--positive',
+    'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'positive': '--positive', 'dapi': '--dapi',
+    'channels': '--marks', 'single': '--single', 'pages': '--pages', 'foci': '--foci', 'unit': '--unit',
+    'reference': '--reference', 'least_um2': '--least-um2', 'most_um2': '--most-um2', 'split_um': '--split-um',
+    'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y',
 }  # fmt: skip
 _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"
@@ -824,10 +1026,18 @@ def _typed(name, value):
     return ' '.join(parts)
 
 
+_whole_advice = {
+    'overwrite=True': '--overwrite', 'rotate=True': '--rotate', 'spill=False': '--no-compensation', 'cells=False': '--no-scatter',
+    r'guess_tubes\([^)]*\)': 'The option --draft tubes.csv',
+}  # fmt: skip
+
+
 def in_words_of_the_command(
     text: str,  # advice in Python's words, such as channel='red'
 ) -> str:  # the same with the command's options, such as --channel red
     "Advice as it can be typed where it is read."
+    for python, typed in _whole_advice.items():
+        text = re.sub(python, typed, text)
     text = _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
     for old, new in _verbs.items():
         text = text.replace(old, new)

@@ -8,6 +8,7 @@ _rooms = {
     'flow': ['QUADRANTS', 'compare_quadrants', 'plot_controls', 'plot_quadrants', 'quadrant_gates', 'quadrants'],
     'gates': ['above_peak', 'find_valley', 'gate_cells', 'gate_singlets', 'prepare_events'],
     'nuclei': ['count_foci', 'guess_scale', 'match_nuclei', 'measure_nuclei', 'segment_nuclei', 'show_nuclei'],
+    'sheets': ['answer_nuclei', 'answer_tubes', 'whole_nuclei', 'write_nuclei_page', 'write_tubes_page'],
     'spill': ['compensate', 'scale', 'single_cells', 'spillover'],
     'stained': ['PAPER_PATTERN', 'read_channel', 'read_channels'],
 }

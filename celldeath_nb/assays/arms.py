@@ -388,7 +388,10 @@ def _curve(ax, y, grid, **kw):
 
 
 def _axis(value, log):
-    return f'log10 {value} (a.u.)' if log else value
+    "The name of an axis; what `measure_nuclei` calls `corrected_` is light above the background."
+    mark = str(value).removeprefix('corrected_')
+    name = mark if mark == str(value) else f'{mark} above background'
+    return f'log10 {name} (a.u.)' if log else name
 
 # %% ../../nbs/api/65_assays.arms.ipynb #490dd7d3
 def plot_distributions(
@@ -474,7 +477,12 @@ def plot_superplot(
     arms = [reference, *others]
     for i, (name, one) in enumerate(d.groupby('unit')):
         _replicate(ax, i, name, one, arms)
-    ax.set(xticks=range(len(arms)), xticklabels=arms, xlim=(-0.5, len(arms) - 0.5), ylabel=_axis(value, log))
+    ax.set(
+        xticks=range(len(arms)),
+        xticklabels=arms,
+        xlim=(-0.5, len(arms) - 0.5),
+        ylabel=_axis(value, log).replace(' above', '\nabove'),
+    )
     title = _p_words(compare_arms(table, value, group, unit, log, reference, objects))
     ax.set_title(title, fontsize=9, loc='left')
     ax.legend(

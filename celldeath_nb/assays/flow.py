@@ -374,16 +374,26 @@ _corners = dict(
 )
 
 
+def _percent(v):
+    "Mean and standard error of percentages, with a digit more where the error would read 0.0."
+    if len(v) < 2:
+        return f'{v.mean():.1f} %'
+    digits = 2 if v.sem() < 0.05 else 1
+    return f'{v.mean():.{digits}f} ± {v.sem():.{digits}f} %'
+
+
 def _corner_text(ax, table, colors, group):
     "Mean and standard error of each arm in each corner."
     for q, (x, y, ha, va) in _corners.items():
         words = [(f'{q} {QUADRANTS[q]}', 'k')]
         for arm in colors:
             v = table.loc[table[group].astype(str) == arm, q].dropna()
-            words.append((f'{arm} {v.mean():.1f}' + (f' ± {v.sem():.1f} %' if len(v) > 1 else ' %'), colors[arm]))
+            words.append((f'{arm} {_percent(v)}', colors[arm]))
         for i, (text, color) in enumerate(words if va == 'top' else words[::-1]):
             step = -0.055 * i if va == 'top' else 0.055 * i
-            ax.text(x, y + step, text, ha=ha, va=va, fontsize=8, color=color, transform=ax.transAxes)
+            where = dict(ha=ha, va=va, transform=ax.transAxes, zorder=5)
+            back = dict(facecolor='white', alpha=0.8, lw=0, pad=0.8)  # dots and lines stay out of the words
+            ax.text(x, y + step, text, fontsize=8, color=color, bbox=back, **where)
 
 # %% ../../nbs/api/69_assays.flow.ipynb #34324fd0
 def plot_quadrants(
@@ -413,7 +423,8 @@ def plot_quadrants(
     _corner_text(ax, table, colors, group)
     days = table.replicate.nunique() if 'replicate' in table else 1
     title = ' and '.join(control_first) if len(control_first) < 4 else f'{len(control_first)} arms'
-    ax.set_title(f'{title}, {days} replicate{"s" * (days > 1)}' + (', mean ± SEM' if days > 1 else ''), fontsize=10)
+    counted = f'{days} replicate{"s" * (days > 1)}, {int(table.n.sum()):,} cells'
+    ax.set_title(f'{title}, {counted}' + (', mean ± SEM' if days > 1 else ''), fontsize=10)
     return ax
 
 # %% ../../nbs/api/69_assays.flow.ipynb #b6e592d0
@@ -444,7 +455,7 @@ def plot_controls(
         ax.scatter(*v[rng.permutation(len(v))[:most]].T, s=2, color='#0072B2', lw=0, rasterized=True)
         _show_axes(ax, labels, everything, [(a, b)])
         ax.set_title(
-            f'{role.replace("single_", "single ")}\n{100 * (v[:, 0] > a).mean():.1f} % right, {100 * (v[:, 1] > b).mean():.1f} % above',
+            f'{role.replace("single_", "single ")}, {len(v):,} cells\n{100 * (v[:, 0] > a).mean():.1f} % right, {100 * (v[:, 1] > b).mean():.1f} % above',
             fontsize=8,
         )
     return axes

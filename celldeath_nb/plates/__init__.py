@@ -3,6 +3,7 @@
 from importlib import import_module
 
 _rooms = {
+    'agreement': ['Agreement', 'agree', 'plot_agreement'],
     'curves': ['Curve', 'effective_dose', 'fit_curve', 'fit_curves', 'too_few_doses'],
     'doses': ['dose_response', 'plot_dose_response'],
     'hours': ['detection_times', 'kinetics', 'plot_detection', 'plot_kinetics'],

@@ -132,7 +132,7 @@ def _frames(known, by):
     by = [c for c in ([by] if isinstance(by, str) else by) if c in known]
     if not by:
         return np.zeros(len(known), int), {0: ''}
-    g = known.groupby(by, dropna=False, sort=False)
+    g = known.groupby(by if len(by) > 1 else by[0], dropna=False, sort=False)
     return g.ngroup().to_numpy(), {
         i: ', '.join(f'{c} {v}' for c, v in zip(by, k if isinstance(k, tuple) else (k,))) + ': '
         for i, k in enumerate(g.groups)
