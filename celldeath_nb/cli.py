@@ -1001,10 +1001,8 @@ _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"
 )
 
-
+# %% ../nbs/api/97_cli.ipynb #8c4b5887
 _verbs = {
-    'overwrite=True': '--overwrite',
-    'rotate=True': '--rotate',
     'Make it with cut_tiles': 'Make it with `celldeath slice`',
     'the same call of cut_tiles': 'the same `celldeath slice`',
     'open_tiles reads it; ': '',

@@ -10,18 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from celldeath_nb.files import (
-    a_list,
-    a_text,
-    a_whole,
-    check_page,
-    check_seal,
-    either,
-    own_file,
-    plain_text,
-    read_csv,
-    read_json,
-)
+from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_csv, read_json
 from ..evaluate.preds import check_preds, known_positive, positive_class
 from ..photos.classes import cleaned, refuse_twins
 
