@@ -360,6 +360,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'celldeath_nb.cli.pair': ('api/cli.html#pair', 'celldeath_nb/cli.py'),
                                   'celldeath_nb.cli.predict': ('api/cli.html#predict', 'celldeath_nb/cli.py'),
                                   'celldeath_nb.cli.slice_': ('api/cli.html#slice_', 'celldeath_nb/cli.py'),
+                                  'celldeath_nb.cli.tell': ('api/cli.html#tell', 'celldeath_nb/cli.py'),
                                   'celldeath_nb.cli.train': ('api/cli.html#train', 'celldeath_nb/cli.py')},
             'celldeath_nb.evaluate.figures': { 'celldeath_nb.evaluate.figures._accuracy_title': ( 'api/evaluate.figures.html#_accuracy_title',
                                                                                                   'celldeath_nb/evaluate/figures.py'),

@@ -6,8 +6,8 @@
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
            'Seeds', 'Places', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run', 'Weights',
-           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict',
-           'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
+           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'pair', 'deal_out', 'tell', 'Steps', 'slice_', 'train',
+           'predict', 'explain', 'audit', 'demo', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -96,6 +96,24 @@ def _bare(args):
             k += 1
     return out
 
+# %% ../nbs/api/97_cli.ipynb #5e206dc1
+_words = []  # what was typed
+
+
+def tell(
+    text: str,  # what to say
+    err: bool = False,  # on the standard error
+    lines: bool = False,  # it has several lines, which are ours
+):
+    "Say something, with nothing in it that a console would obey."
+    from celldeath_nb.photos.pixels import safe_text
+
+    for w in _words:
+        text = text if w.isprintable() else text.replace(w, safe_text(w))
+    first = '\n' if text.startswith('\n') else ''
+    parts = text[len(first) :].split('\n') if lines else [text[len(first) :]]
+    typer.echo(first + '\n'.join(map(safe_text, parts)), err=err)
+
 # %% ../nbs/api/97_cli.ipynb #2802181f
 class Steps:
     "Says what is done, and numbers the steps."
@@ -109,7 +127,7 @@ class Steps:
 
     def __call__(self, text, step=False):
         self.done += step
-        typer.echo(f'{self.done}/{self.total} {text} ...' if step else text)
+        tell(f'{self.done}/{self.total} {text} ...' if step else text)
 
 
 def _free(path, overwrite):
@@ -131,9 +149,9 @@ def _problems(problems, out):
     if not problems:
         return 0
     for p in problems[:5]:
-        typer.echo(f'Left out: {p["file"]}: {p["reason"]}', err=True)
+        tell(f'Left out: {p["file"]}: {p["reason"]}', err=True)
     f = write_csv(pd.DataFrame(problems), out)
-    typer.echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
+    tell(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
     return 3
 
 # %% ../nbs/api/97_cli.ipynb #ca29fa26
@@ -319,9 +337,9 @@ def _say_tree(fields):
 
     levels = folder_levels(list(fields.field))
     if len(levels):
-        typer.echo('The folders:' + tree_text(levels))
+        tell('The folders:' + tree_text(levels), lines=True)
     if 'split' in fields and fields.split.notna().any():
-        typer.echo(f'A split is there and is kept: {_counts(fields.split)}.')
+        tell(f'A split is there and is kept: {_counts(fields.split)}.')
 
 
 def _counts(s):
@@ -336,7 +354,7 @@ def _slice(folder, out, grid, tile, overwrite, reading, cutting):
     _say_tree(fields)
     tiles = _cut(fields, out, grid, tile, overwrite, **cutting)
     said = f' ({_counts(tiles.table.label)})' if 'label' in tiles.table else ', without labels,'
-    typer.echo(
+    tell(
         f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs{said} are in {out}.'
     )
     return _problems(tiles.problems, Path(out) / 'problems.csv')
@@ -395,10 +413,10 @@ def _recipe(name, **changes):
 # %% ../nbs/api/97_cli.ipynb #200069f1
 def _say_answer(road, report):
     "The answer, what it is worth, and whether to believe it."
-    typer.echo('')
+    tell('')
     for o in road.sentences:
-        typer.echo(o)
-    typer.echo(f'\nThe report: {report}')
+        tell(o)
+    tell(f'\nThe report: {report}')
 
 # %% ../nbs/api/97_cli.ipynb #7b7aec64
 Run = Annotated[Path, typer.Option(help='Run folder to make.', show_default=False)]
@@ -549,11 +567,11 @@ def _predict(run, folder, out, device, reading):
 
     model = models.load_model(run)
     preds = prediction.predict(model, folder, device=device, out=out, **reading)
-    typer.echo(
+    tell(
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
     )
-    typer.echo(_score(preds, model.classes))
-    typer.echo(f'The table: {out}')
+    tell(_score(preds, model.classes))
+    tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
@@ -578,7 +596,9 @@ def _explained(fields):
     if 'label' in fields:
         yield f'The label comes from: {fields.attrs.get("label_from", "name")}.'
     yield from (_column(fields, c) for c in shown + [c for c in fields if c not in shown + own])
-    yield fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False)
+    yield from (
+        fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False).split('\n')
+    )
     odd = fields.attrs.get('name_problems', ())
     if odd:
         yield f'Not understood in {len(odd)} names, for example {odd[0]["file"]}: {odd[0]["reason"]}.'
@@ -619,7 +639,7 @@ def explain(
         )
     _say_tree(fields)
     for o in _explained(fields):
-        typer.echo(o)
+        tell(o)
     if question:
         raise question
     raise typer.Exit(3 if fields.attrs['problems'] else 0)
@@ -680,12 +700,12 @@ def audit(
     with scratch_folder() as d:
         tiles = _some_tiles(folder, d, reading, cutting)
         res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
-    typer.echo(f'Verdict: {res.verdict}.')
+    tell(f'Verdict: {res.verdict}.')
     for s in res.sentences + res.notes:
-        typer.echo(f'- {s}')
+        tell(f'- {s}')
     for c in res.controls.to_dict('records'):
-        typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
-    typer.echo(f'The page: {Path(out) / "audit.html"}')
+        tell(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
+    tell(f'The page: {Path(out) / "audit.html"}')
 
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
@@ -742,7 +762,7 @@ def _demo(data, out, overwrite, r, reading, args):
     with scratch_folder() as d:
         simulated = None
         if data is None:
-            typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
+            tell('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
             say('simulating photographs', step=True)
             data = simulated = sample_data('demo', Path(d) / 'photographs', seed=r.seed)
         say('reading the photographs', step=True)
@@ -821,14 +841,14 @@ def _say_error(e):
     if hasattr(e, 'show') and hasattr(e, 'exit_code'):  # typer's own, of words that do not fit
         e.show()
         return e.exit_code
-    typer.echo(f'\nError: {_paragraph(e)}', err=True)
+    tell(f'\nError: {_paragraph(e)}', err=True, lines=True)
     return 1
 
 
 def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
     if Path(celldeath_nb.__path__[0]) in Path(filename).parents:
-        typer.echo(f'Note: {in_words_of_the_command(str(message))}', err=True)
+        tell(f'Note: {in_words_of_the_command(str(message))}', err=True, lines=True)
 
 # %% ../nbs/api/97_cli.ipynb #1ad9549f
 def main(
@@ -839,7 +859,7 @@ def main(
         warnings.showwarning = _note
         code = _run(args)
     if code == 130:
-        typer.echo(
+        tell(
             '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
             err=True,
         )
@@ -848,8 +868,9 @@ def main(
 
 def _run(args):
     "Run the words of the command line; the exit code."
+    _words[:] = map(str, sys.argv[1:] if args is None else args)
     try:
-        return app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
+        return app(deal_out(list(_words)), standalone_mode=False, prog_name='celldeath')
     except SystemExit as e:
         return e.code  # how typer leaves when it is interrupted
     except (KeyboardInterrupt, typer.Abort):
