@@ -7,7 +7,7 @@ An attack has held if the result is the one without it, or if it was refused or 
 broken through if the result differs, if an error of another kind appears, if it takes longer than ten seconds, or if
 something is read or left outside of its folder."""
 
-import argparse, io, json, os, pickle, platform, random, shutil, struct, sys, tempfile, time, warnings, zlib
+import argparse, copy, io, json, os, pickle, platform, random, shutil, struct, sys, tempfile, time, warnings, zlib
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -323,19 +323,19 @@ def mutated(page, rng, values):
     for _ in range(rng.choice([1, 1, 2, 3])):
         at = rng.choice([o for o in places_of(page) if o] or [()])
         if not at:
-            return rng.choice(values)
+            return copy.deepcopy(rng.choice(values))
         o = page
         for k in at[:-1]:
             o = o[k]
         what = rng.random()
         if what < 0.15:
             del o[at[-1]]
-        elif what < 0.25 and isinstance(o[at[-1]], (int, float)):
+        elif what < 0.25 and isinstance(o[at[-1]], (int, float)) and abs(o[at[-1]]) < 1e300:
             o[at[-1]] = o[at[-1]] * rng.choice([-1, 2, 1000]) + rng.choice([0, 1, 0.5])
         elif what < 0.35:
             o[at[-1]] = [o[at[-1]]] * rng.choice([1, 2, 500])
         else:
-            o[at[-1]] = rng.choice(values)
+            o[at[-1]] = copy.deepcopy(rng.choice(values))
     return page
 
 
