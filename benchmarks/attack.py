@@ -1086,12 +1086,13 @@ def main():
             tmp = (args.keep or Path(d)) / part
             tmp.mkdir(parents=True, exist_ok=True)
             found = run_part(part, args.tries or usual[part], args.seed, tmp)
-        found |= dict(seconds=round(time.perf_counter() - start), seed=args.seed, asked=args.tries or usual[part])
+        seconds = None if args.keep else round(time.perf_counter() - start)  # may have been begun earlier
+        found |= dict(seconds=seconds, seed=args.seed, asked=args.tries or usual[part])
         found |= dict(python=platform.python_version(), system=platform.system(), version=version('celldeath_nb'))
         done[part] = found
         args.out.parent.mkdir(exist_ok=True)
         args.out.write_text(json.dumps(done, indent=1) + '\n')
-        print(f'{part}: {found["held"]} of {found["tried"]} held, {found["seconds"]} s', *found['first'], sep='\n  ')
+        print(f'{part}: {found["held"]} of {found["tried"]} held', *found['first'], sep='\n  ')
     return 1 if any(o['broken'] for o in done.values()) else 0
 
 
