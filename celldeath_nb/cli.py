@@ -7,7 +7,7 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
            'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
-           'Arms', 'Reference', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit',
+           'Arms', 'Reference', 'pair', 'deal_out', 'tell', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit',
            'nuclei_', 'flow_', 'demo', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
@@ -101,6 +101,24 @@ def _bare(args):
             k += 1
     return out
 
+# %% ../nbs/api/97_cli.ipynb #5e206dc1
+_words = []  # what was typed
+
+
+def tell(
+    text: str,  # what to say
+    err: bool = False,  # on the standard error
+    lines: bool = False,  # it has several lines, which are ours
+):
+    "Say something, with nothing in it that a console would obey."
+    from celldeath_nb.photos.pixels import safe_text
+
+    for w in _words:
+        text = text if w.isprintable() else text.replace(w, safe_text(w))
+    first = '\n' if text.startswith('\n') else ''
+    parts = text[len(first) :].split('\n') if lines else [text[len(first) :]]
+    typer.echo(first + '\n'.join(map(safe_text, parts)), err=err)
+
 # %% ../nbs/api/97_cli.ipynb #2802181f
 class Steps:
     "Says what is done, and numbers the steps."
@@ -114,14 +132,7 @@ class Steps:
 
     def __call__(self, text, step=False):
         self.done += step
-        _echo(f'{self.done}/{self.total} {text} ...' if step else in_words_of_the_command(text))
-
-
-def _echo(text, err=False):
-    "Print lines; what a console would obey, as a file's name may hold it, stands as its escape."
-    from celldeath_nb.photos.pixels import safe_text
-
-    typer.echo('\n'.join(safe_text(o) for o in str(text).split('\n')), err=err)
+        tell(f'{self.done}/{self.total} {text} ...' if step else in_words_of_the_command(text))
 
 
 def _free(path, overwrite):
@@ -150,9 +161,9 @@ def _problems(problems, out):
     if not problems:
         return 0
     for p in problems[:5]:
-        _echo(_left_out(p), err=True)
+        tell(_left_out(p), err=True)
     f = write_csv(pd.DataFrame(problems), out)
-    _echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
+    tell(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
     return 3
 
 # %% ../nbs/api/97_cli.ipynb #ca29fa26
@@ -338,9 +349,9 @@ def _say_tree(fields):
 
     levels = folder_levels(list(fields.field))
     if len(levels):
-        _echo('The folders:' + tree_text(levels))
+        tell('The folders:' + tree_text(levels), lines=True)
     if 'split' in fields and fields.split.notna().any():
-        _echo(f'A split is there and is kept: {_counts(fields.split)}.')
+        tell(f'A split is there and is kept: {_counts(fields.split)}.')
 
 
 def _counts(s):
@@ -356,7 +367,7 @@ def _slice(folder, out, grid, tile, overwrite, reading, cutting):
     _say_tree(fields)
     tiles = cut_tiles(fields, out, **_shape(grid, tile), **cutting, overwrite=overwrite)
     said = f' ({_counts(tiles.table.label)})' if 'label' in tiles.table else ', without labels,'
-    _echo(
+    tell(
         f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs{said} are in {out}.'
     )
     return _problems(tiles.problems, Path(out) / 'problems.csv')
@@ -415,10 +426,10 @@ def _recipe(name, **changes):
 # %% ../nbs/api/97_cli.ipynb #200069f1
 def _say_answer(road, report):
     "The answer, what it is worth, and whether to believe it."
-    _echo('')
+    tell('')
     for o in road.sentences:
-        _echo(o)
-    _echo(f'\nThe report: {report}')
+        tell(o)
+    tell(f'\nThe report: {report}')
 
 # %% ../nbs/api/97_cli.ipynb #7b7aec64
 Run = Annotated[Path, typer.Option(help='Run folder to make.', show_default=False)]
@@ -573,11 +584,11 @@ def _predict(run, folder, out, device, reading):
 
     model = models.load_model(run)
     preds = prediction.predict(model, folder, device=device, out=out, **reading)
-    _echo(
+    tell(
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
     )
-    _echo(_score(preds, model.classes))
-    _echo(f'The table: {out}')
+    tell(_score(preds, model.classes))
+    tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
@@ -604,7 +615,9 @@ def _explained(fields):
     if 'label' in fields:
         yield f'The label comes from: {fields.attrs.get("label_from", "name")}.'
     yield from (_column(fields, c) for c in shown + [c for c in fields if c not in shown + own])
-    yield fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False)
+    yield from (
+        fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False).split('\n')
+    )
     odd = fields.attrs.get('name_problems', ())
     if odd:
         yield f'Not understood in {len(odd)} names, for example {safe_text(odd[0]["file"])}: {odd[0]["reason"]}.'
@@ -644,7 +657,7 @@ def explain(
         )
     _say_tree(fields)
     for o in _explained(fields):
-        _echo(o)
+        tell(o)
     if question:
         raise question
     raise typer.Exit(3 if fields.attrs['problems'] else 0)
@@ -706,12 +719,12 @@ def audit(
     with scratch_folder() as d:
         tiles = _some_tiles(folder, d, reading, cutting)
         res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
-    _echo(f'Verdict: {res.verdict}.')
+    tell(f'Verdict: {res.verdict}.')
     for s in res.sentences + res.notes:
-        _echo(f'- {s}')
+        tell(f'- {s}')
     for c in res.controls.to_dict('records'):
-        _echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
-    _echo(f'The page: {Path(out) / "audit.html"}')
+        tell(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
+    tell(f'The page: {Path(out) / "audit.html"}')
 
 # %% ../nbs/api/97_cli.ipynb #f65e314b
 Dapi = Annotated[
@@ -756,9 +769,9 @@ def _beside(out, report, folder, overwrite):
 def _say_sheet(sentences, out, report, problems):
     "The sentences and where things are; the exit code."
     for s in sentences:
-        typer.echo(in_words_of_the_command(s))
-    typer.echo(f'The table: {out}')
-    typer.echo(f'The page: {report}')
+        tell(in_words_of_the_command(s))
+    tell(f'The table: {out}')
+    tell(f'The page: {report}')
     return _problems(problems, Path(out).with_name(Path(out).stem + '.problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #e73569a1
@@ -857,7 +870,7 @@ def _draft(folder, path, overwrite):
         raise ValueError(f'{folder} holds no FCS files. Give the folder in which the tubes are.')
     write_csv(draft, _free(path, overwrite))
     roles = ', '.join(f'{k} {v}' for k, v in draft.role.value_counts().items())
-    typer.echo(f'{len(draft)} tubes by their names: {roles}. Look at every row, mend it, and give it as --map {path}.')
+    tell(f'{len(draft)} tubes by their names: {roles}. Look at every row, mend it, and give it as --map {path}.')
 
 
 def _matrix(path, off):
@@ -963,7 +976,7 @@ def _demo(data, out, overwrite, r, reading, args):
     with scratch_folder() as d:
         simulated = None
         if data is None:
-            _echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
+            tell('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
             say('simulating photographs', step=True)
             data = simulated = sample_data('demo', Path(d) / 'photographs', seed=r.seed)
         say('reading the photographs', step=True)
@@ -1067,14 +1080,14 @@ def _say_error(e):
     if hasattr(e, 'show') and hasattr(e, 'exit_code'):  # typer's own, of words that do not fit
         e.show()
         return e.exit_code
-    _echo(f'\nError: {_paragraph(e)}', err=True)
+    tell(f'\nError: {_paragraph(e)}', err=True, lines=True)
     return 1
 
 
 def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
     if Path(celldeath_nb.__path__[0]) in Path(filename).parents:
-        _echo(f'Note: {in_words_of_the_command(str(message))}', err=True)
+        tell(f'Note: {in_words_of_the_command(str(message))}', err=True, lines=True)
 
 # %% ../nbs/api/97_cli.ipynb #1ad9549f
 def main(
@@ -1085,7 +1098,7 @@ def main(
         warnings.showwarning = _note
         code = _run(args)
     if code == 130:
-        _echo(
+        tell(
             '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
             err=True,
         )
@@ -1094,8 +1107,9 @@ def main(
 
 def _run(args):
     "Run the words of the command line; the exit code."
+    _words[:] = map(str, sys.argv[1:] if args is None else args)
     try:
-        return app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
+        return app(deal_out(list(_words)), standalone_mode=False, prog_name='celldeath')
     except SystemExit as e:
         return e.code  # how typer leaves when it is interrupted
     except (KeyboardInterrupt, typer.Abort):

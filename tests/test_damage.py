@@ -11,6 +11,8 @@ import pytest
 
 from celldeath_nb.files import read_csv
 from celldeath_nb.people.judging import judgements
+from celldeath_nb.photos.pixels import BadFile
+from celldeath_nb.photos.reading import read_photo
 from celldeath_nb.photos.joins import read_table as read_labels
 from celldeath_nb.plates.maps import read_plate_map
 
@@ -130,3 +132,26 @@ def test_a_workbook_that_is_larger_than_it_looks(make, read, tmp_path):
     with pytest.raises(ValueError, match='when it is unpacked|more than 20,000,000 cells|no plate map|as a workbook'):
         read(f)
     assert time.process_time() - start < 10
+
+
+def test_no_codec_of_a_stranger_is_asked(tmp_path):
+    "Every codec that the library registers, as compressor and as filter, over a piece that is a pickle: nothing runs."
+    pytest.importorskip('numcodecs')
+    made = attack.zarr_codecs()
+    refused = 0
+    for i, (what, make) in enumerate(made.items()):
+        f = tmp_path / f'{i}' / 'photos' / 'a.png'
+        f.parent.mkdir(parents=True)
+        make(f)
+        with pytest.raises(BadFile) as e:
+            read_photo(f.with_suffix('.zarr'))
+        refused += 'which may run code or is not known here' in str(e.value)
+        assert not (tmp_path / f'{i}' / 'ran').exists(), what
+    assert len(made) > 40 and refused > len(made) * 0.7
+
+
+@pytest.mark.parametrize('what', ['page_of_itself', 'endless_counts', 'no_rows', 'entities', 'linked', 'looped'])
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs a POSIX system')
+def test_a_hostile_photograph_leaves_the_others_alone(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(attack, 'pictures', lambda: {what: getattr(attack, what)})
+    assert attack.hostile_pictures(tmp_path).broken == []
