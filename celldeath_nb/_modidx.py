@@ -831,6 +831,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'celldeath_nb/learn/prediction.py'),
                                                'celldeath_nb.learn.prediction._probabilities': ( 'api/learn.prediction.html#_probabilities',
                                                                                                  'celldeath_nb/learn/prediction.py'),
+                                               'celldeath_nb.learn.prediction._put': ( 'api/learn.prediction.html#_put',
+                                                                                       'celldeath_nb/learn/prediction.py'),
                                                'celldeath_nb.learn.prediction._say_unseen': ( 'api/learn.prediction.html#_say_unseen',
                                                                                               'celldeath_nb/learn/prediction.py'),
                                                'celldeath_nb.learn.prediction._verdicts': ( 'api/learn.prediction.html#_verdicts',
