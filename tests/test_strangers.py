@@ -291,6 +291,64 @@ def test_the_command_takes_what_it_advises(call, tmp_path):
     assert code == 0 and 'without labels' in said, said
 
 
+def dressed(rows, dress, folder):
+    "A table as one program or another saves it."
+    if dress == 'xlsx':
+        openpyxl = pytest.importorskip('openpyxl')
+        book = openpyxl.Workbook()
+        for r in [[], *rows, []]:
+            book.active.append(r)
+        book.save(folder / 't.xlsx')
+        return folder / 't.xlsx'
+    sep = ';' if 'semicolons' in dress else '\t' if 'tabs' in dress else ','
+    rows = [
+        [
+            o.replace('.', ',') if sep == ';' and o[:1].isdigit() and o.count('.') == 1 and o[-1].isdigit() else o
+            for o in r
+        ]
+        for r in rows
+    ]
+    lines = [sep.join(f'"{o}"' if sep in o else o for o in r) for r in rows]
+    if 'blank rows' in dress:
+        lines = ['', lines[0], sep * (len(rows[0]) - 1), *lines[1:], '', sep]
+    if 'sep=' in dress:
+        lines = [f'sep={sep}', *lines]
+    end = '\n' if 'Unix' in dress else '\r\n'
+    code = (
+        'cp1252' if 'ANSI' in dress else 'utf-16' if 'UTF-16' in dress else 'utf-8-sig' if 'mark' in dress else 'utf-8'
+    )
+    (folder / 't.csv').write_bytes((end.join(lines) + end).encode(code))
+    return folder / 't.csv'
+
+
+dresses = [
+    'commas', 'commas, Unix', 'commas, byte order mark', 'semicolons, ANSI', 'semicolons, blank rows', 'tabs, UTF-16', 'semicolons, sep=',
+    'commas, ANSI, blank rows', 'semicolons, UTF-16', 'xlsx',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('dress', dresses)
+def test_a_table_in_every_dress_of_excel(dress, tmp_path):
+    "Labels, doses, judgements and plate maps; cells such as None, NA and 001 stay what they are."
+    from celldeath_nb.photos.joins import read_table
+    from celldeath_nb.plates.maps import read_plate_map
+
+    grow(tmp_path / 'in', [f'{i}.png' for i in range(4)])
+    classes = ['größer', 'NA', '001', 'a b']
+    rows = [['file', 'label', 'dose_um'], *[[f'{i}.png', c, '0.5'] for i, c in enumerate(classes)]]
+    t = dressed(rows, dress, tmp_path)
+    assert read_table(t).label.tolist() == classes and read_table(t).shape == (4, 3)
+    f = read_fields(tmp_path / 'in', label_from=t)
+    assert f.label.tolist() == classes and f.dose_um.tolist() == [0.5] * 4
+    head = ['decider', 'kind', 'session', 'trial', 'tile', 'truth', 'answer', 'seconds']
+    rows = [['Jörg', 'human', 'pre', str(i), f'{i}.png#0', c, classes[0], '2'] for i, c in enumerate(classes)]
+    j = read_judgements(dressed([head, *rows], dress, tmp_path))
+    assert j.truth.tolist() == classes and set(j.decider) == {'Jörg'} and set(j.answer) == {classes[0]}
+    rows = [['well', 'treatment', 'dose_um'], ['A1', 'größer', '0.5'], ['B1', 'NA', '0.5']]
+    m = read_plate_map(dressed(rows, dress, tmp_path))
+    assert m.treatment.tolist() == ['größer', 'NA'] and m.dose_um.tolist() == [0.5, 0.5]
+
+
 def opened():
     "The files that this process holds open."
     for o in os.listdir('/proc/self/fd'):
