@@ -102,7 +102,9 @@ def read_table(
     rows = [(i + 1, [plain_text(o).strip() for o in r]) for i, r in enumerate(rows)]
     rows = [(i, r) for i, r in rows if any(r)]
     if not rows:
-        raise ValueError(f'{path} is empty. Give a table with a first row of names of columns.')
+        raise ValueError(
+            f'{path} cannot be read as a table, since it is empty. Give one with a first row of names of columns.'
+        )
     names = rows[0][1]
     while names and not names[-1]:
         names = names[:-1]
