@@ -82,6 +82,10 @@ trees = {
     'hand-named, with doses': (crossed('MCF-7_CPT_{d}_24 h_{i}.png', d=('0,1uM', '100 nM', '1mM')), ['--label', 'dose_um'], {'0.1', '1000'}),
     'near twins': (crossed('{c}/{i}.png', c=('Dead', 'dead')), [], "'Dead' and 'dead'"),
     'no words at all': (crossed('IMG_{i:04d}.png', n=6), [], 'No labels'),
+    'dots in place of underscores': (crossed('{c}.{h}h.rep{i}.tif', c=('WT', 'KO'), h=(24, 48)), ['--labels', 'WT', 'KO'], {'WT', 'KO'}),
+    'a folder a visit': (crossed('{d} anna/{c} ({i}).jpg', d=('2024-03-01', '2024-03-08'), c=('treated', 'control')), [], 'No labels'),
+    'donors, plates, wells': (
+        crossed('Donor {d}/Plate 1/well {w}_{i}.tiff', d=('A', 'B'), w=('B3/infected', 'C4/mock')), ['--labels', 'infected', 'mock'], {'infected', 'mock'}),
     'times above classes': (crossed('{h}/{c}/{i}.png', h=('0h', '24h'), c=two), [], set(two)),
 }  # fmt: skip
 
