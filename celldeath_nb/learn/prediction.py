@@ -346,8 +346,20 @@ def _predict_fields(model, fields, bs, device, out, paths=None):
             model, tiles, bs, device, out, t.assign(tile=t.field + '#' + t.tile.str.rsplit('#', n=1).str[1])
         )
         preds.attrs['problems'] = list(tiles.problems)
+        del tiles  # closes its file of pixels: Windows removes no file that is open
         shutil.rmtree(store, ignore_errors=True)
     return preds
+
+
+def _put(path, to):
+    "The file under another name: a link, or a copy where links need rights, as on Windows."
+    for how in (os.symlink, os.link, shutil.copy2):
+        try:
+            how(path, to)
+            return
+        except OSError:
+            if how is shutil.copy2:
+                raise
 
 
 def _fields_of_paths(paths, folder, kwargs):
@@ -357,7 +369,7 @@ def _fields_of_paths(paths, folder, kwargs):
         raise FileNotFoundError(f'{len(lost)} of {len(paths)} files are not there; the first is {lost[0]}.')
     for i, p in enumerate(paths):
         (folder / f'{i:07d}').mkdir()
-        os.symlink(p.absolute(), folder / f'{i:07d}' / p.name)
+        _put(p.absolute(), folder / f'{i:07d}' / p.name)
     return read_fields(folder, **{'label_from': None, **kwargs, 'follow_links': True})
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #d0658d60

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_csv, read_json
+from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_json
 from ..evaluate.preds import check_preds, known_positive, positive_class
 from ..photos.classes import cleaned, refuse_twins
+from ..photos.joins import read_table
 
 # %% ../../nbs/api/60_people.judging.ipynb #d66f5f6a
 JUDGEMENT_COLUMNS = ['decider', 'kind', 'session', 'trial', 'tile', 'truth', 'answer', 'seconds']
@@ -221,9 +222,8 @@ def simulate_observer(
 
 # %% ../../nbs/api/60_people.judging.ipynb #f9371de9
 def read_text_table(path):
-    "A CSV with every cell as text, and empty cells as missing."
-    df = read_csv(path, dtype=str, na_values=[], encoding='utf-8')
-    return df.where(df != '', None)
+    "A table, also as a spreadsheet saved it, with every cell as text, and empty cells as missing."
+    return read_table(path)
 
 
 def _from_model_vs_human(df, path):

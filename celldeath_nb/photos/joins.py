@@ -23,7 +23,14 @@ from .classes import clean_name, cleaned
 from .pixels import safe_text
 
 # %% ../../nbs/api/24_photos.joins.ipynb #95272184
-def _text_of(path):
+def said_separator(text):
+    "The separator that Excel's first line names (`sep=;`) or None, and the text without that line."
+    first, _, rest = text.partition('\n')
+    m = re.fullmatch(r'"?sep=(.)"?', first.strip('\r '))
+    return (m[1], rest) if m else (None, text)
+
+
+def text_of(path):
     "The text of a file, whichever way it was encoded."
     check_ordinary(path, 500_000_000)
     raw = Path(path).read_bytes()
@@ -40,7 +47,7 @@ def _text_of(path):
             break
         return text
     raise ValueError(
-        f'{path} is no table of text: it holds bytes that are no letters. Save it in Excel as "CSV UTF-8", and give that file.'
+        f'{path} is no text that holds a table: it has bytes that are no letters. Save it in Excel as "CSV UTF-8", and give that file.'
     )
 
 
@@ -52,13 +59,8 @@ def _separator(head):
 # %% ../../nbs/api/24_photos.joins.ipynb #a630c931
 def _rows_of_text(path):
     "The rows of a text file."
-    text = _text_of(path)
-    first, _, rest = text.partition('\n')
-    if m := re.fullmatch(r'"?sep=(.)"?\s*', first.strip()):
-        sep = m[1]
-        text = rest
-    else:
-        sep = _separator(next((o for o in text.splitlines() if o.strip()), ''))
+    sep, text = said_separator(text_of(path))
+    sep = sep or _separator(next((o for o in text.splitlines() if o.strip()), ''))
     try:
         return list(csv.reader(io.StringIO(text, newline=''), delimiter=sep, strict=True))
     except csv.Error as e:
@@ -112,7 +114,9 @@ def read_table(
     rows = [(i + 1, [plain_text(o).strip() for o in r]) for i, r in enumerate(rows)]
     rows = [(i, r) for i, r in rows if any(r)]
     if not rows:
-        raise ValueError(f'{path} is empty. Give a table with a first row of names of columns.')
+        raise ValueError(
+            f'{path} cannot be read as a table, since it is empty. Give one with a first row of names of columns.'
+        )
     names = rows[0][1]
     while names and not names[-1]:
         names = names[:-1]
