@@ -4,6 +4,7 @@ import hashlib, os, pickle, resource, shutil, time, warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -125,6 +126,9 @@ def test_truncated_weights(folder, at):
         (dict(info=dict(cut=dict(resize_to=[5, 5]))), 'info'),
         (dict(info=dict(cut=dict(remedies=[5]))), 'info'),
         (dict(info=dict(gray=dict(brightness=[1]))), 'info'),
+        (dict(info=dict(seen=dict(hour=['one']))), 'info'),
+        (dict(info=dict(seen=['U2OS'])), 'info'),
+        (dict(info=dict(positive=5)), 'info'),
         (dict(um_per_px=-1), 'um_per_px'),
         (dict(arch='../../etc/passwd'), 'was changed'),
         (dict(arch='resnet18'), 'was changed'),
@@ -525,3 +529,37 @@ def test_a_model_of_turned_photographs_predicts_its_own_folder(most, tmp_path):
     shutil.copy(home / 'MCF7_CPT_1h_0002_N1.png', alone)
     few = predict(model, alone).set_index('tile').p_CPT
     assert len(few) == 4 and np.allclose(few, want[few.index], atol=1e-6)
+
+
+def test_what_a_model_never_saw_is_said_in_one_sentence(model, store, tmp_path):
+    "Lines, hours and doses of the training set go with the model; others are named, and nothing where either side is silent."
+    n = len(store)
+    t = store.add(
+        line=np.where(np.arange(n) % 2, 'U2OS', 'PC3'), hour=np.where(np.arange(n) == 0, 7.0, 1.0), dose_um=np.nan
+    )
+    taught = dict(line=['U2OS'], hour=[1.0, 3.0], dose_um=[5.0])
+    m = load_model(save_model(replace(model, um_per_px=None, info=dict(seen=taught)), tmp_path / 'm'))
+    with pytest.warns(UserWarning) as said:
+        predict(m, t, device='cpu')
+    found = [str(w.message) for w in said if 'never saw' in str(w.message)]
+    assert found == [
+        f'The model never saw the line PC3 ({-(-n // 2):,} tiles); the hour 7 (1 tile): nobody has tested what it says of them.'
+    ]
+    for seen, table in (
+        (dict(line=None, hour=[], dose_um=None), t),
+        (taught, t.subset(np.arange(n) % 2 == 1)),
+        (taught, t.add(line=None, hour=np.nan)),
+        (None, t),
+    ):
+        info = dict(seen=seen) if seen else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            predict(replace(model, um_per_px=None, info=info), table, device='cpu')
+
+
+def test_a_run_remembers_what_it_was_trained_on():
+    from celldeath_nb.learn.prediction import seen_values
+
+    t = pd.DataFrame(dict(line=['H9', None, 'H9'], hour=[3, 1, 1], tile=list('abc')))
+    assert seen_values(t) == dict(line=['H9'], hour=[1.0, 3.0], dose_um=None)
+    assert seen_values(t.assign(line=None, dose_um=np.nan)) == dict(line=[], hour=[1.0, 3.0], dose_um=[])

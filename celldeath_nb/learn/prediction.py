@@ -248,9 +248,10 @@ def _say_strange(model, table):
         if len(new):
             said = ', '.join(f'{v:g}{unit}' if isinstance(v, float) else f'{v}{unit}' for v in sorted(new.index)[:5])
             more = f' and {len(new) - 5} more' if len(new) > 5 else ''
-            odd.append(f'{one if len(new) == 1 else many} {said}{more} ({new.sum():,} tiles)')
+            tiles = f'{new.sum():,} tile' + ('s' if new.sum() > 1 else '')
+            odd.append(f'{one if len(new) == 1 else many} {said}{more} ({tiles})')
     if odd:
-        warnings.warn(f'The model never saw the {"; the ".join(odd)}: what it says of them was tested by nobody.')
+        warnings.warn(f'The model never saw the {"; the ".join(odd)}: nobody has tested what it says of them.')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #ef31b4d2
 def _job(model, what, out):
