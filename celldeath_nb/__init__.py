@@ -35,6 +35,7 @@ _rooms = {
     'learn.sittings': ['NoNumber'],
     'learn.training': ['expected_seconds', 'repeat', 'train'],
     'pages': ['STYLE', 'write_page'],
+    'panels': ['Browse', 'LiveCurve', 'SetUp', 'Tune', 'operating_point', 'sorted_verdicts'],
     'people.compare': ['Comparison', 'agreement_table', 'change_table', 'compare_deciders', 'consistency_table',
         'decider_table', 'fleiss_kappa', 'group_pair_table', 'group_table', 'kappa', 'missed_table', 'mixed_table',
         'pair_table', 'poisson_binomial', 'signal_detection', 'tile_table'],

@@ -89,6 +89,7 @@ from .studies.queue import *
 from .studies.results import *
 from .report import *
 from .road import *
+from .panels import *
 
 # %% ../nbs/api/99_all.ipynb #4243f095
 __all__ = [o for o in dir() if not o.startswith('_')]

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
-           'Seeds', 'Places', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run', 'Weights',
-           'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report', 'Arms',
-           'Reference', 'pair', 'deal_out', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit', 'nuclei_',
-           'flow_', 'demo', 'in_words_of_the_command', 'main']
+           'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
+           'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
+           'Arms', 'Reference', 'pair', 'deal_out', 'tell', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit',
+           'nuclei_', 'flow_', 'demo', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -101,6 +101,24 @@ def _bare(args):
             k += 1
     return out
 
+# %% ../nbs/api/97_cli.ipynb #5e206dc1
+_words = []  # what was typed
+
+
+def tell(
+    text: str,  # what to say
+    err: bool = False,  # on the standard error
+    lines: bool = False,  # it has several lines, which are ours
+):
+    "Say something, with nothing in it that a console would obey."
+    from celldeath_nb.photos.pixels import safe_text
+
+    for w in _words:
+        text = text if w.isprintable() else text.replace(w, safe_text(w))
+    first = '\n' if text.startswith('\n') else ''
+    parts = text[len(first) :].split('\n') if lines else [text[len(first) :]]
+    typer.echo(first + '\n'.join(map(safe_text, parts)), err=err)
+
 # %% ../nbs/api/97_cli.ipynb #2802181f
 class Steps:
     "Says what is done, and numbers the steps."
@@ -114,7 +132,7 @@ class Steps:
 
     def __call__(self, text, step=False):
         self.done += step
-        typer.echo(f'{self.done}/{self.total} {text} ...' if step else text)
+        tell(f'{self.done}/{self.total} {text} ...' if step else in_words_of_the_command(text))
 
 
 def _free(path, overwrite):
@@ -128,6 +146,13 @@ def _free(path, overwrite):
     return path
 
 # %% ../nbs/api/97_cli.ipynb #e81570b6
+def _left_out(o):
+    "A file that is left out and why, on one line whatever its name holds."
+    from celldeath_nb.photos.pixels import safe_text
+
+    return f'Left out: {safe_text(o["file"])}: {in_words_of_the_command(safe_text(o["reason"]))}'
+
+
 def _problems(problems, out):
     "Write and say what was left out; the exit code."
     from celldeath_nb.files import write_csv
@@ -136,9 +161,9 @@ def _problems(problems, out):
     if not problems:
         return 0
     for p in problems[:5]:
-        typer.echo(f'Left out: {p["file"]}: {p["reason"]}', err=True)
+        tell(_left_out(p), err=True)
     f = write_csv(pd.DataFrame(problems), out)
-    typer.echo(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
+    tell(f'{len(problems)} files were left out; they are listed in {f}.', err=True)
     return 3
 
 # %% ../nbs/api/97_cli.ipynb #ca29fa26
@@ -202,7 +227,13 @@ Window = Annotated[
     Optional[str],
     typer.Option(help='For more than 8 bits: LOW,HIGH, bits, dtype, percentiles or each.', show_default=False),
 ]
-Edge = Annotated[Optional[str], typer.Option(help='What does not fit into tiles: drop or pad.', show_default=False)]
+Edge = Annotated[
+    Optional[str],
+    typer.Option(
+        help='What does not fit into tiles: drop (leave it out), pad (mirror) or gray (for crops of several sizes).',
+        show_default=False,
+    ),
+]
 ResizeTo = Annotated[
     Optional[str], typer.Option(help='Height x width in pixels that each tile gets after cutting.', show_default=False)
 ]
@@ -210,6 +241,8 @@ Rescale = Annotated[
     Optional[float],
     typer.Option(help='Micrometers per pixel to which all photographs are brought.', show_default=False),
 ]
+
+# %% ../nbs/api/97_cli.ipynb #94fdd92e
 Lines = Annotated[Optional[list[str]], typer.Option(help='Names of further cell lines.', show_default=False)]
 Where = Annotated[Optional[str], typer.Option(help='Read only these, such as hour=1.', show_default=False)]
 Label = Annotated[
@@ -230,6 +263,10 @@ Seeds = Annotated[
 ]
 Places = Annotated[
     str, typer.Option(help='Photographs that show one place stay on one side: auto, strict (surer pairs only) or off.')
+]
+Positive = Annotated[
+    Optional[str],
+    typer.Option(help='The class that is the effect, where names do not tell it from its control.', show_default=False),
 ]
 Rotate = Annotated[bool, typer.Option('--rotate', help='Turn portrait photographs among landscape ones.')]
 Flips = Annotated[bool, typer.Option('--flips/--no-flips', help='Mirror tiles at random.')]
@@ -312,9 +349,9 @@ def _say_tree(fields):
 
     levels = folder_levels(list(fields.field))
     if len(levels):
-        typer.echo('The folders:' + tree_text(levels))
+        tell('The folders:' + tree_text(levels), lines=True)
     if 'split' in fields and fields.split.notna().any():
-        typer.echo(f'A split is there and is kept: {_counts(fields.split)}.')
+        tell(f'A split is there and is kept: {_counts(fields.split)}.')
 
 
 def _counts(s):
@@ -330,7 +367,7 @@ def _slice(folder, out, grid, tile, overwrite, reading, cutting):
     _say_tree(fields)
     tiles = cut_tiles(fields, out, **_shape(grid, tile), **cutting, overwrite=overwrite)
     said = f' ({_counts(tiles.table.label)})' if 'label' in tiles.table else ', without labels,'
-    typer.echo(
+    tell(
         f'{len(tiles):,} tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels from {tiles.table.field.nunique():,} photographs{said} are in {out}.'
     )
     return _problems(tiles.problems, Path(out) / 'problems.csv')
@@ -389,10 +426,10 @@ def _recipe(name, **changes):
 # %% ../nbs/api/97_cli.ipynb #200069f1
 def _say_answer(road, report):
     "The answer, what it is worth, and whether to believe it."
-    typer.echo('')
+    tell('')
     for o in road.sentences:
-        typer.echo(o)
-    typer.echo(f'\nThe report: {report}')
+        tell(o)
+    tell(f'\nThe report: {report}')
 
 # %% ../nbs/api/97_cli.ipynb #7b7aec64
 Run = Annotated[Path, typer.Option(help='Run folder to make.', show_default=False)]
@@ -444,6 +481,7 @@ def train(
     where: Where = None,  # which
     label: Label = None,  # columns
     places: Places = 'auto',  # what shows one place
+    positive: Positive = None,  # the effect
     device: Device = None,  # where
     overwrite: Overwrite = False,  # replace
 ):
@@ -465,7 +503,8 @@ def train(
         flips=flips and None,
         turns=turns and None,
     )
-    args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, fit_batch=batch_size is None)
+    args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, positive=positive)
+    args['fit_batch'] = batch_size is None
     _train(tiles, out, r, seeds, where, label, overwrite, args)
 
 # %% ../nbs/api/97_cli.ipynb #384d1545
@@ -480,9 +519,11 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
         return _say_answer(road, road.report)
     if bad := [o for o in seeds if not o.isdigit()]:
         raise ValueError(f'--seeds {bad[0]!r} is no whole number. Write, for example, --seeds 0 1 2.')
+    pairs = None
     for s in dict.fromkeys(int(o) for o in seeds):
         r.seed = s
-        road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), **args)
+        road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), pairs=pairs, **args)
+        pairs = road.pairs
         _say_answer(road, road.report)
 
 
@@ -543,11 +584,11 @@ def _predict(run, folder, out, device, reading):
 
     model = models.load_model(run)
     preds = prediction.predict(model, folder, device=device, out=out, **reading)
-    typer.echo(
+    tell(
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
     )
-    typer.echo(_score(preds, model.classes))
-    typer.echo(f'The table: {out}')
+    tell(_score(preds, model.classes))
+    tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
@@ -562,6 +603,8 @@ def _column(df, c):
 
 def _explained(fields):
     "What was read, as lines of text."
+    from celldeath_nb.photos.pixels import safe_text
+
     shown = [
         c
         for c in ('label', 'split', 'line', 'treatment', 'dose_um', 'hour', 'experiment', 'plate', 'well', 'site')
@@ -572,12 +615,13 @@ def _explained(fields):
     if 'label' in fields:
         yield f'The label comes from: {fields.attrs.get("label_from", "name")}.'
     yield from (_column(fields, c) for c in shown + [c for c in fields if c not in shown + own])
-    yield fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False)
+    yield from (
+        fields[['field', *(c for c in shown if fields[c].notna().any())]].head(8).to_string(index=False).split('\n')
+    )
     odd = fields.attrs.get('name_problems', ())
     if odd:
-        yield f'Not understood in {len(odd)} names, for example {odd[0]["file"]}: {odd[0]["reason"]}.'
-    for o in fields.attrs['problems'][:8]:
-        yield f'Left out: {o["file"]}: {o["reason"]}'
+        yield f'Not understood in {len(odd)} names, for example {safe_text(odd[0]["file"])}: {odd[0]["reason"]}.'
+    yield from map(_left_out, fields.attrs['problems'][:8])
     if len(fields.attrs['problems']) > 8:
         yield f'... and {len(fields.attrs["problems"]) - 8} more are left out.'
 
@@ -613,7 +657,7 @@ def explain(
         )
     _say_tree(fields)
     for o in _explained(fields):
-        typer.echo(o)
+        tell(o)
     if question:
         raise question
     raise typer.Exit(3 if fields.attrs['problems'] else 0)
@@ -669,17 +713,18 @@ def audit(
     _free(out, overwrite)
     reading = _reading(typed)
     cutting = _cutting(typed)
+    from celldeath_nb.files import scratch_folder
     from celldeath_nb.trust import audits
 
-    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
+    with scratch_folder() as d:
         tiles = _some_tiles(folder, d, reading, cutting)
         res = audits.audit(tiles, out, controls='network' if controls else 'cheap', overwrite=overwrite)
-    typer.echo(f'Verdict: {res.verdict}.')
+    tell(f'Verdict: {res.verdict}.')
     for s in res.sentences + res.notes:
-        typer.echo(f'- {s}')
+        tell(f'- {s}')
     for c in res.controls.to_dict('records'):
-        typer.echo(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
-    typer.echo(f'The page: {Path(out) / "audit.html"}')
+        tell(f'Control, {c["control"]}: {c["verdict"]}. {c["sentence"]}')
+    tell(f'The page: {Path(out) / "audit.html"}')
 
 # %% ../nbs/api/97_cli.ipynb #f65e314b
 Dapi = Annotated[
@@ -724,9 +769,9 @@ def _beside(out, report, folder, overwrite):
 def _say_sheet(sentences, out, report, problems):
     "The sentences and where things are; the exit code."
     for s in sentences:
-        typer.echo(in_words_of_the_command(s))
-    typer.echo(f'The table: {out}')
-    typer.echo(f'The page: {report}')
+        tell(in_words_of_the_command(s))
+    tell(f'The table: {out}')
+    tell(f'The page: {report}')
     return _problems(problems, Path(out).with_name(Path(out).stem + '.problems.csv'))
 
 # %% ../nbs/api/97_cli.ipynb #e73569a1
@@ -825,7 +870,7 @@ def _draft(folder, path, overwrite):
         raise ValueError(f'{folder} holds no FCS files. Give the folder in which the tubes are.')
     write_csv(draft, _free(path, overwrite))
     roles = ', '.join(f'{k} {v}' for k, v in draft.role.value_counts().items())
-    typer.echo(f'{len(draft)} tubes by their names: {roles}. Look at every row, mend it, and give it as --map {path}.')
+    tell(f'{len(draft)} tubes by their names: {roles}. Look at every row, mend it, and give it as --map {path}.')
 
 
 def _matrix(path, off):
@@ -903,6 +948,7 @@ def demo(
     rescale: Rescale = None,  # scale
     rotate: Rotate = False,  # portraits
     places: Places = 'auto',  # what shows one place
+    positive: Positive = None,  # the effect
     group: Group = 'field',  # what never parts
     test: Test = 'auto',  # held out
     epochs: Epochs = None,  # passes
@@ -915,21 +961,22 @@ def demo(
     _free(out, overwrite)
     r = _recipe('quick', epochs=epochs, seed=seed)
     reading = _reading(typed)
-    args = dict(test=_rule(test), group=group, device=device, places=places, cut=_cutting(typed))
+    args = dict(test=_rule(test), group=group, device=device, places=places, positive=positive, cut=_cutting(typed))
     raise typer.Exit(_demo(data, Path(out), overwrite, r, reading, args))
 
 # %% ../nbs/api/97_cli.ipynb #820d1297
 def _demo(data, out, overwrite, r, reading, args):
     "Photographs, and the road from there; the exit code."
+    from celldeath_nb.files import scratch_folder
     from celldeath_nb.photos.fields import read_fields
     from celldeath_nb.road import take_road
     from celldeath_nb.simulate.samples import sample_data
 
     say = Steps(6 if data else 7)
-    with tempfile.TemporaryDirectory(prefix='celldeath_') as d:
+    with scratch_folder() as d:
         simulated = None
         if data is None:
-            typer.echo('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
+            tell('No --data: photographs are simulated. Nothing that comes of them is a statement about cells.')
             say('simulating photographs', step=True)
             data = simulated = sample_data('demo', Path(d) / 'photographs', seed=r.seed)
         say('reading the photographs', step=True)
@@ -958,14 +1005,24 @@ _options = {
     'channel': '--channel', 'page': '--page', 'max_mpx': '--max-mpx', 'um_per_px': '--um-per-px', 'where': '--where',
     'window': '--window', 'edge': '--edge', 'resize_to': '--resize-to', 'rescale_to': '--rescale', 'tile_px': '--tile',
     'grid': '--grid', 'allow': '--allow', 'rename': '--rename', 'group': '--group', 'test': '--test', 'balance': '--balance',
-    'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'dapi': '--dapi', 'channels': '--marks',
-    'single': '--single', 'pages': '--pages', 'foci': '--foci', 'unit': '--unit', 'reference': '--reference',
-    'least_um2': '--least-um2', 'most_um2': '--most-um2', 'split_um': '--split-um', 'method': '--method', 'spill': '--spill',
-    'x': '--x', 'y': '--y',
+    'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'positive': '--positive', 'dapi': '--dapi',
+    'channels': '--marks', 'single': '--single', 'pages': '--pages', 'foci': '--foci', 'unit': '--unit',
+    'reference': '--reference', 'least_um2': '--least-um2', 'most_um2': '--most-um2', 'split_um': '--split-um',
+    'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y',
 }  # fmt: skip
 _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"
 )
+
+# %% ../nbs/api/97_cli.ipynb #8c4b5887
+_verbs = {
+    'Make it with cut_tiles': 'Make it with `celldeath slice`',
+    'the same call of cut_tiles': 'the same `celldeath slice`',
+    'open_tiles reads it; ': '',
+    'Give labels to read_fields': 'Cut again with --labels or --label-from',
+    ' to read_fields': '',
+    ', --edge gray gives': ' --edge gray gives',
+}
 
 
 def _typed(name, value):
@@ -992,7 +1049,10 @@ def in_words_of_the_command(
     "Advice as it can be typed where it is read."
     for python, typed in _whole_advice.items():
         text = re.sub(python, typed, text)
-    return _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
+    text = _advice.sub(lambda m: f'{_options[m[1]]} {_typed(m[1], m[2] or "")}'.rstrip(), text)
+    for old, new in _verbs.items():
+        text = text.replace(old, new)
+    return text
 
 # %% ../nbs/api/97_cli.ipynb #b351e6bb
 def _expected(e):
@@ -1001,10 +1061,12 @@ def _expected(e):
 
 def _paragraph(e):
     "What is said of an error."
+    from celldeath_nb.photos.pixels import safe_text
+
     if isinstance(e, MemoryError):
         return 'There is not enough memory for this. Close other programs, or use a smaller batch (--batch-size).'
     if isinstance(e, OSError) and e.errno:
-        return f'{e.filename or "A file"} could not be read or written: {e.strerror}.'
+        return f'{safe_text(e.filename or "A file")} could not be read or written: {e.strerror}.'
     if _expected(e):
         return in_words_of_the_command(str(e).strip()) or type(e).__name__
     fd, log = tempfile.mkstemp(prefix='celldeath_', suffix='.log')
@@ -1018,14 +1080,14 @@ def _say_error(e):
     if hasattr(e, 'show') and hasattr(e, 'exit_code'):  # typer's own, of words that do not fit
         e.show()
         return e.exit_code
-    typer.echo(f'\nError: {_paragraph(e)}', err=True)
+    tell(f'\nError: {_paragraph(e)}', err=True, lines=True)
     return 1
 
 
 def _note(message, category, filename, *_, **__):
     "Pass on what this package warns of; what libraries say to programmers is left out."
     if Path(celldeath_nb.__path__[0]) in Path(filename).parents:
-        typer.echo(f'Note: {in_words_of_the_command(str(message))}', err=True)
+        tell(f'Note: {in_words_of_the_command(str(message))}', err=True, lines=True)
 
 # %% ../nbs/api/97_cli.ipynb #1ad9549f
 def main(
@@ -1036,7 +1098,7 @@ def main(
         warnings.showwarning = _note
         code = _run(args)
     if code == 130:
-        typer.echo(
+        tell(
             '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
             err=True,
         )
@@ -1045,8 +1107,9 @@ def main(
 
 def _run(args):
     "Run the words of the command line; the exit code."
+    _words[:] = map(str, sys.argv[1:] if args is None else args)
     try:
-        return app(deal_out(sys.argv[1:] if args is None else args), standalone_mode=False, prog_name='celldeath')
+        return app(deal_out(list(_words)), standalone_mode=False, prog_name='celldeath')
     except SystemExit as e:
         return e.code  # how typer leaves when it is interrupted
     except (KeyboardInterrupt, typer.Abort):

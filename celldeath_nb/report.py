@@ -212,7 +212,23 @@ def _counts(table):
     return out.sort_values(['split', 'label'], key=lambda c: c.map(order) if c.name == 'split' else c)
 
 
-def _inputs(table, problems):
+_of_places = dict(
+    auto='Photographs that show one place were looked for (places: auto), and are on one side of the split',
+    strict='Photographs that surely show one place were looked for (places: strict), and are on one side of the split',
+    off='Whether photographs show one place was not looked at (places: off)',
+)
+
+
+def _places(how, pairs):
+    "How photographs of one place were kept together."
+    looked = how != 'off' and pairs is not None
+    found = f': {len(pairs):,} pairs of tiles were found' if looked else ''
+    return (
+        [paragraph((_of_places[how] if looked else _of_places['off'].replace('off', how)) + found + '.')] if how else []
+    )
+
+# %% ../nbs/api/95_report.ipynb #eb493576
+def _inputs(table, problems, places=()):
     by = [c for c in ('line', 'treatment', 'hour', 'experiment') if c in table and table[c].notna().any()]
     parts = [html_table(_counts(table), index=False)]
     if by:
@@ -222,6 +238,7 @@ def _inputs(table, problems):
         parts += [paragraph(f'{len(problems)} files were left out:'), html_table(pd.DataFrame(problems), index=False)]
     else:
         parts.append(paragraph('Every file that looks like a photograph was read.'))
+    parts += places
     return section('What went in', *parts)
 
 
@@ -255,7 +272,7 @@ METRIC_WORDS = dict(
     precision_weighted='precision, mean over classes weighed by their number',
     recall_weighted='recall, mean over classes weighed by their number',
     f1_weighted='F1, mean over classes weighed by their number',
-    roc_auc='chance that a tile of the first class has a higher probability of it than one of another; 0.5 for a guess',
+    roc_auc='chance that a tile of a class has a higher probability of it than one of another; 0.5 for a guess',
     average_precision='precision, mean over all thresholds',
     brier='mean squared distance of the probabilities from the truth; 0 is best',
     log_loss='how surprised the probabilities are by the truth; 0 is best',
@@ -266,11 +283,21 @@ _of_class = dict(
     recall='of the tiles that are {}, the share called so',
     f1='harmonic mean of precision and recall of {}',
     roc_auc='as roc_auc, of {} against the rest',
+    average_precision='precision of calling {}, mean over all thresholds',
+)
+
+# %% ../nbs/api/95_report.ipynb #7bffacb7
+_of_positive = dict(
+    roc_auc='chance that a tile of {0} has a higher probability of {0} than one of {1}; 0.5 for a guess',
+    average_precision='precision of calling {0}, the positive class, mean over all thresholds',
 )
 
 
-def _metric_means(name):
+def _metric_means(name, scores=None):
     "What a metric means, in one line; empty if it is not known here."
+    positive = scores and scores.positive
+    if positive and name in _of_positive:
+        return _of_positive[name].format(positive, next(c for c in scores.classes if c != positive))
     m = re.fullmatch(r'(\w+)\[(.*)\]', name)
     return _of_class.get(m[1], '{}').format(m[2]) if m else METRIC_WORDS.get(name, '')
 
@@ -279,7 +306,7 @@ def _numbers(scores):
     parts = []
     for s in (o for o in ('test', 'valid') if o in scores):
         t = scores[s].table.round(3)
-        means = [_metric_means(o) for o in t.index]
+        means = [_metric_means(o, scores[s]) for o in t.index]
         own = {'metric': t.index, 'value': t['value'], 'from': t['low'], 'to': t['high'], 'what it means': means}
         parts += [
             f'<h3>{_sides[s].capitalize()}</h3>',
@@ -287,7 +314,9 @@ def _numbers(scores):
         ]
         parts += [paragraph(n, 'note') for n in scores[s].notes]
     said = 'The interval (from, to; 95 %) comes from resampling whole wells, or the finest whole unit that is known.'
-    return section('All numbers', paragraph(said), *parts)
+    named = next((m.positive for m in scores.values() if m.positive), None)
+    told = [paragraph(f'Positive class: {named}.')] if named else []
+    return section('All numbers', paragraph(said), *told, *parts)
 
 # %% ../nbs/api/95_report.ipynb #6c8c2bc6
 def _map_figure(run, some, seed, device):
@@ -403,6 +432,8 @@ def write_report(
     device: str = None,  # for the maps
     seed: int = 0,  # of the tiles that are shown
     found: Audit = None,  # of `audit`, with the network beside it; None: it is made
+    places: str = None,  # how photographs of one place were kept together: 'auto', 'strict' or 'off'; None: not said
+    pairs: pd.DataFrame = None,  # tiles that show the same, of `find_near_duplicates`
 ) -> Path:  # the file
     "Write a run as one self-contained HTML page."
     preds = run.preds
@@ -414,7 +445,7 @@ def write_report(
         _blindly(found, scores),
         _results(run, preds, scores),
         _looks(run, tiles, preds, device, seed),
-        _inputs(tiles.table, problems),
+        _inputs(tiles.table, problems, _places(places, pairs)),
         _numbers(scores),
         _made(run, steps),
         _words(),

@@ -16,6 +16,7 @@ from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
 from .tiles.places import find_near_duplicates, group_by_place
 from .tiles.splits import check_leaks, hold_out, split_by
+from .evaluate.preds import ask_positive, known_positive
 from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
@@ -48,16 +49,16 @@ class _Clock:
 MANY = 10_000  # tiles up to which copies and controls are looked for without being asked
 
 
-def _split(tiles, test, valid, group, seed, say, places='auto'):
+def _split(tiles, test, valid, group, seed, say, places='auto', pairs=None):
     "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
     if places not in ('auto', 'strict', 'off'):
         raise ValueError(f"places={places!r} is none of 'auto', 'strict' and 'off'.")
     if test == 'given' or test == 'auto' and _has_split(tiles):
-        return _given(tiles, valid, group, seed, say, places)
+        return _given(tiles, valid, group, seed, say, places, pairs)
     test = 'auto' if test == 'drawn' else test
     if len(tiles) > MANY or places == 'off':
         return *hold_out(tiles, test, valid, group, seed), None
-    tiles, pairs = group_by_place(tiles, _pairs(tiles, places), group=group)
+    tiles, pairs = group_by_place(tiles, _pairs(tiles, places) if pairs is None else pairs, group=group)
     if not len(pairs):
         return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group if group in tiles.table else 'field', 'place']].nunique()
@@ -65,12 +66,19 @@ def _split(tiles, test, valid, group, seed, say, places='auto'):
         f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: '
         f'kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)'
     )
-    return *hold_out(tiles, test, valid, 'place', seed), pairs
+    try:
+        return *hold_out(tiles, test, valid, 'place', seed), pairs
+    except ValueError as e:
+        raise ValueError(f"{e} If they do not show the same: places='off' or places='strict'.") from None
 
 
 def _pairs(tiles, places):
-    "Pairs that show the same; with 'strict' only those that are surely so."
-    return find_near_duplicates(tiles, least=0.8) if places == 'strict' else None
+    "Pairs that show the same, those that came with the tiles if there are any; with 'strict' only those that are surely so."
+    least = dict(auto=0.65, strict=0.8)[places]
+    kept = getattr(tiles, 'pairs', None)
+    if kept is None:
+        return find_near_duplicates(tiles, least=least)
+    return kept[kept.score >= least + (kept.turn != 'as it is') * (1 - least) / 2].reset_index(drop=True)
 
 # %% ../nbs/api/96_road.ipynb #eb5ddce6
 def _has_split(tiles):
@@ -84,7 +92,7 @@ def _has_split(tiles):
     )
 
 
-def _given(tiles, valid, group, seed, say, places):
+def _given(tiles, valid, group, seed, say, places, pairs=None):
     "The split that is there; what it lacks for validation is drawn from the training set."
     if not _has_split(tiles):
         raise ValueError(
@@ -97,14 +105,10 @@ def _given(tiles, valid, group, seed, say, places):
     else:
         tiles = tiles.add(given_split=sides.to_numpy())
         tiles = split_by(tiles, {'given_split': 'test'}, valid, group, seed=seed)
-    pairs = (
-        None
-        if len(tiles) > MANY or places == 'off'
-        else find_near_duplicates(tiles)
-        if places == 'auto'
-        else _pairs(tiles, places)
-    )
-    if pairs is not None:
+    if len(tiles) > MANY or places == 'off':
+        pairs = None
+    else:
+        pairs = _pairs(tiles, places) if pairs is None else pairs
         _refuse_leak(tiles, pairs)
     say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
     return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
@@ -159,6 +163,17 @@ def _say_time(tiles, recipe, device, say):
         say(f'No GPU: the training will take about {s:.0f} seconds on this processor.')
 
 
+def _positive(tiles, positive, say):
+    "The positive class, said; where two classes are there and none is known as the control, the question is."
+    classes = sorted(table_of(tiles).label.dropna().astype(str).unique())
+    found = known_positive(classes, positive)
+    if found:
+        say(f'    the positive class is {found}')
+    elif len(classes) == 2:
+        say(f'    {ask_positive(classes)} Until then none is called positive.')
+    return found
+
+
 def _is_simulated(tiles):
     "Whether the simulator's truth lies beside the photographs."
     return (Path(tiles.manifest['folder']) / 'truth' / 'cells.csv').is_file()
@@ -174,6 +189,7 @@ class Road:
     held_out: str  # what the test set is, such as 'experiment=N4'
     pairs: pd.DataFrame  # tiles that show the same; None: not looked for
     report: Path  # the page
+    places: str = 'auto'  # how what shows one place was kept together
     seconds: dict = field(default_factory=dict)  # of each step
 
     @property
@@ -204,13 +220,19 @@ def train_safely(
     fit_batch: bool = True,  # smaller batches for small sets
     overwrite: bool = False,  # replace a run that is there
     places: str = 'auto',  # photographs that show one place stay on one side: 'auto', 'strict' (surer pairs only), 'off' (not looked for)
+    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    pairs: pd.DataFrame = None,  # tiles that show the same, where they are known; None: they are looked for
     say=print_nothing,  # function of (text, step) that tells what is done
+    on_epoch=None,  # see `train`
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
     say = clock.say
     r = recipe or Recipe.quick()
-    tiles, held_out, pairs = clock('splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places)
+    positive = _positive(tiles, positive, say)
+    tiles, held_out, pairs = clock(
+        'splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places, pairs
+    )
     say(f'    held out for testing: {held_out or "nothing"}')
     found = clock('asking whether the label can be told without the cells', _audited, tiles, pairs, say)
     _say_audit(found, say)
@@ -218,11 +240,12 @@ def train_safely(
         r = _small_batches(r, tiles, say)
     _say_time(tiles, r, device, say)
     known = dict(duplicates='ignore') if pairs is None else dict(pairs=pairs)
+    known |= dict(positive=positive, on_epoch=on_epoch)
     run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
     found = found.beside(tiles, run.preds)
-    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), clock.seconds)
+    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), places, clock.seconds)
     simulated = _is_simulated(tiles) if simulated is None else simulated
-    args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found)
+    args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found, places, pairs)
     clock('writing the report', write_report, run, tiles, *args)
     return road
 
@@ -233,7 +256,7 @@ def _at(road, tmp, out):
     road.report = out / 'report.html'
     return road
 
-
+# %% ../nbs/api/96_road.ipynb #4abe137d
 def take_road(
     fields: pd.DataFrame,  # of `read_fields`
     out: str | Path,  # folder to make: tiles, run, predictions.csv, report.html
@@ -247,8 +270,10 @@ def take_road(
     simulated: bool = None,  # see `train_safely`
     overwrite: bool = False,  # replace a folder that is there
     places: str = 'auto',  # see `train_safely`
+    positive: str = None,  # see `train_safely`
     cut: dict = None,  # more options of `cut_tiles`
     say=print_nothing,  # see `train_safely`
+    on_epoch=None,  # see `train`
 ) -> Road:  # everything that was made
     "The safe road: cut, split without leaks, audit, train, predict, report."
     if grid and tile_px:
@@ -259,6 +284,7 @@ def take_road(
     with new_folder(out, overwrite) as tmp:
         tiles = clock('cutting them into tiles', cut_tiles, table_of(fields), tmp / 'tiles', **shape)
         args = dict(device=device, report=tmp / 'report.html', simulated=simulated, places=places, say=clock)
+        args |= dict(positive=positive, on_epoch=on_epoch)
         road = train_safely(tiles, tmp / 'run', recipe, test, valid, group, **args)
         asked = road.run.preds
         write_csv(asked[asked.split == 'test'], tmp / 'predictions.csv')

@@ -44,6 +44,14 @@ def natural_rank(s):
     rank[-1] = len(names)  # what is missing, coded as -1
     return rank[codes]
 
+
+def crossed(a, b):
+    "How often each value of `a` (rows, sorted) meets each of `b`, as in `pd.crosstab`."
+    i, rows = pd.factorize(a, sort=True)
+    j, cols = pd.factorize(b, sort=True)
+    n = np.bincount(i * len(cols) + j, minlength=len(rows) * len(cols))
+    return pd.DataFrame(n.reshape(len(rows), -1), rows, cols)
+
 # %% ../nbs/api/01_units.ipynb #bf15b632
 def table_of(o):
     "The table of a `Tiles` store, or the table itself."

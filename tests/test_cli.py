@@ -363,3 +363,31 @@ def test_labels_from_folders(call, tmp_path):
     assert code == 0 and '293A from HT1080' in said, said
     t = pd.read_csv(tmp_path / 'd' / 'run' / 'predictions.csv')
     assert not set(t.frame[t.split == 'test']) & set(t.frame[t.split == 'valid'])
+
+
+forged = 'a\n\nThe report: forged\r\x1b[2J\u202eb'
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='such names are not allowed here')
+def test_a_name_says_nothing_of_its_own_on_the_console(call, tmp_path):
+    "File names and class names with line ends, orders to the terminal and halves of letters, through every command that says names."
+    photographs(tmp_path / 'in')
+    for i, o in enumerate(sorted((tmp_path / 'in').iterdir())):
+        k = tmp_path / 'by' / f'{("CPT", "DMSO")["DMSO" in o.name]}{forged.replace("/", "")}'
+        photo(k / o.name, i)
+    (tmp_path / 'in' / f'U2_CPT1_1H_{forged}.png').write_text('no picture')
+    os.link(
+        next((tmp_path / 'in').glob('U2_C*N1.png')), os.fsencode(tmp_path / 'in') + b'/U2_CPT1_1H_RGB_0099_N1\xff.png'
+    )
+    for words in (
+        ['explain', 'in'],
+        ['explain', 'by', '--label-from', 'folder'],
+        ['slice', 'in', '--out', 't', '--grid', '1x1'],
+        ['slice', 'by', '--label-from', 'folder', '--out', 'u', '--grid', '1x1'],
+        ['audit', 'u', '--out', 'a'],
+        ['slice', f'nowhere{forged}', '--out', 'v'],
+        ['predict', f'nowhere{forged}', 'in'],
+    ):
+        code, said = call(*words)
+        assert not [c for c in said if not c.isprintable() and c != '\n'], (words, said)
+        assert not [o for o in said.splitlines() if o.startswith('The report: forged')], (words, said)

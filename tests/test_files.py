@@ -1,6 +1,6 @@
 "The ground: what is written is whole, comes back as it was, and is never lost between two names."
 
-import json, os, signal, subprocess, sys, time, warnings
+import json, os, re, signal, subprocess, sys, time, warnings
 from pathlib import Path
 
 import pandas as pd
@@ -230,3 +230,11 @@ if __name__ == '__main__':
     while lives(worker) and time.time() < until:
         time.sleep(0.02)
     assert not lives(worker)
+
+
+def test_nothing_asks_for_a_folder_that_a_kill_leaves_for_ever():
+    "The system's own temporary folders have no owner; `scratch_folder` and `new_folder` give one that the next run can tell."
+    package = Path(__file__).parents[1] / 'celldeath_nb'
+    bad = [str(f) for f in package.rglob('*.py') if re.search(r'TemporaryDirectory|NamedTemporary', f.read_text())]
+    bad += [str(f) for f in package.rglob('*.py') if 'mkdtemp' in f.read_text() and f.name != 'files.py']
+    assert bad == []

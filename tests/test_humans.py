@@ -707,3 +707,36 @@ def test_sign_flips_of_many_people_are_never_impossible():
 def test_a_trial_of_few_answers_can_see_no_change():
     assert np.isnan(people_plans.detectable(tiles=3, subjects=1)['change'])
     assert 0 < people_plans.detectable(tiles=50, subjects=5)['change'] < 0.5
+
+
+def test_missing_answers_are_left_out_or_are_an_answer():
+    "Error consistency by both conventions, against counts made by hand."
+    from celldeath_nb.people.compare import compare_deciders, consistency_table
+    from celldeath_nb.people.judging import CANNOT_TELL
+
+    truth = ['CPT', 'DMSO'] * 4
+    a = ['CPT', 'DMSO', 'CPT', 'CPT', None, 'DMSO', 'DMSO', CANNOT_TELL]
+    b = ['CPT', 'DMSO', 'DMSO', 'CPT', None, 'DMSO', 'CPT', 'DMSO']
+    rows = [
+        dict(decider=d, kind='human', session='pre', trial=i, tile=f't{i}', truth=truth[i], answer=said[i], seconds=1.0)
+        for d, said in (('ann', a), ('ben', b))
+        for i in range(8)
+    ]
+    table = pd.DataFrame(rows)
+    right = lambda said: np.array([x == y for x, y in zip(said, truth)])
+    both = [i for i in range(8) if a[i] is not None and b[i] is not None and CANNOT_TELL not in (a[i], b[i])]
+
+    def kappa(x, y):
+        expected = x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean())
+        return ((x == y).mean() - expected) / (1 - expected)
+
+    for how, keep in (('left out', both), ('an answer', range(8))):
+        row = consistency_table(table, n_boot=50, missing=how).iloc[0]
+        assert row.n == len(keep) and how in row.method
+        assert row.kappa == pytest.approx(kappa(right(a)[list(keep)], right(b)[list(keep)]))
+        c = compare_deciders(table, n_boot=50, mixed=False, missing=how)
+        assert c.consistency.kappa[0] == row.kappa and any(f'not given are {how}' in o for o in c.notes)
+    same = consistency_table(table, n_boot=50, errors=False, missing='an answer').iloc[0]
+    assert same.n == 8 and same.observed == pytest.approx(
+        np.mean([x == y or i == 4 for i, (x, y) in enumerate(zip(a, b))])
+    )

@@ -66,7 +66,7 @@ def test_requirements_admit_colab():
 
 # ---- the house: floors from the ground up, and doors that all may use
 
-floors = 'files units png pages, simulate photos, tiles evaluate, learn people assays plates, trust, studies, report, road, cli all'
+floors = 'files units png pages, simulate photos, tiles evaluate, learn people assays plates, trust, studies, report, road, cli panels, all'
 floor = {wing: i for i, wings in enumerate(floors.split(', ')) for wing in wings.split()}
 
 
@@ -425,7 +425,7 @@ assert cd.read_fields is read_fields and 'train' in dir(cd) and 'torch' not in s
 def test_light_modules_do_not_import_torch():
     "Import late: tables, splits and figures must not wait for torch."
     trains = ('studies.settings', 'studies.queue', 'studies.results')  # what they are for is training
-    heavy = ('trust.maps', 'trust.checks', *trains, 'report', 'road', 'all')
+    heavy = ('trust.maps', 'trust.checks', *trains, 'report', 'road', 'panels', 'all')
     light = [o for o in modules(pkg) if o.split('.')[0] != 'learn' and o not in heavy]
     done = python(
         f"""import sys

@@ -12,12 +12,15 @@ import celldeath_nb.learn.prediction as learn_prediction
 import celldeath_nb.learn.runs as learn_runs
 import celldeath_nb.learn.training as learn_training
 import celldeath_nb.report as report
+import celldeath_nb.road as road_room
 import celldeath_nb.tiles.places as tiles_places
 import celldeath_nb.trust.audits as trust_audits
 from celldeath_nb.learn.recipes import Recipe
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.road import take_road, train_safely
 from celldeath_nb.simulate.samples import sample_data
+from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.tiles.splits import split_by
 from celldeath_nb.tiles.store import Tiles
 
 tiny = dict(size=32, epochs=1, min_steps=0, batch_size=4)
@@ -42,7 +45,7 @@ def counted(monkeypatch):
         return g
 
     everywhere = dict(
-        find_near_duplicates=(tiles_places, learn_training, trust_audits),
+        find_near_duplicates=(tiles_places, learn_training, trust_audits, road_room),
         metrics=(evaluate_scores, learn_runs, report),
         load_model=(learn_models, learn_runs),
         predict=(learn_prediction, learn_runs),
@@ -90,3 +93,40 @@ def test_a_road_that_cannot_be_taken_leaves_nothing(photographs, tmp_path):
     road = take_road(fields, tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
     with pytest.raises(FileExistsError):
         train_safely(road.tiles, road.run.path, Recipe.quick(**tiny), device='cpu')
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    "How often near-duplicates are looked for, from wherever."
+    n = Counter()
+    f = tiles_places.find_near_duplicates
+
+    def g(*args, **kwargs):
+        n['search'] += 1
+        return f(*args, **kwargs)
+
+    for m in (tiles_places, learn_training, trust_audits, road_room):
+        monkeypatch.setattr(m, 'find_near_duplicates', g)
+    return n
+
+
+def test_what_shows_the_same_is_looked_for_once_for_all_runs(photographs, tmp_path, searched):
+    "Found pairs stay with the tiles: splits, audit and every seed take them from there."
+    tiles = cut_tiles(read_fields(photographs), tmp_path / 'tiles', grid=(1, 1))
+    tiles, pairs = tiles_places.group_by_place(tiles)
+    tiles = split_by(tiles, valid=0.3, group='place')
+    assert tiles.pairs is pairs
+    learn_training.repeat(tiles, Recipe.quick(**tiny), tmp_path / 'runs', seeds=2, device='cpu')
+    trust_audits.audit(tiles)
+    train_safely(tiles, tmp_path / 'safe', Recipe.quick(**tiny), test='none', device='cpu', places='strict')
+    assert searched['search'] == 1
+    half = tiles.subset(np.arange(len(tiles)) % 2 == 0)
+    assert set(half.pairs.tile_a) | set(half.pairs.tile_b) <= set(half.table.tile)
+
+
+@pytest.mark.parametrize('how', ['auto', 'strict', 'off'])
+def test_the_report_says_how_places_were_kept_together(photographs, tmp_path, how):
+    tiles = cut_tiles(read_fields(photographs), tmp_path / 'tiles', grid=(1, 1))
+    went = train_safely(tiles, tmp_path / 'run', Recipe.quick(**tiny), device='cpu', places=how)
+    assert f'(places: {how})' in went.report.read_text(encoding='utf-8')
+    assert (went.pairs is None) == (how == 'off')

@@ -1,6 +1,10 @@
 "Folders of strangers: every one ends in a table, a report or one readable question; nothing is lost in silence, nothing is a fault of the program."
 
+import os
+import random
 import re
+import shutil
+import stat
 import warnings
 from itertools import product
 
@@ -14,12 +18,19 @@ from celldeath_nb.cli import main
 from celldeath_nb.evaluate.preds import as_preds
 from celldeath_nb.evaluate.scores import metrics
 from celldeath_nb.files import read_csv, write_csv
+from celldeath_nb.learn.prediction import predict
+from celldeath_nb.learn.recipes import Recipe
+from celldeath_nb.learn.training import train
 from celldeath_nb.people.judging import read_judgements
 from celldeath_nb.photos.fields import read_fields
-from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.road import train_safely
+from celldeath_nb.tiles.cut import add_photographs, cut_tiles
 from celldeath_nb.tiles.splits import split_by
 from celldeath_nb.tiles.store import open_tiles
 from celldeath_nb.trust.audits import audit
+from celldeath_nb.trust.maps import cam
+
+SLOW = bool(os.environ.get('CELLDEATH_SLOW'))
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 two = ('drug', 'DMSO')
@@ -71,6 +82,10 @@ trees = {
     'hand-named, with doses': (crossed('MCF-7_CPT_{d}_24 h_{i}.png', d=('0,1uM', '100 nM', '1mM')), ['--label', 'dose_um'], {'0.1', '1000'}),
     'near twins': (crossed('{c}/{i}.png', c=('Dead', 'dead')), [], "'Dead' and 'dead'"),
     'no words at all': (crossed('IMG_{i:04d}.png', n=6), [], 'No labels'),
+    'dots in place of underscores': (crossed('{c}.{h}h.rep{i}.tif', c=('WT', 'KO'), h=(24, 48)), ['--labels', 'WT', 'KO'], {'WT', 'KO'}),
+    'a folder a visit': (crossed('{d} anna/{c} ({i}).jpg', d=('2024-03-01', '2024-03-08'), c=('treated', 'control')), [], 'No labels'),
+    'donors, plates, wells': (
+        crossed('Donor {d}/Plate 1/well {w}_{i}.tiff', d=('A', 'B'), w=('B3/infected', 'C4/mock')), ['--labels', 'infected', 'mock'], {'infected', 'mock'}),
     'times above classes': (crossed('{h}/{c}/{i}.png', h=('0h', '24h'), c=two), [], set(two)),
 }  # fmt: skip
 
@@ -216,6 +231,40 @@ def store(tmp_path_factory):
     return cut_tiles(read_fields(d / 'in'), d / 't', grid=(1, 1))
 
 
+told = ['line', 'experiment', 'well', 'hour', 'treatment', 'site', 'dose_um']
+
+
+def less(fields, seed):
+    "The photographs with columns and cells taken away: all columns, all cells, or by chance."
+    rnd = random.Random(seed)
+    out = fields.copy()
+    for c in told:
+        how = {'no columns': 'gone', 'no cells': 'empty'}.get(seed) or rnd.choice(['whole', 'gone', 'empty', 'holes'])
+        keep = [how == 'whole' or how == 'holes' and rnd.random() > 0.3 for _ in range(len(out))]
+        out = out.drop(columns=c) if how == 'gone' else out.assign(**{c: out[c].where(pd.Series(keep, out.index))})
+    out.attrs.update(fields.attrs)
+    return out
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('seed', ['no columns', 'no cells', 0, 3, *(range(4, 20) if SLOW else ())])
+def test_the_whole_road_whatever_is_missing(photographs, seed, tmp_path):
+    "Cut, split, audit, train, predict, count, maps, report."
+    t = cut_tiles(less(read_fields(photographs), seed), tmp_path / 't', grid=(1, 1))
+    tiny = Recipe.quick(epochs=1, min_steps=0, size=32, batch_size=8)
+    road = train_safely(t, tmp_path / 'r', tiny, fit_batch=False)
+    assert road.found.verdict and (tmp_path / 'r' / 'report.html').stat().st_size > 10_000
+    p = predict(road.run.model, t)
+    assert len(p) == len(t) and 0 <= metrics(p)['accuracy'] <= 1
+    assert len(cam(road.run.model, t[:2]).maps) == 2
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    names = crossed('U2_{c}{w}_1H_{i:04d}_{e}.png', n=2, c=('CPT', 'DMSO'), w=(1, 2), e=('N1', 'N2', 'N3'))
+    return grow(tmp_path_factory.mktemp('road'), names)
+
+
 def test_the_command_takes_what_it_advises(call, tmp_path):
     for i, c in enumerate(('x', 'y')):
         for k in range(3):
@@ -244,3 +293,186 @@ def test_the_command_takes_what_it_advises(call, tmp_path):
     )
     code, said = call('slice', 'crops', '--label-from', 'none', '--out', 'v', '--grid', '1x1', '--resize-to', '32x32')
     assert code == 0 and 'without labels' in said, said
+
+
+def dressed(rows, dress, folder):
+    "A table as one program or another saves it."
+    if dress == 'xlsx':
+        openpyxl = pytest.importorskip('openpyxl')
+        book = openpyxl.Workbook()
+        for r in [[], *rows, []]:
+            book.active.append(r)
+        book.save(folder / 't.xlsx')
+        return folder / 't.xlsx'
+    sep = ';' if 'semicolons' in dress else '\t' if 'tabs' in dress else ','
+    rows = [
+        [
+            o.replace('.', ',') if sep == ';' and o[:1].isdigit() and o.count('.') == 1 and o[-1].isdigit() else o
+            for o in r
+        ]
+        for r in rows
+    ]
+    lines = [sep.join(f'"{o}"' if sep in o else o for o in r) for r in rows]
+    if 'blank rows' in dress:
+        lines = ['', lines[0], sep * (len(rows[0]) - 1), *lines[1:], '', sep]
+    if 'sep=' in dress:
+        lines = [f'sep={sep}', *lines]
+    end = '\n' if 'Unix' in dress else '\r\n'
+    code = (
+        'cp1252' if 'ANSI' in dress else 'utf-16' if 'UTF-16' in dress else 'utf-8-sig' if 'mark' in dress else 'utf-8'
+    )
+    (folder / 't.csv').write_bytes((end.join(lines) + end).encode(code))
+    return folder / 't.csv'
+
+
+dresses = [
+    'commas', 'commas, Unix', 'commas, byte order mark', 'semicolons, ANSI', 'semicolons, blank rows', 'tabs, UTF-16', 'semicolons, sep=',
+    'commas, ANSI, blank rows', 'semicolons, UTF-16', 'xlsx',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('dress', dresses)
+def test_a_table_in_every_dress_of_excel(dress, tmp_path):
+    "Labels, doses, judgements and plate maps; cells such as None, NA and 001 stay what they are."
+    from celldeath_nb.photos.joins import read_table
+    from celldeath_nb.plates.maps import read_plate_map
+
+    grow(tmp_path / 'in', [f'{i}.png' for i in range(4)])
+    classes = ['größer', 'NA', '001', 'a b']
+    rows = [['file', 'label', 'dose_um'], *[[f'{i}.png', c, '0.5'] for i, c in enumerate(classes)]]
+    t = dressed(rows, dress, tmp_path)
+    assert read_table(t).label.tolist() == classes and read_table(t).shape == (4, 3)
+    f = read_fields(tmp_path / 'in', label_from=t)
+    assert f.label.tolist() == classes and f.dose_um.tolist() == [0.5] * 4
+    head = ['decider', 'kind', 'session', 'trial', 'tile', 'truth', 'answer', 'seconds']
+    rows = [['Jörg', 'human', 'pre', str(i), f'{i}.png#0', c, classes[0], '2'] for i, c in enumerate(classes)]
+    j = read_judgements(dressed([head, *rows], dress, tmp_path))
+    assert j.truth.tolist() == classes and set(j.decider) == {'Jörg'} and set(j.answer) == {classes[0]}
+    rows = [['well', 'treatment', 'dose_um'], ['A1', 'größer', '0.5'], ['B1', 'NA', '0.5']]
+    m = read_plate_map(dressed(rows, dress, tmp_path))
+    assert m.treatment.tolist() == ['größer', 'NA'] and m.dose_um.tolist() == [0.5, 0.5]
+
+
+def opened():
+    "The files that this process holds open."
+    for o in os.listdir('/proc/self/fd'):
+        try:
+            if stat.S_ISREG(os.stat(f'/proc/self/fd/{o}').st_mode):
+                yield os.readlink(f'/proc/self/fd/{o}')
+        except OSError:
+            pass  # it was closed in between
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    "What Windows refuses is refused: links, folders opened as files, and to remove or rename what is open; calls that it lacks are gone."
+    was = {k: getattr(os, k) for k in ('unlink', 'remove', 'rename', 'replace', 'open')}
+
+    def in_use(path):
+        path = os.path.abspath(os.fspath(path))
+        return any(o == path or o.startswith(path + os.sep) for o in opened())
+
+    def careful(name):
+        def f(path, *to, **kw):
+            for o in (path, *to):
+                if in_use(o):
+                    raise PermissionError(13, 'The process cannot access the file because it is being used', str(o))
+            return was[name](path, *to, **kw)
+
+        return f
+
+    def open_(path, *args, **kw):
+        if os.path.isdir(path):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return was['open'](path, *args, **kw)
+
+    def no_link(path, to, **kw):
+        raise OSError(1314, 'A required privilege is not held by the client', str(to))
+
+    monkeypatch.setattr(shutil, '_use_fd_functions', False)
+    for k in ('unlink', 'remove', 'rename', 'replace'):
+        monkeypatch.setattr(os, k, careful(k))
+    monkeypatch.setattr(os, 'open', open_)
+    monkeypatch.setattr(os, 'symlink', no_link)
+    for k in ('preadv', 'pread', 'posix_fallocate', 'posix_fadvise', 'sched_getaffinity', 'getuid'):
+        monkeypatch.delattr(os, k, raising=False)
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='open files are looked up where Linux lists them')
+@pytest.mark.filterwarnings('ignore')
+def test_what_windows_refuses_is_not_needed(windows, photographs, tmp_path):
+    "Cut, add to, split, train, train again over it, predict from a folder, from files and from tiles."
+    with open(tmp_path / 'held', 'w') as held, pytest.raises(PermissionError):
+        os.unlink(held.name)
+    f = read_fields(photographs)
+    cut_tiles(f[:20], tmp_path / 't', grid=(1, 1))
+    t = cut_tiles(f[:22], tmp_path / 't', grid=(1, 1), overwrite=True)
+    t = add_photographs(tmp_path / 't', f)
+    assert len(t) == 24
+    tiny = Recipe.quick(epochs=1, min_steps=0, size=32, batch_size=8)
+    t = split_by(t, 'experiment=N3', 0.3)
+    for again in (False, True):
+        run = train(t, tiny, tmp_path / 'r', overwrite=again, duplicates='ignore')
+    model = run.model
+    files = sorted(photographs.rglob('*.png'))[:3]
+    for what, n in ((photographs, 24), (files, 3), (t, 24)):
+        p = predict(model, what, out=tmp_path / 'p.csv')
+        assert len(p) == len(read_csv(tmp_path / 'p.csv')) == n
+        assert sorted(o.name for o in tmp_path.iterdir()) == ['held', 'p.csv', 'r', 't']  # nothing is left behind
+
+
+def crop(path, dead, size, seed):
+    "One cell, cut out by another tool: a dead one is spotted."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[: size[0], : size[1]]
+    rng = np.random.default_rng(seed)
+    r = ((y / size[0] - 0.5) ** 2 + (x / size[1] - 0.5) ** 2) / 0.15
+    spots = 40 * (np.sin(1.3 * x) * np.sin(1.1 * y) > 0.3) * (r < 1)
+    px = 90 + 70 * np.exp(-1.5 * r) + dead * spots + rng.normal(0, 4, size)
+    Image.fromarray(px.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def crops(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        crop(tmp_path / 'crops' / ('dead' if i % 2 else 'alive') / f'{i:02d}.png', i % 2, rng.integers(10, 100, 2), i)
+    return tmp_path
+
+
+def test_crops_of_single_cells_are_cut_learned_and_predicted(call, crops):
+    "Each of another size; what is advised can be typed, and no crop is mirrored or stretched."
+    code, said = call('slice', 'crops', '--out', 't')
+    assert code == 1 and '--edge gray' in said and len(said) < 1000, said
+    code, said = call('slice', 'crops', '--out', 't', '--tile', '100x100')
+    assert code == 1 and '--edge' in said and len(said) < 1000, said
+    code, said = call('slice', 'crops', '--out', 't', '--edge', 'gray')
+    assert code == 0, said
+    t = open_tiles('t')
+    assert len(t) == 24
+    for i, f in enumerate(t.table.field):
+        px = np.asarray(Image.open(crops / 'crops' / f))
+        h, w = px.shape
+        assert (t[i][:h, :w] == px).all()
+        around = np.concatenate([t[i][h:].ravel(), t[i][:, w:].ravel()])
+        rim = np.concatenate([px[0], px[-1], px[:, 0], px[:, -1]])
+        assert len(np.unique(around)) <= 1 and (not len(around) or around[0] == int(np.median(rim)))
+    code, said = call('train', 't', '--out', 'r', '--epochs', '1', '--places', 'off')
+    assert code == 0, said
+    crop(crops / 'more' / 'wide.png', 1, (30, 130), 99)  # larger than any before
+    crop(crops / 'more' / 'tall.png', 0, (60, 20), 98)
+    code, said = call('predict', 'r', 'more', '--out', 'p.csv')
+    assert code == 0, said
+    p = read_csv('p.csv')
+    assert p.field.value_counts().to_dict() == {'wide.png': 2, 'tall.png': 1}
+
+
+def test_what_was_taken_for_one_place_can_be_overruled(call, tmp_path):
+    for i in range(12):  # crops of blank ground look alike
+        crop(tmp_path / 'in' / ('x' if i % 2 else 'y') / f'{i}.png', 0, (40, 40), i % 2 + 2 * (i > 9))
+    code, said = call('slice', 'in', '--out', 't', '--allow', 'duplicates')
+    assert code == 0, said
+    code, said = call('train', 't', '--out', 'r', '--epochs', '1')
+    assert code == 1 and '--places off' in said, said
+    code, said = call('train', 't', '--out', 'r', '--epochs', '1', '--places', 'off', '--overwrite')
+    assert code == 0, said

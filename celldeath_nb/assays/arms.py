@@ -14,7 +14,8 @@ from scipy.stats import t as student_t
 
 from ..evaluate.figures import class_colors
 from ..evaluate.intervals import wilson
-from ..evaluate.preds import CONTROLS, positive_class
+from ..evaluate.preds import known_positive
+from ..photos.classes import is_control
 
 # %% ../../nbs/api/65_assays.arms.ipynb #e4b40cc3
 _printed_limit = float(np.finfo(float).eps)
@@ -98,9 +99,10 @@ def _arms(arms, reference):
             f"There is only one arm, {arms[0]!r}, and one arm has nothing to be compared with. "
             "Give a table that holds its control too."
         )
-    controls = [a for a in arms if a.lower() in CONTROLS]
+    controls = [a for a in arms if is_control(a)]
     if reference is None and len(arms) == 2:
-        reference = next(a for a in arms if a != positive_class(arms))
+        effect = known_positive(arms)
+        reference = next((a for a in arms if effect and a != effect), None)
     elif reference is None and len(controls) == 1:
         reference = controls[0]
     if reference is None or str(reference) not in arms:

@@ -17,7 +17,7 @@ from .fcs import find_channel, read_fcs
 from .gates import above_peak, find_valley, gate_cells, prepare_events
 from .spill import single_cells, spillover
 from ..evaluate.figures import class_colors
-from ..evaluate.preds import CONTROLS
+from ..photos.classes import is_control
 from ..files import bar
 
 # %% ../../nbs/api/69_assays.flow.ipynb #a6c6356f
@@ -106,7 +106,7 @@ def _own_rows(tubes, replicate):
         own = [t[t.replicate == replicate], t[t.replicate == ''], t]
         out[role] = _records(next(o for o in own if len(o)))
     if 'untreated' not in out:
-        vehicle = tubes[(tubes.role == 'sample') & tubes.treatment.str.lower().isin(CONTROLS)]
+        vehicle = tubes[(tubes.role == 'sample') & tubes.treatment.map(is_control).astype(bool)]
         own = [vehicle[vehicle.replicate == replicate], vehicle]
         out['untreated'] = _records(next((o for o in own if len(o)), vehicle))
     if not out['untreated']:
@@ -412,7 +412,7 @@ def plot_quadrants(
     table = table[table.role == 'sample'] if 'role' in table else table
     rng = np.random.default_rng(seed)
     arms, labels, lines = _clouds(samples, gates, most, rng)
-    control_first = sorted(arms, key=lambda o: (o.lower() not in CONTROLS, o))
+    control_first = sorted(arms, key=lambda o: (not is_control(o), o))
     colors = class_colors(control_first)
     points = np.concatenate([arms[k] for k in control_first])
     paint = np.repeat([colors[k] for k in control_first], [len(arms[k]) for k in control_first])

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from ..photos.pictures import scale_bar
-from .preds import check_preds, class_names, positive_class
+from .preds import check_preds, class_names, known_positive
 from .intervals import ratio_of
 from .scores import Metrics, accuracy_only, as_arrays, confusion
 
@@ -81,9 +81,9 @@ def _cell_style(ax, k):
 
 def _names_of_two(classes, positive):
     "'true positives' and so on for two classes, nothing for more."
-    if len(classes) != 2:
+    if len(classes) != 2 or positive is None:
         return [[''] * len(classes)] * len(classes)
-    pos = list(classes).index(positive_class(classes, positive))
+    pos = list(classes).index(positive)
     return [
         [f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)]
         for i in range(2)
@@ -95,7 +95,8 @@ def plot_confusion(
     ax: plt.Axes = None,  # where to draw; a new figure of a size that suits the number of classes if not given
     level: str = 'tile',  # what is counted: 'tile', 'field', 'well' or 'experiment'
     by: str | None = None,  # what is resampled for the interval in the title; None: wells if the table names them
-    positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
+    positive: str
+    | None = None,  # two classes: the positive one; None: that of `scores`, or the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     cmap: str = 'Blues',  # color map of the shares of each row
     scores: Metrics = None,  # of `metrics` on the same table, for the title; None: computed
@@ -118,6 +119,7 @@ def plot_confusion(
     (style, size) = _cell_style(ax, k)
     wide = k > 4
     ax.imshow(np.nan_to_num(row), cmap=cmap, vmin=0, vmax=1)
+    positive = known_positive(names, positive or getattr(scores, 'positive', None)) if k == 2 else None
     for i, line in enumerate(_cell_text(C, row, _names_of_two(names, positive), style)):
         for j, s in enumerate(line):
             ax.text(
@@ -133,7 +135,12 @@ def plot_confusion(
     ax.set_xticks(range(k), names, rotation=90 if wide else 0, fontsize=max(size, 6), parse_math=False)
     ax.set_yticks(range(k), names, fontsize=max(size, 6), parse_math=False)
     ax.set_xlabel(
-        'predicted (cells: % of row)' if style == 'small' else 'predicted', fontsize=8 if style == 'small' else 10
+        'predicted (cells: % of row)'
+        if style == 'small'
+        else f'predicted; positive: {positive}'
+        if positive
+        else 'predicted',
+        fontsize=8 if style == 'small' else 10,
     )
     ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
     ax.set_title(

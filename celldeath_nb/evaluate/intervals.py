@@ -137,11 +137,12 @@ class ScoreParts:
             return
         true = P[np.arange(len(y)), y]
         top = P.max(1)
-        err = (P[:, pos] - (y == pos)) ** 2 if k == 2 else ((P - np.eye(k)[y]) ** 2).sum(1)
+        j = 1 if pos is None else pos  # of two classes either gives the same Brier score
+        err = (P[:, j] - (y == j)) ** 2 if k == 2 else ((P - np.eye(k)[y]) ** 2).sum(1)
         self.loss = [np.bincount(unit, e, self.n) for e in (err, -np.log(np.clip(true, np.finfo(float).eps, 1)))]
         b = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
         self.gap = np.bincount(unit * bins + b, (P.argmax(1) == y) - top, self.n * bins).reshape(self.n, bins)
-        self.ranks = {j: _Ranks(P[:, j], y == j, unit, self.n) for j in ([pos] if k == 2 else range(k))}
+        self.ranks = {j: _Ranks(P[:, j], y == j, unit, self.n) for j in (range(k) if pos is None or k > 2 else [pos])}
 
     def scores(self, W):
         "Every metric for weights `W` `[r, units]`: a dict of arrays `[r]`."
@@ -157,7 +158,7 @@ class ScoreParts:
         }
         loss = dict(brier=W @ self.loss[0], log_loss=W @ self.loss[1], ece=np.abs(W @ self.gap).sum(1))
         out |= rank | {m: ratio_of(x, n) for m, x in loss.items()}
-        if k > 2:
+        if len(self.ranks) > 1:
             out |= {
                 f'{m}[{self.classes[j]}]': x[i]
                 for i, m in enumerate(('roc_auc', 'average_precision'))

@@ -6,7 +6,6 @@
 __all__ = ['CONTROLS', 'COMBINE', 'class_names', 'positive_class', 'check_preds', 'as_preds', 'to_level']
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #31b083f0
-import warnings
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -14,6 +13,24 @@ from scipy.special import softmax
 from ..units import WELL_COLUMNS, unit_columns, unit_ids
 from ..files import read_csv
 from ..photos.classes import clean_name, cleaned, control_of, control_words, refuse_twins
+
+# %% ../../nbs/api/40_evaluate.preds.ipynb #2332016d
+def ask_positive(classes):
+    "The question which class is the effect, with every way to answer it."
+    names = list(classes)[:6]
+    said = ' or '.join(f'positive={o!r}' for o in names)
+    return f'Which of the classes {", ".join(names)} is the effect (the positive class) cannot be told from their names. Name it: {said}.'
+
+
+def known_positive(classes, positive=None):
+    "The positive class: the one that is named, or of two the one that is no control; None where neither tells."
+    positive = None if positive is None else clean_name(positive)
+    if positive is not None and positive not in classes:
+        raise ValueError(f'positive={positive!r} is none of the classes {list(classes)}; give one of them.')
+    if positive is not None or len(classes) != 2:
+        return positive
+    control = control_of(classes)
+    return next((o for o in classes if o != control), None) if control else None
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #ad6722b1
 CONTROLS = control_words
@@ -36,17 +53,11 @@ def positive_class(
     classes: list,  # two class names
     positive: str | None = None,  # the class to call positive; the one that is not a known control if not given
 ) -> str:  # the positive class
-    "Which of two classes is the positive one: the treatment, not its control."
-    if positive is not None and positive not in classes:
-        raise ValueError(f'positive={positive!r} is none of the classes {list(classes)}; give one of them.')
-    if positive is not None:
-        return positive
-    control = control_of(classes) if len(classes) == 2 else None
-    if control is None and len(classes) == 2:
-        warnings.warn(
-            f'Neither {classes[0]!r} nor {classes[1]!r} is known as the control by its name; {classes[-1]!r} is called positive. Say positive= if it is the other one.'
-        )
-    return next(c for c in reversed(classes) if c != control)
+    "Which of two classes is the positive one: the treatment, not its control; `ValueError` asks where names do not tell."
+    found = known_positive(classes, positive)
+    if found is None:
+        raise ValueError(ask_positive(classes))
+    return found
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #62e0b66d
 def _refuse(preds, bad, why, fix):

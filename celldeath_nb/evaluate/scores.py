@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from ..units import LEVELS, has_level, unit_ids
-from .preds import check_preds, check_probs, class_names, positive_class, to_level
+from .preds import check_preds, check_probs, ask_positive, class_names, known_positive, to_level
 from .intervals import ScoreParts, boot_limits, join_units, naive_limits, ratio_of, wilson_shares
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #25069b65
@@ -31,6 +31,10 @@ class Metrics(Mapping):
         settings: dict,  # of the resampling
     ):
         self.__dict__.update({k: v for k, v in locals().items() if k != 'self'})
+
+    @property
+    def _positive_said(self):
+        return f'; positive class: {self.positive}' if self.positive else ''
 
     def __getitem__(self, k):
         return float(self.table.loc[k, 'value'])
@@ -80,15 +84,16 @@ def to_dict(
 @patch
 def to_html(self: Metrics) -> str:  # a fragment of HTML
     "The table and its notes as HTML, with names escaped."
-    n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items())
+    n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items()) + self._positive_said
     notes = ''.join(f'<li>{escape(s)}</li>' for s in self.notes)
     return f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: {escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
 
 
 @patch
 def __repr__(self: Metrics):
-    return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(
-        f'\n- {s}' for s in self.notes
+    return (
+        f"Metrics by {self.level}, resampled by {self.by}, {self.counts}{self._positive_said}\n{self.table.round(3)}"
+        + ''.join(f'\n- {s}' for s in self.notes)
     )
 
 
@@ -139,6 +144,15 @@ def _mixed(preds, P, notes):
     if n:
         notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
 
+# %% ../../nbs/api/42_evaluate.scores.ipynb #e609837b
+def _untold(classes, pos, P, notes):
+    "Say so where no class is called positive although there are two."
+    if len(classes) == 2 and pos is None and P is not None:
+        notes.append(
+            f'Neither {classes[0]} nor {classes[1]} is known as the control by its name, so no class is called positive, and average_precision is the mean over both. '
+            f'Name one: positive={classes[0]!r} or positive={classes[1]!r}.'
+        )
+
 
 def _in_order(preds, classes):
     "The rows sorted by units, truth, verdict and probabilities, so that nothing drawn over them hangs on how they came."
@@ -175,6 +189,7 @@ def metrics(
     n = int(unit.max()) + 1
     _few(n, by, notes)
     _mixed(preds, P, notes)
+    _untold(classes, pos, P, notes)
     arrays = (y, v, P)
     grouped = join_units(unit, y, max_units, notes, by, seed)
     table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, n == len(units), notes)
@@ -189,25 +204,28 @@ def metrics(
         bins=bins,
         seed=seed,
     )
-    return Metrics(table, level, by, counts, classes, classes[pos] if len(classes) == 2 else None, notes, settings)
+    return Metrics(table, level, by, counts, classes, None if pos is None else classes[pos], notes, settings)
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #0bc03c11
 def as_arrays(units, classes, threshold, positive):
     "Truth and verdict as class numbers `[n]`, probabilities `[n, k]` or None, and the number of the positive class."
     code = {c: i for i, c in enumerate(classes)}
     P = check_probs(units, classes, 1e-3)
-    pos = code[positive_class(classes, positive)] if len(classes) == 2 else None
+    named = known_positive(classes, positive) if len(classes) == 2 else None
+    pos = None if named is None else code[named]
     y = units.label.map(code).to_numpy(int)
     v = units.pred.map(code).to_numpy(int)
     if threshold is None:
         return y, v, P, pos
+    if pos is None and len(classes) == 2:
+        raise ValueError(f'A threshold is one for the positive class. {ask_positive(classes)}')
     if pos is None or P is None:
         raise ValueError(
             f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.'
         )
     return y, np.where(P[:, pos] >= threshold, pos, 1 - pos), P, pos
 
-
+# %% ../../nbs/api/42_evaluate.scores.ipynb #7bbcf308
 def _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, independent, notes):
     "Value, interval and naive interval of every metric."
     y, v, P = arrays

@@ -203,7 +203,7 @@ def _sweep(s, pos):
     return edges, tp, n - tp
 
 
-def _rule(tp, fp, P, N, cost, sensitivity, specificity):
+def _rule(tp, fp, P, N, cost, sensitivity, specificity, names):
     "The thresholds that are best, as an array of bool, and the rule in words."
     if cost is not None:
         c = dict(false_negative=cost, false_positive=1) if np.isscalar(cost) else dict(cost)
@@ -214,16 +214,16 @@ def _rule(tp, fp, P, N, cost, sensitivity, specificity):
         loss = c['false_negative'] * (P - tp) + c['false_positive'] * fp
         return (
             loss == loss.min(),
-            f"lowest cost with a miss at {c['false_negative']:g} and a false alarm at {c['false_positive']:g}",
+            f"lowest cost with a missed {names[0]} at {c['false_negative']:g} and a {names[1]} called {names[0]} at {c['false_positive']:g}",
         )
     if sensitivity is not None:
         return np.arange(len(tp)) == np.argmax(
             tp >= sensitivity * P - 1e-9
-        ), f'highest threshold with sensitivity of at least {sensitivity:g}'
+        ), f'highest threshold with sensitivity to {names[0]} of at least {sensitivity:g}'
     ok = fp <= (1 - specificity) * N + 1e-9
     return np.arange(len(tp)) == len(ok) - 1 - np.argmax(
         ok[::-1]
-    ), f'lowest threshold with specificity of at least {specificity:g}'
+    ), f'lowest threshold with specificity (share of {names[1]} left alone) of at least {specificity:g}'
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #68bbe94b
 def choose_threshold(
@@ -256,7 +256,9 @@ def choose_threshold(
             f'The validation predictions hold only {classes[pos] if hit.all() else classes[1 - pos]}; a threshold needs both classes.'
         )
     t, tp, fp = _sweep(s, hit)
-    best, rule = _rule(tp, fp, hit.sum(), (~hit).sum(), cost, sensitivity, specificity)
+    best, rule = _rule(
+        tp, fp, hit.sum(), (~hit).sum(), cost, sensitivity, specificity, (classes[pos], classes[1 - pos])
+    )
     i = np.flatnonzero(best)[np.argmin(np.abs(t[best] - 0.5))]
     out = Threshold(t[i])
     out.positive = classes[pos]

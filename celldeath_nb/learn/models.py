@@ -109,11 +109,18 @@ def _if_there(**rules):
     return lambda o: isinstance(o, dict) and not misfits(o, {k: r for k, r in rules.items() if k in o})
 
 
+def _values(rule):
+    "The rule that asks for a list of values, or for none where there was no such column."
+    return either(None, a_list(rule, 0, 1_000_000))
+
+
 _remedies = a_list(a_page(how=a_text(50)), 0, 100)
 _cut = _if_there(**cut_rules, remedies=either(None, _remedies))
 _info = _if_there(
     cut=lambda o: _cut(o) and (not o.get('resize_to') or 'grid' in o),
     gray=_if_there(brightness=a_list(a_number(), 2, 2), contrast=a_list(a_number(), 2, 2)),
+    positive=either(None, a_text(1000)),
+    seen=_if_there(line=_values(a_text(1000)), hour=_values(a_number()), dose_um=_values(a_number())),
     precision=either(None, a_text(20)),
     best_epoch=a_whole(),
     valid_loss=a_number(),

@@ -223,6 +223,35 @@ def scale_of(model, tiles):
     um = tiles.table['um_per_px'].dropna().unique() if 'um_per_px' in tiles.table else []
     return max(um, key=lambda o: abs(np.log(o / (model.um_per_px or o))), default=tiles.um_per_px)
 
+# %% ../../nbs/api/53_learn.prediction.ipynb #84998865
+_named = dict(line=('line', 'lines', ''), hour=('hour', 'hours', ''), dose_um=('dose', 'doses', ' uM'))
+
+
+def seen_values(table):
+    "What the training tiles were of: the lines, hours and doses; None for a column that is not there."
+    known = {
+        k: sorted(table[k].dropna().unique().tolist()) if k in table else None for k in ('line', 'hour', 'dose_um')
+    }
+    return {k: v if v is None or k == 'line' else [float(o) for o in v] for k, v in known.items()}
+
+
+def _say_strange(model, table):
+    "Warn of lines, hours and doses that the model never saw, where both it and the table know them."
+    seen = model.info.get('seen')
+    odd = []
+    for k, (one, many, unit) in _named.items():
+        was = seen.get(k) if isinstance(seen, dict) else None
+        if not isinstance(was, list) or not was or k not in table:
+            continue
+        new = table[k].dropna()
+        new = new[~new.isin(was)].value_counts()
+        if len(new):
+            said = ', '.join(f'{v:g}{unit}' if isinstance(v, float) else f'{v}{unit}' for v in sorted(new.index)[:5])
+            more = f' and {len(new) - 5} more' if len(new) > 5 else ''
+            odd.append(f'{one if len(new) == 1 else many} {said}{more} ({new.sum():,} tiles)')
+    if odd:
+        warnings.warn(f'The model never saw the {"; the ".join(odd)}: what it says of them was tested by nobody.')
+
 # %% ../../nbs/api/53_learn.prediction.ipynb #ef31b4d2
 def _job(model, what, out):
     "Where an interrupted prediction is kept."
@@ -235,6 +264,7 @@ def _job(model, what, out):
 
 def _apply(model, table, read, what, bs, device, out):
     "Verdicts for the rows of `table`, whose tiles `read` gives."
+    _say_strange(model, table)
     job = _job(model, what, out)
     if job is not None:
         job.clear(out)
@@ -247,7 +277,7 @@ def _apply(model, table, read, what, bs, device, out):
         job.forget()
     return preds
 
-
+# %% ../../nbs/api/53_learn.prediction.ipynb #2492d3a3
 def _predict_array(model, x, bs, device, out):
     if x.ndim != 3 or x.dtype != np.uint8:
         raise ValueError(f'An array of tiles must be uint8 [n, height, width]; this is {x.dtype} {list(x.shape)}.')
@@ -282,7 +312,9 @@ def _cut_as_trained(model):
         if same.get('resize_to')
         else dict(tile_px=tuple(model.tile_px))
     )
-    return dict(same, **how, edge='pad' if was.get('edge') == 'pad' else 'drop')
+    if was.get('edge') == 'gray':  # crops of all sizes
+        same['allow'] = ['sizes']
+    return dict(same, **how, edge=was['edge'] if was.get('edge') in ('pad', 'gray') else 'drop')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
 def _say_unseen(tiles, fields):
@@ -314,8 +346,20 @@ def _predict_fields(model, fields, bs, device, out, paths=None):
             model, tiles, bs, device, out, t.assign(tile=t.field + '#' + t.tile.str.rsplit('#', n=1).str[1])
         )
         preds.attrs['problems'] = list(tiles.problems)
+        del tiles  # closes its file of pixels: Windows removes no file that is open
         shutil.rmtree(store, ignore_errors=True)
     return preds
+
+
+def _put(path, to):
+    "The file under another name: a link, or a copy where links need rights, as on Windows."
+    for how in (os.symlink, os.link, shutil.copy2):
+        try:
+            how(path, to)
+            return
+        except OSError:
+            if how is shutil.copy2:
+                raise
 
 
 def _fields_of_paths(paths, folder, kwargs):
@@ -325,7 +369,7 @@ def _fields_of_paths(paths, folder, kwargs):
         raise FileNotFoundError(f'{len(lost)} of {len(paths)} files are not there; the first is {lost[0]}.')
     for i, p in enumerate(paths):
         (folder / f'{i:07d}').mkdir()
-        os.symlink(p.absolute(), folder / f'{i:07d}' / p.name)
+        _put(p.absolute(), folder / f'{i:07d}' / p.name)
     return read_fields(folder, **{'label_from': None, **kwargs, 'follow_links': True})
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #d0658d60

@@ -10,19 +10,37 @@ import hashlib
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import numpy as np
 import torch
-from ..files import read_csv, read_json, write_csv, write_json
+from fastcore.basics import patch
+from celldeath_nb.files import (
+    a_list,
+    a_number,
+    a_page,
+    a_text,
+    a_whole,
+    check_page,
+    check_seal,
+    either,
+    file_sum,
+    own_file,
+    read_csv,
+    read_json,
+    sealed,
+    write_csv,
+    write_json,
+)
 from ..evaluate.scores import metrics, metrics_from
 from ..evaluate.figures import plot_confusion, plot_history
-from .recipes import make_recipe
+from .recipes import Recipe, make_recipe
 from .nets import best_device, check_arch
 from .models import Model, load_model, save_model
-from .prediction import gray_range, predict, tile_grays
+from .prediction import gray_range, predict, seen_values, tile_grays
 from .learner import precision_on
 
 # %% ../../nbs/api/57_learn.runs.ipynb #65998d2b
@@ -71,36 +89,113 @@ def environment(
     )
 
 # %% ../../nbs/api/57_learn.runs.ipynb #d09e9be4
+def _named_sums(o):
+    "Whether a page names files and their checksums."
+    good = a_text(form='[0-9a-f]{64}')
+    return isinstance(o, dict) and 0 < len(o) < 10_000 and all(map(good, o.values()))
+
+
+def write_sums(run):
+    "Write the checksums of all files of a run folder into it."
+    files = {o.relative_to(run).as_posix(): file_sum(o) for o in sorted(run.rglob('*')) if o.is_file()}
+    write_json(sealed(dict(format='celldeath_nb run', version=1, files=files)), run / 'checksums.json')
+
+
+def _read_sums(run):
+    "The checksums of a run folder; None, and a note, if an earlier version wrote it."
+    if not (run / 'checksums.json').exists():
+        warnings.warn(
+            f'{run} has no checksums.json, so it cannot be told whether its files are as they were written. An earlier version wrote it, or the file was not copied.'
+        )
+        return None
+    page = read_json(own_file(run, 'checksums.json'), 5_000_000)
+    check_seal(page, run / 'checksums.json')
+    check_page(page, dict(files=_named_sums), run / 'checksums.json')
+    return page['files']
+
+# %% ../../nbs/api/57_learn.runs.ipynb #b1a21bf7
+def _rule_of(f):
+    "The rule for a field of a recipe, by its type; `make_recipe` looks at the ranges."
+    rules = {bool: either(True, False), int: a_whole(-(2**63), 2**64), float: a_number(), str: a_text()}
+    rule = rules.get(f.type, either(a_number(), a_list(a_number(), 2, 2)))
+    return either(None, rule) if f.name in ('weights_file', 'size', 'balance', 'patience') else rule
+
+
+_recipe_rules = {f.name: _rule_of(f) for f in fields(Recipe)}
+_env_rules = dict(seconds=a_number(0), store=a_text(100), split=a_text(100))
+_cell = either(None, a_number(), a_text(1000))
+_score_rules = dict(
+    level=a_text(100),
+    by=a_text(100),
+    counts=lambda o: isinstance(o, dict) and all(map(a_whole(), o.values())),
+    classes=a_list(a_text(1000), 1, 10_000),
+    positive=either(None, a_text(1000)),
+    notes=a_list(a_text()),
+    settings=a_page(),
+    rows=a_list(lambda o: isinstance(o, dict) and all(map(_cell, o.values())), 1, 10_000),
+)
+
+
+def _page(run, name, rules, each=False):
+    "A page of a run whose fields follow `rules`, where it has them; with `each`, whose fields are pages that do."
+    page = read_json(run.file(name), 5_000_000)
+    if isinstance(page, dict):
+        rules = dict.fromkeys(page, a_page(**rules)) if each else rules
+    check_page(page, rules, run.path / name)
+    return page
+
+
+def _table(run, name, numbers, texts, types=None):
+    "A table of a run with the columns that it must have."
+    df = read_csv(run.file(name), dtype=types)
+    lost = [c for c in (*numbers, *texts) if c not in df]
+    odd = [c for c in numbers if c in df and df[c].dtype.kind not in 'iuf']
+    if lost or odd or not len(df):
+        what = f'no column {lost[0]}' if lost else f'no numbers in {odd[0]}' if odd else 'no rows'
+        raise ValueError(f'{run.path / name} is damaged: it has {what}. Take a copy that is whole.')
+    return df
+
+
+_text_columns = ('tile', 'field', 'label', 'pred', 'experiment', 'well', 'site', 'line', 'treatment')
+
+# %% ../../nbs/api/57_learn.runs.ipynb #7e4db881
 @dataclass
 class Run:
     "A finished training: a folder, read when asked."
 
     path: Path  # the run folder
 
+    @cached_property
+    def sums(self):
+        return _read_sums(self.path)
+
     @property
     def recipe(self):
-        return make_recipe('quick', read_json(self.path / 'recipe.json'))
+        page = _page(self, 'recipe.json', {})
+        check_page(page, {k: v for k, v in _recipe_rules.items() if k in page}, self.path / 'recipe.json')
+        return make_recipe('quick', page)
 
     @property
     def history(self):
-        return read_csv(self.path / 'history.csv')
+        return _table(self, 'history.csv', ('epoch', 'train_loss', 'valid_loss', 'accuracy'), ())
 
     @property
     def preds(self):
-        return read_csv(
-            self.path / 'predictions.csv',
-            dtype={
-                c: str for c in ('tile', 'field', 'label', 'pred', 'experiment', 'well', 'site', 'line', 'treatment')
-            },
-        )
+        texts = ('tile', 'label', 'pred', 'split')
+        return _table(self, 'predictions.csv', (), texts, dict.fromkeys(_text_columns, str))
 
     @property
     def metrics(self):
-        return read_json(self.path / 'metrics.json')
+        return _page(self, 'metrics.json', _score_rules, each=True)
+
+    @property
+    def positive(self):
+        "The positive one of two classes; None where it was not told."
+        return next((page.get('positive') for page in self.metrics.values()), None)
 
     @property
     def environment(self):
-        return read_json(self.path / 'environment.json')
+        return _page(self, 'environment.json', _env_rules)
 
     @property
     def identity(self):
@@ -109,23 +204,58 @@ class Run:
 
     @property
     def scores(self):
-        return {s: metrics_from(page) for s, page in self.metrics.items()}
+        try:
+            return {s: metrics_from(page) for s, page in self.metrics.items()}
+        except (KeyError, TypeError, StopIteration) as e:
+            said = f'it holds no scores ({str(e)[:100]}). Take a copy that is whole.'
+            raise ValueError(f'{self.path}/metrics.json is damaged: {said}') from None
 
     @cached_property
     def model(self):
+        self.file('model/model.json')
         return load_model(self.path / 'model')
+
+# %% ../../nbs/api/57_learn.runs.ipynb #edca4b3b
+@patch
+def file(
+    self: Run,
+    name: str,  # relative to the run folder, as `checksums.json` has it
+) -> Path:  # where it is
+    "A file of the run; `ValueError` if it is not as it was written."
+    f = own_file(self.path, name, 2**33)
+    if self.sums is not None and self.sums.get(name) != file_sum(f):
+        raise ValueError(
+            f'{f} was changed or is damaged: it is not what the training wrote. Take a copy that is whole, and work on a copy of it.'
+        )
+    return f
+
+
+@patch
+def verify(self: Run) -> list:  # names of files, empty if all are as they were written
+    "Which files of the run are missing or were changed; `ValueError` if there is no list of checksums."
+    if self.sums is None:
+        raise ValueError(f'{self.path} has no checksums.json to compare with.')
+    odd = []
+    for name in self.sums:
+        try:
+            self.file(name)
+        except (OSError, ValueError):
+            odd.append(name)
+    return odd
 
 # %% ../../nbs/api/57_learn.runs.ipynb #d882e35f
 def open_run(
     path: str | Path,  # the folder that `train` wrote
 ) -> Run:  # with `.recipe`, `.history`, `.preds`, `.scores`, `.environment`, `.model`
-    "Open a run folder; `FileNotFoundError` if it is not one."
+    "Open a run folder; `FileNotFoundError` if it is not one, `ValueError` if its list of checksums is damaged."
     path = Path(path)
     if not (path / 'recipe.json').is_file():
         raise FileNotFoundError(
             f'{path} is not a run: there is no recipe.json in it. Give the folder that `celldeath train` wrote.'
         )
-    return Run(path)
+    run = Run(path)
+    run.sums  # a damaged list is refused now
+    return run
 
 
 def open_runs(
@@ -218,7 +348,7 @@ def _usual_grays(tiles, most=512):
     return gray_range(np.concatenate([tile_grays(tiles.batch(i)) for i in np.array_split(idx, -(-len(idx) // 32))]))
 
 # %% ../../nbs/api/57_learn.runs.ipynb #9668ac5b
-def model_of(net, dls, r, tiles, history):
+def model_of(net, dls, r, tiles, history, positive=None):
     "The trained network with what belongs to it."
     best = history.loc[history.valid_loss.idxmin()]
     um = tiles.um_per_px if np.isfinite(tiles.um_per_px or np.nan) else None
@@ -233,6 +363,8 @@ def model_of(net, dls, r, tiles, history):
         counts={s: int(n) for s, n in tiles.table.split.value_counts().items()},
         precision=precision_on(r, dls.device),
         gray=_usual_grays(dls.train.dataset.tiles),
+        positive=positive,
+        seen=seen_values(tiles.table[tiles.table.split == 'train']),
     )
     return Model(
         net.to('cpu'),
@@ -248,10 +380,10 @@ def model_of(net, dls, r, tiles, history):
     )
 
 # %% ../../nbs/api/57_learn.runs.ipynb #58bca61e
-def write_run(run, tiles, r, dls, net, history, device, t0, copies):
+def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=None):
     "Everything that a run folder holds; the model."
     net.cpu()
-    model = model_of(net, dls, r, tiles, history)
+    model = model_of(net, dls, r, tiles, history, positive)
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).values)
     preds = predict(model, asked, bs=dls.valid.bs, device=device)
     model.net.cpu()
@@ -260,7 +392,7 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies):
     write_csv(preds, run / 'predictions.csv')
     write_csv(tiles.table[['tile', 'label', 'split']], run / 'split.csv')
     save_model(model, run / 'model')
-    scores = {s: metrics(p) for s, p in preds.groupby('split')}
+    scores = {s: metrics(p, positive=positive) for s, p in preds.groupby('split')}
     results = {s: m.to_dict() for s, m in scores.items()}
     write_json(results, run / 'metrics.json')
     _write_figures(run, history, preds, scores)

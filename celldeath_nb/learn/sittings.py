@@ -340,13 +340,15 @@ def log_line(folder, text):
 
 
 class _Saver:
-    "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old."
+    "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old; None: 20 times as old as it took to write."
 
-    def __init__(self, folder, every, total):
+    def __init__(self, folder, every, total, on_epoch=None):
         self.folder = folder
+        self.on_epoch = on_epoch
         self.every = every
         self.total = total
         self.last = time.perf_counter()
+        self.cost = 0.0  # seconds that the last checkpoint took
 
     def __call__(self, watch):
         row = watch.rows[-1]
@@ -356,10 +358,15 @@ class _Saver:
                 **row
             ),
         )
-        if time.perf_counter() - self.last < self.every and len(watch.rows) < self.total:
+        if self.on_epoch is not None:
+            self.on_epoch(pd.DataFrame(watch.rows), self.total)
+        begun = time.perf_counter()
+        least = 20 * self.cost if self.every is None else self.every
+        if begun - self.last < least and len(watch.rows) < self.total:
             return
         _save_checkpoint(watch, self.folder, watch.phase)
         self.last = time.perf_counter()
+        self.cost = self.last - begun
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #87e1c6e1
 @contextmanager
@@ -384,7 +391,7 @@ def _machine(r, device):
             os.environ.pop(key, None)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #0571ba1c
-def _sitting(dls, r, folder, most, every):
+def _sitting(dls, r, folder, most, every, on_epoch):
     "The learner and its watch, trained to the end from a checkpoint in `folder` if there is one."
     ckpt = _load_checkpoint(folder)
     with no_random(r.seed), _machine(r, dls.device):
@@ -396,9 +403,8 @@ def _sitting(dls, r, folder, most, every):
         epochs = sum(e for _, e, _ in _phases(r, len(dls.train)))
         per_epoch = len(dls.train) + len(dls.valid)
         with bar(total=epochs * per_epoch, what='training') as progress, learn.no_bar(), learn.no_logging():
-            watch = _Watch(
-                ckpt['rows'] if ckpt else (), ckpt['best'] if ckpt else None, progress, _Saver(folder, every, epochs)
-            )
+            saver = _Saver(folder, every, epochs, on_epoch)
+            watch = _Watch(ckpt['rows'] if ckpt else (), ckpt['best'] if ckpt else None, progress, saver)
             if ckpt:
                 log_line(folder, f'taken up after epoch {len(watch.rows)}')
             progress.update(len(watch.rows) * per_epoch)
@@ -420,13 +426,13 @@ def _out_of_memory(e):
     return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(o in said for o in _full)
 
 
-def train_net(dls, r, folder, every=0.0):
+def train_net(dls, r, folder, every=None, on_epoch=None):
     "The best network and the history, from a checkpoint in `folder` if there is one."
     most = r.batch_size
     rng = dls.train.rng.getstate()
     while True:
         try:
-            learn, watch = _sitting(dls, r, folder, most, every)
+            learn, watch = _sitting(dls, r, folder, most, every, on_epoch)
             break
         except (RuntimeError, MemoryError) as e:
             if not _out_of_memory(e) or most < 4:

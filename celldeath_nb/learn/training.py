@@ -14,7 +14,10 @@ from pathlib import Path
 import pandas as pd
 from fastai.torch_core import no_random
 from celldeath_nb.files import (
+    a_page,
+    a_text,
     check_free,
+    check_page,
     check_seal,
     new_folder,
     only_writer,
@@ -24,6 +27,7 @@ from celldeath_nb.files import (
     write_csv,
     write_json,
 )
+from ..evaluate.preds import known_positive
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import find_near_duplicates
@@ -33,7 +37,7 @@ from .models import save_model
 from .loaders import make_dls
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
-from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run
+from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run, write_sums
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
 def _unfinished(out):
@@ -64,8 +68,7 @@ def _begun(work):
     page = read_json(own_file(work, 'identity.json'))
     again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
     check_seal(page, work / 'identity.json', again)
-    if not isinstance(page.get('recipe'), dict):
-        raise ValueError(f'{work}/identity.json is damaged: it names no recipe. {again}')
+    check_page(page, dict(recipe=a_page(), store=a_text(100), split=a_text(100)), work / 'identity.json', again)
     return page
 
 
@@ -87,6 +90,7 @@ def _copies(tiles, how, pairs=None):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
     if how not in ('warn', 'refuse', 'ignore'):
         raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
+    pairs = getattr(tiles, 'pairs', None) if pairs is None else pairs
     if how == 'ignore' or (pairs is None and len(tiles) > _most_compared):
         return 'Whether tiles of different photographs show the same was not looked at.'
     if pairs is None:
@@ -106,7 +110,7 @@ def _copies(tiles, how, pairs=None):
     return said + '.'
 
 # %% ../../nbs/api/58_learn.training.ipynb #147329c6
-def _keep_last_good(out, tiles, r, dls, watch, work):
+def _keep_last_good(out, tiles, r, dls, watch, work, positive):
     "Write the best network until the loss became no number, and say where it is."
     log_line(work, f'stopped: the loss is no number; the batch held {", ".join(watch.files)}')
     if not watch.rows:
@@ -115,11 +119,12 @@ def _keep_last_good(out, tiles, r, dls, watch, work):
     net = make_net(r.arch, dls.c, dls.size, r.head, r.dropout)
     net.load_state_dict(watch.best)
     with new_folder(out.with_name(f'{out.name}.stopped'), overwrite=True) as tmp:
-        save_model(model_of(net.eval(), dls, r, tiles, history), tmp / 'model')
+        save_model(model_of(net.eval(), dls, r, tiles, history, positive), tmp / 'model')
         write_csv(history, tmp / 'history.csv')
         write_json(asdict(r), tmp / 'recipe.json')
         write_csv(pd.DataFrame(dict(tile=watch.files)), tmp / 'batch.csv')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
+        write_sums(tmp)
     return f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in {out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
 
 # %% ../../nbs/api/58_learn.training.ipynb #402387ee
@@ -130,15 +135,19 @@ def train(
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     overwrite: bool = False,  # replace a run folder that is there
     again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
-    checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
+    checkpoint_seconds: float = None,  # least time between two checkpoints; 0: one after each epoch; None: writing takes at most 5 % of the time
     duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
-    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
+    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where known; None: those that `group_by_place` left with the tiles, or looked for
+    positive: str = None,  # two classes: the positive one, kept with the run; None: the one that is not a known control
+    on_epoch=None,  # function of (history so far, number of epochs planned) that is called after each epoch, such as a `LiveCurve`
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
     t0 = time.perf_counter()
     check_recipe(recipe)
     check_leaks(tiles.table)
+    classes = sorted(tiles.table.label.dropna().astype(str).unique())
+    positive = known_positive(classes, positive)
     identity = run_identity(tiles, recipe)
     if again not in ('refuse', 'open'):
         raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
@@ -147,12 +156,13 @@ def train(
     check_free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out) as still_ours:
+        sitting = dict(every=checkpoint_seconds, on_epoch=on_epoch)
         return _train(
-            tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity
+            tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive
         )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
-def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates, pairs, t0, still_ours, identity):
+def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
@@ -163,15 +173,16 @@ def _train(tiles, recipe, out, device, overwrite, checkpoint_seconds, duplicates
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
     )
     try:
-        net, history = train_net(dls, recipe, work, checkpoint_seconds)
+        net, history = train_net(dls, recipe, work, **sitting)
     except NoNumber as e:
-        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch) from None
     if not still_ours():
         raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
-        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
+        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
+        write_sums(tmp)
     shutil.rmtree(work, ignore_errors=True)
     run = Run(out)
     run.model = model  # what was trained need not be read again
@@ -198,6 +209,14 @@ def expected_seconds(
             times.append(time.perf_counter() - t0)
     return min(times) * (len(dls.train) + 0.4 * len(dls.valid) * 2) * planned_epochs(recipe, len(dls.train))
 
+# %% ../../nbs/api/58_learn.training.ipynb #9f73a0e3
+def _pairs_once(tiles, pairs):
+    "What shows the same among tiles, looked for once for all runs; None for very many."
+    if pairs is None and len(tiles) <= _most_compared:
+        kept = getattr(tiles, 'pairs', None)
+        return find_near_duplicates(getattr(tiles, 'tiles', tiles)) if kept is None else kept
+    return pairs
+
 # %% ../../nbs/api/58_learn.training.ipynb #da8c836c
 def _summary(run, seed):
     "What a run reached, as one row."
@@ -222,6 +241,7 @@ def repeat(
     "Train with several seeds; `ValueError` if a run of another recipe is in the way."
     rows = []
     out = Path(out)
+    pairs = None
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         r = replace(recipe, seed=int(seed))
         at = out / f'seed_{int(seed)}'
@@ -230,7 +250,8 @@ def repeat(
             if odd := how_they_differ(run.identity, run_identity(tiles, r)):
                 raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
-            run = train(tiles, r, at, device)
+            pairs = _pairs_once(tiles, pairs)
+            run = train(tiles, r, at, device, pairs=pairs)
         rows.append(_summary(run, int(seed)))
     df = pd.DataFrame(rows).set_index('seed')
     return pd.concat([df, pd.DataFrame(dict(mean=df.mean(), sd=df.std())).T])

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..files import plain_text, read_json
-from ..evaluate.preds import check_preds, positive_class
+from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_json
+from ..evaluate.preds import check_preds, known_positive, positive_class
 from ..photos.classes import cleaned, refuse_twins
+from ..photos.joins import read_table
 
 # %% ../../nbs/api/60_people.judging.ipynb #d66f5f6a
 JUDGEMENT_COLUMNS = ['decider', 'kind', 'session', 'trial', 'tile', 'truth', 'answer', 'seconds']
@@ -183,7 +184,7 @@ def simulate_observer(
     difficulty: dict = None,  # two classes: tile -> standard deviations by which it is harder, for all observers who are given it
     cannot_tell: float = 0.0,  # share of tiles answered "cannot tell", 0 to 1
     classes: list = None,  # class names; sorted labels if not given
-    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    positive: str = None,  # two classes: the positive one, which `bias` needs; None: the one that is not a known control
     decider: str = 'sim01',  # the observer's name
     session: str = 'pre',  # the session's name
     seconds: float = 3.0,  # median time for an answer
@@ -199,8 +200,8 @@ def simulate_observer(
         dict(accuracy=accuracy or 0, lapse=lapse, cannot_tell=cannot_tell),
     )
     rng = np.random.default_rng(seed)
-    pos = positive_class(classes, positive)
-    order = classes if len(classes) != 2 else [c for c in classes if c != pos] + [pos]
+    pos = positive_class(classes, positive) if bias and len(classes) == 2 else known_positive(classes, positive)
+    order = classes if pos is None or len(classes) != 2 else [c for c in classes if c != pos] + [pos]
     y = np.array([order.index(each) for each in label])
     hard = np.array([(difficulty or {}).get(t, 0.0) for t in tile])
     v = _see(y, len(order), accuracy, d_prime, bias, hard, rng)
@@ -221,13 +222,8 @@ def simulate_observer(
 
 # %% ../../nbs/api/60_people.judging.ipynb #f9371de9
 def read_text_table(path):
-    "A CSV with every cell as text, and empty cells as missing."
-    try:
-        df = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise ValueError(f'{path} cannot be read as a table: {e}. Take a copy that is whole.') from None
-    df = df.map(plain_text)
-    return df.where(df != '', None)
+    "A table, also as a spreadsheet saved it, with every cell as text, and empty cells as missing."
+    return read_table(path)
 
 
 def _from_model_vs_human(df, path):
@@ -254,6 +250,38 @@ def _from_model_vs_human(df, path):
 
 
 _formats = {'celldeath': lambda df, path: df, 'model-vs-human': _from_model_vs_human}
+
+# %% ../../nbs/api/60_people.judging.ipynb #45a2bef7
+_some_names = a_list(a_text(5000), 1, 10**7)
+_design_rules = dict(
+    version=a_whole(1, 1),
+    subject=a_text(100),
+    session=a_text(100),
+    n=a_whole(1, 10**7),
+    classes=lambda o: _some_names(o) and len(set(o)) == len(o),
+    sessions=_some_names,
+    split=either(None, a_text(100)),
+    store=a_text(100),
+    tiles=lambda o: _some_names(o) and len(set(o)) == len(o),
+)
+_trial_rules = dict(
+    kind=either('human', 'simulated'), cannot_tell=either(True, False), tile_px=a_list(a_whole(1, 100_000), 2, 2)
+)
+
+
+def read_design(path):
+    "The design of a trial or gallery, checked; an empty page if the file is something else."
+    page = read_json(own_file(Path(path).parent, Path(path).name))
+    what = page.get('what') if isinstance(page, dict) else None
+    if what not in ('trial', 'gallery'):
+        return page if isinstance(page, dict) else {}
+    instead = 'Take a copy that is whole, or begin a new subject or session.'
+    if 'checksum' in page:
+        check_seal(page, path, instead)
+    check_page(page, {**_design_rules, **(_trial_rules if what == 'trial' else {})}, path, instead)
+    if page['n'] != len(page['tiles']):
+        raise ValueError(f'{path} is damaged: it names {len(page["tiles"])} tiles, and n is {page["n"]}. {instead}')
+    return page
 
 # %% ../../nbs/api/60_people.judging.ipynb #f990afd2
 def _numbers(df, path):
@@ -290,7 +318,7 @@ def read_judgements(
         )
     design = path.with_suffix('.json')
     if classes is None and format == 'celldeath' and design.exists():
-        classes = read_json(design).get('classes')
+        classes = read_design(design).get('classes')
     return check_judgements(_numbers(df, path), str(path), classes, tiles)
 
 # %% ../../nbs/api/60_people.judging.ipynb #584bd087
@@ -335,7 +363,7 @@ def _judgement_files(paths):
         if not p.is_dir():
             yield p
             continue
-        found = [f.with_suffix('.csv') for f in sorted(p.glob('*.json')) if read_json(f).get('what') == 'trial']
+        found = [f.with_suffix('.csv') for f in sorted(p.glob('*.json')) if read_design(f).get('what') == 'trial']
         if not found:
             raise FileNotFoundError(
                 f'{p} has no trial in it (a CSV with the JSON of its design). Give the folder that was given to Trial(out=...), or the files.'
@@ -360,7 +388,7 @@ def _known(what, df):
     "The classes that a source speaks of."
     design = Path(what).with_suffix('.json') if isinstance(what, Path) else None
     if design is not None and design.exists():
-        return set(read_json(design).get('classes', []))
+        return set(read_design(design).get('classes', []))
     return (set(df.truth) | set(df.answer.dropna())) - {CANNOT_TELL}
 
 # %% ../../nbs/api/60_people.judging.ipynb #e72a4958

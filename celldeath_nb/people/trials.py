@@ -17,8 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..files import guard_text, read_json, write_json
-from .judging import CANNOT_TELL, JUDGEMENT_COLUMNS, labels_of, read_judgements, read_text_table
+from ..files import guard_text, sealed, write_json
+from celldeath_nb.people.judging import (
+    CANNOT_TELL,
+    JUDGEMENT_COLUMNS,
+    labels_of,
+    read_design,
+    read_judgements,
+    read_text_table,
+)
 
 # %% ../../nbs/api/63_people.trials.ipynb #dfd4dfe5
 def _deal(t, seed, sessions):
@@ -185,7 +192,7 @@ def _shown_before(out, subject, session):
     "Names of tiles that other sessions and galleries of this subject have used, from the designs in a folder."
     seen = set()
     for p in sorted(Path(out).glob(f'{subject}_*.json')):
-        d = read_json(p)
+        d = read_design(p)
         if d.get('subject') == subject and d.get('session') != session:
             seen |= set(d.get('tiles', ()))
     return seen
@@ -194,14 +201,14 @@ def _shown_before(out, subject, session):
 def _open_design(path, design, draw):
     "The design on disk if there is one and it is the same, or a new one written down with the tiles that `draw` gives."
     if path.exists():
-        old = read_json(path)
+        old = read_design(path)
         _same_design(path, old, design)
         return old
     if path.with_suffix('.csv').exists():
         raise FileExistsError(
             f'{path.with_suffix(".csv")} has answers whose design, {path.name}, is missing. Put it back, or choose another subject or session. Nothing was changed.'
         )
-    design = dict(design, tiles=draw(), created=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+    design = sealed(dict(design, tiles=draw(), created=time.strftime('%Y-%m-%dT%H:%M:%S%z')))
     write_json(design, path, overwrite=False)
     return design
 

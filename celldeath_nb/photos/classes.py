@@ -100,6 +100,9 @@ def is_negation(a, b):
 control_words = {
     *'dmso control ctrl ctl ctr vehicle veh untreated mock negative neg no false 0 live alive healthy viable none nil null nothing blank baseline naive'.split(),
     *'uninfected uninduced unstimulated unexposed uninjured undamaged unstained normal wt wildtype parental sham scramble scrambled scr nontargeting'.split(),
+    *'nt ntc ut unt nontreated nottreated noninfected notinfected nontransfected notransfection notreatment nodrug novirus isotype igg placebo solvent carrier reference'.split(),
+    *'emptyvector emptyplasmid vectoronly vectorcontrol mediumonly mediaonly cellsonly buffer buffercontrol hbss dmem rpmi dh2o ddh2o dmf unbehandelt kontrolle temoin'.split(),
+    *'shluc siluc shgfp sigfp shlacz silacz shscramble sineg sinegative sictl shctl sgctl sgntc sintc sgaavs1 sglacz sgscr'.split(),
     *'sictrl sicontrol sint sinc siscr siscramble shctrl shcontrol shnt shscr sgctrl sgnt empty ev pbs saline water h2o medium media etoh ethanol meoh'.split(),
 }
 _solvents = {
@@ -137,23 +140,43 @@ _telling = {
 }
 
 # %% ../../nbs/api/22_photos.classes.ipynb #673c49fe
+_nothing_done = re.compile(r'(?:un|non?|not)[a-z]{4,}ed')  # untransfected, nontreated, notinfected
+_no_dose = re.compile(r'0(?:\.0+)?\s*(?:[pnu\u00b5\u03bcm]?m|h|hrs?|hours?|min|gy|j|mj|[pnum\u00b5\u03bc]g/ml)')
+_share = re.compile(r'[\d.]+x?|percent|pct|v|x|[\d.]*%|only|alone')
+_numbered = re.compile(r'((?:neg)?(?:control|ctrl|ctl)|dmso|vehicle|mock|sham|untreated|uninfected|scramble)\d{1,2}')
+
+
+def _words_in(name):
+    "The words of a name, in small letters and without accents."
+    return [o for o in re.split(r'[^\w.]+|_', unicodedata.normalize('NFKD', clean_name(name) or '').casefold()) if o]
+
+
 def is_control(
     name: str,  # a class
 ) -> bool:  # whether it is called like a control
     "Whether a class is a control by its name."
+    parts = [o for o in re.split(r'[+&]', clean_name(name) or '') if o.strip()]
+    if len(parts) > 1:
+        return all(is_control(o) for o in parts)
     key = class_key(name)
-    words = [o for o in re.split(r'[^\w.]+|_', unicodedata.normalize('NFKD', clean_name(name) or '').casefold()) if o]
+    words = _words_in(name)
     if {'positive', 'pos'} & set(words):
         return False
     plain = re.sub(r'[\W_]', '', key)
-    if plain in control_words or re.fullmatch(r'0(?:\.0+)?\s*[pnu\u00b5\u03bcm]?m', key):
+    if (
+        plain in control_words
+        or _nothing_done.fullmatch(plain)
+        or _numbered.fullmatch(plain)
+        or _no_dose.fullmatch(key)
+    ):
         return True
-    if words[:1] and words[0] in _solvents and all(re.fullmatch(r'[\d.]+|percent|pct|v|[\d.]*%', o) for o in words[1:]):
+    solvents = [o for o in words if o in _solvents]
+    if len(solvents) == 1 and all(o in _solvents or _share.fullmatch(o) for o in words):
         return True
     return (
         bool(_telling & set(words))
         or words[:1] in (['no'], ['non'], ['un'], ['not'], ['without'])
-        or words[:2] == ['wild', 'type']
+        or words[:2] in (['wild', 'type'], ['w', 'o'], ['empty', 'vector'])
     )
 
 # %% ../../nbs/api/22_photos.classes.ipynb #537422a1
@@ -162,5 +185,10 @@ def control_of(classes):
     a, b = classes
     if is_negation(a, b) or is_negation(b, a):
         return a if is_negation(a, b) else b
-    found = [o for o in classes if is_control(o)]
-    return found[0] if len(found) == 1 else None
+    own = [_words_in(o) for o in classes]
+    short = [' '.join(o for o in w if o not in both) for w, both in ((own[0], own[1]), (own[1], own[0]))]
+    for names in (classes, short):  # as they are called, then without the words that they share
+        found = [o for o, n in zip(classes, names) if n and is_control(n)]
+        if len(found) == 1:
+            return found[0]
+    return None

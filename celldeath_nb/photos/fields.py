@@ -345,7 +345,7 @@ def _choose_labels(df, labels, levels):
     if named:
         return 'name'  # the names without a label are named below
     raise ValueError(
-        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a treatment, and no folders could be classes.{tree_text(levels)} "
+        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a treatment, and no folders could be classes.{tree_text(levels)}{' ' if not len(levels) else chr(10)}"
         "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
     )
 

@@ -17,14 +17,22 @@ import warnings
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import plain_text
+from ..files import check_book, check_ordinary, plain_text
 from .amounts import amount_column, read_amounts
 from .classes import clean_name, cleaned
 from .pixels import safe_text
 
 # %% ../../nbs/api/24_photos.joins.ipynb #95272184
-def _text_of(path):
+def said_separator(text):
+    "The separator that Excel's first line names (`sep=;`) or None, and the text without that line."
+    first, _, rest = text.partition('\n')
+    m = re.fullmatch(r'"?sep=(.)"?', first.strip('\r '))
+    return (m[1], rest) if m else (None, text)
+
+
+def text_of(path):
     "The text of a file, whichever way it was encoded."
+    check_ordinary(path, 500_000_000)
     raw = Path(path).read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ['utf-16']
@@ -39,7 +47,7 @@ def _text_of(path):
             break
         return text
     raise ValueError(
-        f'{path} is no table of text: it holds bytes that are no letters. Save it in Excel as "CSV UTF-8", and give that file.'
+        f'{path} is no text that holds a table: it has bytes that are no letters. Save it in Excel as "CSV UTF-8", and give that file.'
     )
 
 
@@ -51,13 +59,8 @@ def _separator(head):
 # %% ../../nbs/api/24_photos.joins.ipynb #a630c931
 def _rows_of_text(path):
     "The rows of a text file."
-    text = _text_of(path)
-    first, _, rest = text.partition('\n')
-    if m := re.fullmatch(r'"?sep=(.)"?\s*', first.strip()):
-        sep = m[1]
-        text = rest
-    else:
-        sep = _separator(next((o for o in text.splitlines() if o.strip()), ''))
+    sep, text = said_separator(text_of(path))
+    sep = sep or _separator(next((o for o in text.splitlines() if o.strip()), ''))
     try:
         return list(csv.reader(io.StringIO(text, newline=''), delimiter=sep, strict=True))
     except csv.Error as e:
@@ -72,13 +75,24 @@ def _rows_of_book(path):
         raise ValueError(
             f'{path} is an Excel file, and openpyxl, which reads them, is not installed (pip install openpyxl). Or save it in Excel as "CSV UTF-8", and give that file.'
         ) from None
+    check_book(path)
     try:
         book = load_workbook(path, read_only=True, data_only=True)
-        rows = [[_cell(o) for o in r] for r in book.worksheets[0].iter_rows(values_only=True)]
+        rows = list(_some_rows(book.worksheets[0].iter_rows(values_only=True), path))
         book.close()
     except (OSError, KeyError, IndexError, ValueError, TypeError) as e:
         raise ValueError(f'{path} cannot be read as an Excel file ({e}). Save it anew, or as "CSV UTF-8".') from None
     return rows
+
+
+def _some_rows(rows, path, most=20_000_000):
+    "The rows of a sheet as text, up to the last that holds something; a sheet that claims more cells than a table has is refused."
+    n = 0
+    for r in rows:
+        n += len(r)
+        if n > most:
+            raise ValueError(f'the sheet has more than {most:,} cells')
+        yield [_cell(o) for o in r]
 
 
 def _cell(o):
@@ -100,7 +114,9 @@ def read_table(
     rows = [(i + 1, [plain_text(o).strip() for o in r]) for i, r in enumerate(rows)]
     rows = [(i, r) for i, r in rows if any(r)]
     if not rows:
-        raise ValueError(f'{path} is empty. Give a table with a first row of names of columns.')
+        raise ValueError(
+            f'{path} cannot be read as a table, since it is empty. Give one with a first row of names of columns.'
+        )
     names = rows[0][1]
     while names and not names[-1]:
         names = names[:-1]

@@ -23,6 +23,7 @@ from celldeath_nb.photos.pixels import (
     check_size,
     files_in,
     in_gray,
+    is_common,
     is_zarr,
     listen_to,
     plausible_scale,
@@ -69,6 +70,7 @@ def is_plugin_file(path):
         raise BadFile(path, f'cannot be opened: {e.strerror}') from None
     if not (is_zarr(path) and stat.S_ISDIR(st.st_mode)):
         check_regular(path, st)
+        return not is_common(path)
     return True
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #180862f6

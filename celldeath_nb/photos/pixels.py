@@ -6,7 +6,7 @@
 __all__ = ['image_exts', 'vendor_exts', 'zarr_ext', 'max_bytes', 'MAX_SCANS', 'channels', 'BadFile', 'StopWork', 'source_state',
            'Photo', 'file_checksum', 'source_checksum']
 
-# %% ../../nbs/api/20_photos.pixels.ipynb #a66957da
+# %% ../../nbs/api/20_photos.pixels.ipynb #c9174ed6
 import hashlib
 import io
 import logging
@@ -15,8 +15,11 @@ import os
 import re
 import stat
 import struct
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 import numpy as np
 import PIL
@@ -256,6 +259,13 @@ _picture_exts = {'.' + o for o in _exts.split()} | set(_outer) | set(image_exts)
 def named_like_a_picture(name):
     "True for an extension that pictures have."
     return os.path.splitext(name)[1].lower() in _picture_exts
+
+
+def is_common(path):
+    "True for a file that begins like PNG, JPEG, TIFF, BMP, GIF or WebP, whatever its name (an old ND2 begins like JPEG 2000)."
+    f, _ = open_regular(path)
+    with f:
+        return _known(f.read(300)) not in (None, 'JPEG2000')
 
 
 def begins_like_a_picture(path):
@@ -534,7 +544,26 @@ def say_once(text):
         _said.add(text)
         warnings.warn(text)
 
+# %% ../../nbs/api/20_photos.pixels.ipynb #d078a2ba
+_lock = threading.Lock()
+_lifted = []  # the limit of Pillow, once for each of our files that is open
 
+
+@contextmanager
+def _without_limit():
+    "Lift Pillow's own limit on pixels, and put it back when the last of our files is closed."
+    with _lock:
+        _lifted.append(_lifted[-1] if _lifted else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _lock:
+            own = _lifted.pop()
+            Image.MAX_IMAGE_PIXELS = None if _lifted else own
+
+
+@contextmanager
 def open_pillow(f, kind):
     "An open picture of Pillow, by its decoder for `kind`."
     if kind in ('JPEG', 'TIFF') and is_older(PIL.__version__, SAFE_PILLOW):
@@ -542,8 +571,8 @@ def open_pillow(f, kind):
             f'Pillow {PIL.__version__} is installed, whose decoders of JPEG and TIFF have faults that a file made for it can use. Read photographs only from people you trust, or install Pillow 13.0.0 or later.'
         )
     module, name = _decoders[kind]
-    __import__(f'PIL.{module}')
-    return getattr(getattr(PIL, module), name)(f)
+    with _without_limit(), getattr(import_module(f'PIL.{module}'), name)(f) as im:
+        yield im
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f7c8dfef
 _frames = {
@@ -789,6 +818,9 @@ _ext_kind = {
     '.webp': 'WEBP',
     '.gif': 'GIF',
     '.jp2': 'JPEG2000',
+    '.czi': 'CZI',
+    '.nd2': 'ND2',
+    '.lif': 'LIF',
 }
 
 

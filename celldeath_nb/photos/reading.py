@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['read_photo', 'to_uint8', 'read_image', 'read_header']
 
-# %% ../../nbs/api/22_photos.reading.ipynb #6065b063
+# %% ../../nbs/api/22_photos.reading.ipynb #36fc8e9b
 import math
 import os
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 import numpy as np
-from PIL import Image
 from celldeath_nb.photos.pixels import (
     Ask,
     BadFile,
@@ -70,7 +69,6 @@ PATIENCE = 0.5  # seconds that a decoder, which nobody can interrupt, may take i
 
 def answer(**asked):
     "In a process of its own: what is known of a photograph, and its pixels."
-    Image.MAX_IMAGE_PIXELS = None  # this process has `max_mpx`, and a bound on its memory
     try:
         ph = _here(Ask(**asked))
     except BadFile as e:

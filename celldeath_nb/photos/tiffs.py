@@ -44,8 +44,11 @@ def open_tiff(f, path):
     import tifffile
 
     listen_to('tifffile')
+    name = os.path.basename(path)
+    if name.lower().endswith('.ndpi') and not _is_ndpi(f):
+        name += '.tif'  # tifffile goes by the name, and would find no page
     f.seek(0)
-    return tifffile.TiffFile(f, name=os.path.basename(path))
+    return tifffile.TiffFile(f, name=name)
 
 
 MAX_PAGES = 50_000
@@ -61,6 +64,16 @@ def _formats(f):
     return e, ('Q', 20, 'Q') if big else ('H', 12, 'I'), first
 
 
+def _is_ndpi(f):
+    "True if the first page has the tag that all pages of a Hamamatsu slide have."
+    e, (count, size, _), at = _formats(f)
+    f.seek(at)
+    b = f.read(struct.calcsize(count))
+    n = struct.unpack(e + count, b)[0] if len(b) == struct.calcsize(count) else 0
+    tags = f.read(min(n, 4096) * size)
+    return any(tags[k : k + 2] == struct.pack(e + 'H', 65420) for k in range(0, len(tags), size))
+
+# %% ../../nbs/api/21_photos.tiffs.ipynb #75defc75
 def _kind_of_page(f, at, e, count, size, offset):
     "(0 a picture, 1 an overview or thumbnail, 2 a mask; the offset of the next page), or None where no page is."
     f.seek(at)
@@ -100,7 +113,7 @@ def _behind(t):
     p = t.pages[0]
     if t.is_imagej:
         return int((t.imagej_metadata or {}).get('images', 1))
-    if t.is_stk and (tag := p.tags.get(33629)) is not None:
+    if (tag := p.tags.get(33629)) is not None:  # of MetaMorph, also where its other tags are damaged
         return int(tag.count)
     if t.is_shaped:
         shape = (t.shaped_metadata or [{}])[0].get('shape', p.shape)

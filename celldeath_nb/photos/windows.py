@@ -136,7 +136,7 @@ def decide(seen, how):
         rest = _taken(counts, one)
         less = _window(rest, how)
         if _apart(window, less):
-            said = f'it alone would have made the window {window[0]:g} to {window[1]:g}; the window is {less[0]:g} to {less[1]:g}, beyond which lie {100 * _share_beyond(one, less):.2g} % of its pixels (window=({window[0]:g}, {window[1]:g}) takes it whole)'
+            said = f'it alone would have made the window {window[0]:g} to {window[1]:g}; the window is {less[0]:g} to {less[1]:g}, beyond which lie {100 * _share_beyond(one, less):.3g} % of its pixels (window=({window[0]:g}, {window[1]:g}) takes it whole)'
             notes.append(dict(file=name, reason=said))
             counts = rest
             window = less

@@ -13,6 +13,7 @@ from scipy.stats import f as f_dist
 from ..files import bar
 from .curves import fit_curve, fit_curves, too_few_doses
 from .maps import is_vehicle
+from .plates import score_words
 
 # %% ../../nbs/api/72_plates.doses.ipynb #b2d0f197
 def _checks(curve):
@@ -280,6 +281,6 @@ def plot_dose_response(
                 ax, fit_curve(d, y, model, fixed), row, _colors[i % len(_colors)], _legend(keys, row), zero, level
             )
     _dose_axis(ax, rows.lowest.min(), rows.highest.max(), zero)
-    ax.set(xlabel='dose (uM)', ylabel='mean logit of the well' if value == 'score' else value)
+    ax.set(xlabel='dose (uM)', ylabel=score_words(table) if value == 'score' else value)
     ax.legend(fontsize=8, loc='upper left')
     return ax

@@ -170,7 +170,7 @@ def detection_times(
         i = frame == f
         parts.append(_one_frame(X[i], hours, known[i], vehicle[i], alpha, side, draws, rng, names[f]))
     res = pd.concat(parts).sort_index()
-    res.attrs |= dict(notes=notes, hours=hours.tolist(), alpha=alpha)
+    res.attrs |= dict(notes=notes, hours=hours.tolist(), alpha=alpha, positive=table.attrs.get('positive'))
     return res
 
 # %% ../../nbs/api/73_plates.hours.ipynb #46f910d0
@@ -288,7 +288,12 @@ def plot_detection(
             ls=':' if d == 0 else '-',
             label=f'{d:g} uM ({len(first)} wells)',
         )
-    ax.set(xlabel='hours', ylabel='share of wells called', ylim=(-0.02, 1.02))
+    called = times.attrs.get('positive')
+    ax.set(
+        xlabel='hours',
+        ylabel=f'share of wells called {called}' if called else 'share of wells called',
+        ylim=(-0.02, 1.02),
+    )
     ax.legend(fontsize=7, loc='upper left')
     ax.spines[['top', 'right']].set_visible(False)
     return ax

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..evaluate.preds import CONTROLS
+from ..files import check_book
+from ..photos.classes import is_control
+from ..photos.joins import said_separator, text_of
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c919da07
 _shapes = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
@@ -145,7 +147,7 @@ def is_vehicle(
     treatment,  # names of treatments [n]
 ) -> np.ndarray:  # bool [n]
     "Which treatments are a vehicle or an untreated control, by their names."
-    return np.array([isinstance(o, str) and o.strip().lower() in CONTROLS for o in treatment], bool)
+    return np.array([isinstance(o, str) and is_control(o) for o in treatment], bool)
 
 
 def _guess_role(t, dose, role):
@@ -278,29 +280,20 @@ def _plate_text(o):
     return f'{o:g}' if isinstance(o, (int, float, np.number)) and not isinstance(o, bool) else str(o).strip()
 
 # %% ../../nbs/api/68_plates.maps.ipynb #e9d2e84f
-_encodings = ('utf-8-sig', 'cp1252')
 _too_large = 20_000_000  # bytes; a map of a hundred plates of 1,536 wells has a few million
 
 
-def _text_of(path):
-    "The text of a file, whatever a spreadsheet wrote it in."
-    raw = path.read_bytes()
-    if raw[:2] in (b'\xff\xfe', b'\xfe\xff'):
-        return raw.decode('utf-16')
-    for encoding in _encodings:
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise ValueError(f'{path.name} is no text. Save the map as CSV (UTF-8) or as xlsx.')
-
-
-def _grid(text):
-    "The cells of a CSV, as lists of text; the separator is the one that occurs most."
+def _grid(text, name='The table'):
+    "The cells of a CSV, as lists of text; the separator is the one that is named, or occurs most."
+    said, text = said_separator(text)
     some = text[:20_000]
     comma = len(re.findall(r',(?!\d)', some))  # a comma before a digit can be a decimal comma
     sep = max(('\t', ';', ','), key=lambda s: (comma + 0.5 * (some.count(',') - comma)) if s == ',' else some.count(s))
-    return [[_plain(c) for c in row] for row in csv.reader(io.StringIO(text), delimiter=sep)]
+    try:
+        rows = csv.reader(io.StringIO(text, newline=''), delimiter=said or sep)
+        return [[_plain(c) for c in row] for row in rows]
+    except csv.Error as e:
+        raise ValueError(f'{name} cannot be read as a table: {e}. Save the map anew as CSV (UTF-8).') from None
 
 
 def _plain(cell):
@@ -332,6 +325,7 @@ def _sheets(path):
     from zipfile import BadZipFile
 
     xl = _openpyxl(path)
+    check_book(path)
     try:
         values, formulas = (xl.load_workbook(path, data_only=o) for o in (True, False))
     except (BadZipFile, KeyError, OSError, ValueError) as e:
@@ -371,7 +365,7 @@ def _grids(path):
         raise ValueError(f'{path.name} is of a kind that is not read here. Save it as xlsx or CSV.')
     if path.suffix.lower() in ('.xlsx', '.xlsm'):
         return _sheets(path)
-    return {None: _grid(_text_of(path))}
+    return {None: _grid(text_of(path), path.name)}
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c426eb74
 _words = dict(
@@ -407,6 +401,9 @@ def _long(grid, unit, name):
     "The table of a grid whose first filled row holds headings."
     filled = [r for r in grid if any(r)]
     head = filled[0]
+    twice = [h for i, h in enumerate(head) if h and h in head[:i]]
+    if twice:
+        raise ValueError(f'{name} has two columns called {twice[0]!r}. Take one of them out.')
     df = pd.DataFrame([r[: len(head)] + [''] * (len(head) - len(r)) for r in filled[1:]], columns=head).loc[
         :, [bool(h) for h in head]
     ]

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import t as student_t
 
-from ..evaluate.preds import CONTROLS, class_names, to_level
+from ..evaluate.preds import ask_positive, class_names, known_positive, to_level
 from ..evaluate.figures import class_colors
 from ..files import write_csv
 from ..simulate.microscope import drug_strength
@@ -102,14 +102,10 @@ _least = 1e-4  # of a probability, so that one sure tile does not outweigh a hun
 def _effect_class(preds, positive):
     "The class whose probability is the effect, and all classes."
     classes = class_names(preds)
-    if positive is not None and str(positive) not in classes:
-        raise ValueError(f'positive={positive!r} is none of the classes {classes}; give one of them.')
-    others = [c for c in classes if c.strip().lower() not in CONTROLS]
-    if positive is None and (len(classes) != 2 or len(others) != 1):
-        raise ValueError(
-            f'Which of the classes {classes} is the effect cannot be told. Name it: positive={classes[-1] if classes else "CPT"!r}.'
-        )
-    return str(positive) if positive is not None else others[0], classes
+    found = known_positive(classes, positive)
+    if found is None:
+        raise ValueError(ask_positive(classes))
+    return found, classes
 
 
 def _probabilities(preds, col):
@@ -490,6 +486,16 @@ def _colored(df, value, shape, ax):
     ax.imshow(grid)
     return [(str(v)[:5] if pd.notna(v) else '', 'white') for v in df[value]]
 
+# %% ../../nbs/api/70_plates.plates.ipynb #4b58a0e5
+def score_words(table):
+    "What the score of wells is, in words, with the class that it speaks of."
+    words = dict(logit='mean logit', probability='mean probability', calls='share of tiles called')
+    what = words.get(table.attrs.get('score'), 'score')
+    positive = table.attrs.get('positive')
+    if not positive:
+        return f'{what} of the well'
+    return f'{what} {positive}' if what.endswith('called') else f'{what} of {positive}'
+
 # %% ../../nbs/api/70_plates.plates.ipynb #da158769
 def _dress_plate(ax, df, wells):
     "Letters, numbers, lines between wells, and which plate and hour it is."
@@ -505,7 +511,7 @@ def _dress_plate(ax, df, wells):
     first = {c: df[c].iloc[0] for c in ('plate', 'hour') if c in df and pd.notna(df[c].iloc[0])}
     ax.set_title(', '.join(f'plate {v}' if c == 'plate' else f'{v:g} h' for c, v in first.items()), fontsize=10)
 
-
+# %% ../../nbs/api/70_plates.plates.ipynb #7cc14a01
 def plot_plate(
     table: pd.DataFrame,  # a row a well: `well_scores`, or a plate map
     value: str = 'score',  # the column to draw
@@ -529,6 +535,8 @@ def plot_plate(
         elif wells <= 96:
             ax.text(r['col'], r['row'], text, ha='center', va='center', fontsize=7, color=color)
     _dress_plate(ax, df, wells)
+    if value == 'score' and table.attrs.get('positive'):
+        ax.set_xlabel(score_words(table), fontsize=8)
     return ax
 
 # %% ../../nbs/api/70_plates.plates.ipynb #86670432

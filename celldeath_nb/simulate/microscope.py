@@ -14,6 +14,7 @@ import os
 import shutil
 import struct
 import zlib
+from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 import numpy as np
@@ -24,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from scipy.special import j1
-from ..files import bar, new_folder, read_csv, write_csv
+from ..files import bar, end_with_parent, new_folder, read_csv, this_process, write_csv
 from ..png import png_bytes, run_length
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #17c7422d
@@ -820,13 +821,31 @@ def _in_turn(rows, folder, n, prefer, *args):
     "What `_write_one` says of each row, in the order of the rows, by `n` 'threads' or 'processes'"
     from joblib import Parallel, delayed
 
+    if prefer == 'processes':
+        return _by_processes(rows, folder, n, *args)
     return Parallel(n_jobs=n, prefer=prefer, return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
+
+
+def _by_processes(rows, folder, n, *args):
+    "As `_in_turn`, by processes that end with this one, also if it is killed"
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    env = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+    pool = ProcessPoolExecutor(n, initializer=end_with_parent, initargs=(1.0, this_process()), env=env)
+    waiting = deque()
+    try:
+        for r in rows:
+            waiting.append(pool.submit(_write_one, r, folder, *args))
+            if len(waiting) > 4 * n:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)  # else idle processes hold their memory for minutes
 
 
 def _all_in_turn(rows, folder, n, size, *args):
     "As `_in_turn`: in processes if that is worth starting them; in threads if not, and if processes die"
-    from joblib.externals.loky import get_reusable_executor
-
     done = 0
     if n > 1 and len(rows) * size[0] * size[1] > _worth:
         try:
@@ -835,8 +854,6 @@ def _all_in_turn(rows, folder, n, size, *args):
                 done += 1
         except BrokenProcessPool:
             pass  # killed from outside, for memory mostly; every photograph can be drawn again
-        finally:
-            get_reusable_executor().shutdown(wait=True)  # else idle processes hold their memory for minutes
     yield from _in_turn(rows[done:], folder, n, 'threads', size, *args)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #b48fe449

@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib.resources import files as package_files
 from pathlib import Path
 import pandas as pd
-from ..files import bar, new_folder, read_json, write_json
+from ..files import a_list, a_page, a_text, bar, check_page, new_folder, read_json, write_json
 from .microscope import simulate_experiment
 
 # %% ../../nbs/api/11_simulate.samples.ipynb #414a37c9
@@ -138,6 +138,7 @@ def _simulated(out, overwrite, kw):
     if out.exists() and not overwrite:
         if note.is_file():
             had = read_json(note)
+            check_page(had, dict(settings=a_page(), photographs=a_list(a_text(255))), note)
             if had['settings'] == kw and all((out / o).is_file() for o in had['photographs']):
                 return out
         raise FileExistsError(

@@ -23,12 +23,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import bar, new_folder, read_json, write_csv, write_json
+from celldeath_nb.files import (
+    a_list,
+    a_number,
+    a_page,
+    a_text,
+    a_whole,
+    bar,
+    check_page,
+    either,
+    new_folder,
+    read_json,
+    write_csv,
+    write_json,
+)
 from ..units import some_of
 from ..tiles.places import find_near_duplicates
 from ..learn.nets import make_net
 from ..learn.recipes import Recipe
-from ..learn.runs import Run, open_run, run_identity, split_hash
+from ..learn.runs import Run, open_run, run_identity, split_hash, write_sums
 from ..learn.training import train as train_net
 from .settings import prepare_settings, refuse_problems, seed_list, setting_recipe
 
@@ -166,6 +179,7 @@ class Rehearsal:
             env = dict(store=tiles.fingerprint, split=split_hash(tiles.table), seconds=self.seconds, rehearsal=True)
             write_json(env, tmp / 'environment.json')
             write_json(asdict(recipe), tmp / 'recipe.json')
+            write_sums(tmp)
         return open_run(out)
 
 
@@ -253,6 +267,25 @@ def _page(row, part, simulated):
     page = dict(row=plain, **same, simulated=simulated, counts={s: int(n) for s, n in counts.items()})
     return json.loads(json.dumps(page, default=lambda o: o.tolist() if hasattr(o, 'tolist') else str(o)))
 
+# %% ../../nbs/api/93_studies.queue.ipynb #eed3a390
+_plain_value = either(None, True, False, a_number(), a_text(), lambda o: isinstance(o, list) and len(o) < 10_000)
+_some_seeds = either(a_whole(1, 100_000), a_list(a_whole(-(2**63), 2**63), 1, 100_000))
+_setting_rules = dict(
+    row=lambda o: isinstance(o, dict) and _some_seeds(o.get('seeds')) and all(map(_plain_value, o.values())),
+    recipe=a_page(),
+    store=a_text(100),
+    split=a_text(100),
+    simulated=either(None, True, False),
+    counts=lambda o: isinstance(o, dict) and all(map(a_whole(), o.values())),
+)
+
+
+def _read_setting(path):
+    "What a study has written down of a setting, checked."
+    page = read_json(path)
+    check_page(page, _setting_rules, path)
+    return page
+
 
 def _difference(was, now):
     "What differs between two pages, in words."
@@ -269,7 +302,7 @@ def _begin(out, row, part, simulated):
     page = _page(row, part, simulated)
     if not at.is_file():
         return write_json(page, at)
-    odd = _difference(read_json(at), page)
+    odd = _difference(_read_setting(at), page)
     if odd:
         raise ValueError(
             f'{at.parent} holds runs of another kind ({some_of(odd, 3)}). Call as then to go on, or give another folder, or another name in the column setting.'
@@ -439,7 +472,9 @@ def _state(at):
     if _is_finished(at):
         return 'finished', ''
     if _failed_at(at).is_file():
-        return 'failed', read_json(_failed_at(at))['why']
+        page = read_json(_failed_at(at))
+        check_page(page, dict(why=a_text(1_000_000)), _failed_at(at))
+        return 'failed', page['why']
     return ('unfinished' if at.with_name(f'.{at.name}.unfinished').is_dir() else 'to come'), ''
 
 
@@ -454,7 +489,7 @@ def open_results(
 ) -> Results:  # `.settings`, `.runs`, `.of(setting)`
     "Open a folder of runs; `FileNotFoundError` if it is none."
     out = Path(out)
-    pages = {p.parent: read_json(p) for p in sorted(out.glob('*/setting.json'))}
+    pages = {p.parent: _read_setting(p) for p in sorted(out.glob('*/setting.json'))}
     if not pages:
         raise FileNotFoundError(f'{out} is no study: no folder in it has a setting.json. Make one with run_settings.')
     counts = lambda page: {f'{s}_tiles': n for s, n in page['counts'].items()}

@@ -16,7 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import bar, check_free, crc32, only_writer, swap_in, sweep, sync, write_whole
+from celldeath_nb.files import (
+    a_list,
+    a_text,
+    a_whole,
+    bar,
+    check_free,
+    crc32,
+    misfits,
+    only_writer,
+    swap_in,
+    sweep,
+    sync,
+    write_whole,
+)
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
 from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
@@ -27,11 +40,16 @@ from .layout import check_grid, cut_at, fit_grid, layout_of, resized
 from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
-def _by_class(df, col):
-    "How a column is spread over the classes, as text."
+def _by_class(df, col, parts=()):
+    "How a column is spread over the classes, as text: counts, or with many values the range of it or of its `parts`."
     k = df['label'] if 'label' in df else pd.Series('all', index=df.index)
-    t = pd.crosstab(k, df[col])
-    return '\n' + t.to_string()
+    if df[col].nunique() <= 6:
+        return '\n' + pd.crosstab(k, df[col]).to_string()
+    parts = [(o, df[o].astype(float).groupby(k.to_numpy())) for o in parts or (col,)]
+    said = lambda c: ', '.join(
+        f'{o} from {g.min()[c]:g} to {g.max()[c]:g}, half of them below {g.median()[c]:g}' for o, g in parts
+    )
+    return ''.join(f'\n{safe_text(c)}: {n:,} photographs, {said(c)}' for c, n in k.value_counts().sort_index().items())
 
 
 def _check_scale(df, rescale_to, allow):
@@ -75,15 +93,26 @@ def _sizes(df, turn, rescale_to):
 def _check_sizes(df, sizes, job, allow):
     "`ValueError` for portrait beside landscape, or a grid on photographs of several sizes."
     tall = {a > b for a, b in sizes if a != b}
-    t = df.assign(size=[f'{a}x{b}' for a, b in sizes])
-    if len(tall) > 1 and 'sizes' not in allow:
+    h, w = ([o[k] for o in sizes] for k in (0, 1))
+    t = df.assign(size=[f'{a}x{b}' for a, b in sizes], height=h, width=w)
+    said = lambda: _of_crops(sizes, job) + '.' + _by_class(t, 'size', ('height', 'width'))
+    framed = job['edge'] == 'gray' and job['tile_px'] and max(h) <= job['tile_px'][0] and max(w) <= job['tile_px'][1]
+    if len(tall) > 1 and 'sizes' not in allow and not framed:
         raise ValueError(
-            f"Portrait and landscape photographs are mixed. rotate=True turns the fewer ones.{_by_class(t, 'size')}"
+            f"Portrait and landscape photographs are mixed. rotate=True turns the fewer ones; allow=['sizes'] takes them as they are{said()}"
         )
     if len(set(sizes)) > 1 and job['tile_px'] is None and job['resize_to'] is None and _tile_sizes(sizes, job) > 1:
         raise ValueError(
-            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use tile_px=(height, width), or resize_to=(height, width).{_by_class(t, 'size')}"
+            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use tile_px=(height, width), or resize_to=(height, width){said()}"
         )
+
+
+def _of_crops(sizes, job):
+    "Advice for small photographs of many sizes."
+    if max(map(max, sizes)) > 400 or len(set(sizes)) < 3:
+        return ''
+    grid = '' if list(job['grid']) == [1, 1] else 'grid=(1, 1), '
+    return f"; for crops of single cells, {grid}edge='gray' gives tiles as large as the largest, with gray around the smaller ones"
 
 
 def _tile_sizes(sizes, job):
@@ -107,22 +136,22 @@ def _set_window(df, how, opts):
 
 
 def _clipped(a, job):
-    "How many pixels lie beyond the window."
+    "The share of pixels that lie beyond the window."
     if a.dtype == np.uint8 or not isinstance(job['window'], (tuple, list)):
         return 0
     lo, hi = job['window']
-    return int(np.count_nonzero(a < lo) + np.count_nonzero(a > hi))
+    return float(np.count_nonzero(a < lo) + np.count_nonzero(a > hi)) / a.size
 
 
 def _clips(df, done, job):
     "One line, which is said as well, if more than 0.1 % of a photograph's pixels lie beyond the window."
-    part = [(d.get('clipped', 0) / (d['height'] * d['width']), f) for f, d in zip(df.field, done) if d.get('tiles')]
+    part = [(d.get('clipped', 0), f) for f, d in zip(df.field, done) if d.get('tiles')]
     over = [o for o in part if o[0] > 0.001]
     if not over:
         return []
     worst, name = max(over)
     lo, hi = job['window']
-    said = f'{100 * worst:.2g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.2g} % of all pixels'
+    said = f'{100 * worst:.3g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.3g} % of all pixels'
     warnings.warn(f'{safe_text(name)}: {said}')
     return [dict(file=name, reason=said)]
 
@@ -167,7 +196,7 @@ def _slice_one(path, um, job):
         ph = read_photo(path, job['page'], job['channel'], job['max_mpx'])
         px = _prepare(ph.pixels, um, job)
         size, places = layout_of(px.shape, job)
-        a = cut_at(px, size, places)
+        a = cut_at(px, size, places, job['edge'])
     except BadFile as e:
         return None, dict(problem=e.reason)
     keep = list(range(len(a)))
@@ -252,6 +281,35 @@ def _write_at(fd, a, offset):
             fd, offset, a.nbytes, os.POSIX_FADV_DONTNEED
         )  # Linux begins to write it to the disk, so that the last fsync has little left to wait for
 
+# %% ../../nbs/api/32_tiles.cut.ipynb #5a04a531
+_spots = lambda k: a_list(a_list(a_whole(-(2**31), 2**31), k, k))
+_said_rules = dict(problem=a_text(100_000))
+_cut_rules = dict(
+    bytes=a_whole(),
+    mtime_ns=a_whole(-(2**63), 2**63),
+    crc=a_whole(),
+    height=a_whole(1, 2**31),
+    width=a_whole(1, 2**31),
+    tiles=a_whole(0, 2**31),
+    block_crc=a_whole(0, 2**32 - 1),
+    tile_crc=a_text(2**34, '(?:[0-9a-f]{8})*'),
+    places=_spots(4),
+    empty=_spots(2),
+    notes=a_list(a_text(100_000)),
+)
+
+
+def _record(text):
+    "A line of the journal, or None if it is none of ours."
+    try:
+        d = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(d, dict) or misfits(d, _said_rules if 'problem' in d else _cut_rules):
+        return None
+    whole = 'problem' in d or d['tiles'] == len(d['places']) == len(d['tile_crc']) / 8
+    return d if whole else None
+
 # %% ../../nbs/api/32_tiles.cut.ipynb #38ab06ca
 def _journal(folder, fd, h, w):
     "What an interrupted run has finished: records whose pixels are on the disk, whole."
@@ -260,20 +318,24 @@ def _journal(folder, fd, h, w):
     p = folder / 'journal.jsonl'
     if not p.exists():
         return done
+    end = os.fstat(fd).st_size
     shared = {}
     for line in p.read_bytes().splitlines(True):
         sum_, _, text = line.rstrip(b'\n').partition(b' ')
         if not line.endswith(b'\n') or sum_ != b'%08x' % crc32(text):
             break
-        d = _slim(json.loads(text), shared)
+        d = _record(text)
+        if d is None:
+            break
+        d = _slim(d, shared)
         n = d.get('tiles', 0) * h * w
-        if n and crc32(_read_at(fd, at, n)) != d['block_crc']:
+        if n > end - at or n and crc32(_read_at(fd, at, n)) != d['block_crc']:
             break
         done.append(d)
         at += n
     return done
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #d0e1180b
 def _journal_line(d):
     "What is known of a photograph, with a checksum."
     text = json.dumps(d)
@@ -308,7 +370,7 @@ def _job_key(df, job):
 def _begin(part, key):
     "The hidden folder, emptied if it belongs to other work."
     p = part / 'job'
-    if part.exists() and (not p.exists() or p.read_text() != key):
+    if part.exists() and (not p.exists() or p.read_bytes() != key.encode()):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     sweep(part)
@@ -497,6 +559,8 @@ def _plan(df, job, rotate, allow):
         most = sum(a > b for a, b in sizes) * 2 > len(sizes)
         job['turn'] = rotate == 'portrait' if isinstance(rotate, str) else most
         sizes = _sizes(df, job['turn'], job['rescale_to'])
+    if job['edge'] == 'gray' and job['tile_px'] is None and list(job['grid']) == [1, 1]:
+        job['tile_px'] = [max(o[k] for o in sizes) for k in (0, 1)]  # each whole, in a tile that holds the largest
     _check_sizes(df, sizes, job, allow)
     count = pd.Series(sizes).value_counts()
     n = 0
@@ -516,7 +580,7 @@ def _plan(df, job, rotate, allow):
         job['shrink'] = first[1] / job['resize_to'][1]
     return tuple(job['resize_to'] or first), n
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #4dcc3e6d
 def _fields_of(fields):
     "The table of photographs, also from the path of a folder."
     df = read_fields(fields) if isinstance(fields, (str, Path)) else fields
@@ -551,7 +615,7 @@ def cut_tiles(
     grid: tuple = (2, 2),  # rows and columns of tiles; None: those of `fit_grid`, unless `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels, instead of a grid
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
-    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph; None refuses it
+    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph, 'gray' puts gray there; None refuses it
     resize_to: tuple = None,  # (height, width) that each tile gets after cutting
     rescale_to: float = None,  # micrometers per pixel that each photograph gets before cutting
     rotate=False,  # turn portrait photographs among landscape ones (or the other way round); 'landscape' or 'portrait': turn all that do not lie so

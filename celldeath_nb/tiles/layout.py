@@ -35,13 +35,13 @@ def check_grid(grid):
 # %% ../../nbs/api/30_tiles.layout.ipynb #ac177ea8
 def _starts(n, t, step, edge, what):
     "Where tiles of length `t` begin along `n` pixels."
-    if n < t and edge != 'pad':
-        raise BadFile('', f'{n} pixels of {what} are fewer than the {t} of a tile')
-    if edge == 'pad':
+    if n < t and edge not in ('pad', 'gray'):
+        raise BadFile('', f'{n} pixels of {what} are fewer than the {t} of a tile; edge=\'gray\' fills it up with gray')
+    if edge in ('pad', 'gray'):
         return list(range(0, max(n - t + step - 1, 0) // step * step + 1, step))
     if (n - t) % step and edge is None:
         raise ValueError(
-            f"{n} pixels of {what} cannot be cut into tiles of {t} with {t - step} pixels of overlap without a rest. Sizes that fit: {_divisors(n, t) if t == step else 'choose another overlap'}; or edge='drop' leaves the rest out, edge='pad' mirrors the photograph beyond its edge."
+            f"{n} pixels of {what} cannot be cut into tiles of {t} with {t - step} pixels of overlap without a rest. Sizes that fit: {_divisors(n, t) if t == step else 'choose another overlap'}; or edge='drop' leaves the rest out, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
         )
     return list(range(0, n - t + 1, step))
 
@@ -51,11 +51,11 @@ def tile_layout(
     grid: tuple = (2, 2),  # rows and columns of tiles; ignored if `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
-    edge: str = None,  # 'drop' or 'pad' for what does not fit; None: refuse it
+    edge: str = None,  # 'drop', 'pad' or 'gray' for what does not fit; None: refuse it
 ) -> tuple:  # ((height, width) of a tile, [(row, col, top, left), ...])
     "Where the tiles of a photograph lie."
-    if edge not in (None, 'drop', 'pad'):
-        raise ValueError(f"edge={edge!r} is neither 'drop' nor 'pad' nor None")
+    if edge not in (None, 'drop', 'pad', 'gray'):
+        raise ValueError(f"edge={edge!r} is none of 'drop', 'pad', 'gray' and None")
     h, w = size
     if tile_px is None:
         return _grid_layout(h, w, *check_grid(grid), overlap, edge)
@@ -76,9 +76,9 @@ def _grid_layout(h, w, r, c, overlap, edge):
         raise BadFile('', f'{h}x{w} pixels are too few for {r}x{c} tiles')
     if (h % r or w % c) and edge is None:
         raise ValueError(
-            f"{h}x{w} pixels cannot be cut into {r}x{c} equal tiles. Rows that fit {h}: {_divisors(h, r)}, columns that fit {w}: {_divisors(w, c)}; or edge='drop' leaves {h % r} rows and {w % c} columns of pixels out, edge='pad' mirrors the photograph beyond its edge."
+            f"{h}x{w} pixels cannot be cut into {r}x{c} equal tiles. Rows that fit {h}: {_divisors(h, r)}, columns that fit {w}: {_divisors(w, c)}; or edge='drop' leaves {h % r} rows and {w % c} columns of pixels out, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
         )
-    th, tw = (-(-h // r), -(-w // c)) if edge == 'pad' else (h // r, w // c)
+    th, tw = (-(-h // r), -(-w // c)) if edge in ('pad', 'gray') else (h // r, w // c)
     return (th, tw), [(i, j, i * th, j * tw) for i in range(r) for j in range(c)]
 
 # %% ../../nbs/api/30_tiles.layout.ipynb #d48ec9e3
@@ -93,17 +93,23 @@ def fit_grid(
     return (r, c) if h // r >= least and w // c >= least else (1, 1)
 
 # %% ../../nbs/api/30_tiles.layout.ipynb #a563ccf1
-def _padded(px, h, w):
-    "`px` mirrored beyond its lower and right edge to at least `h` x `w`."
+def _padded(px, h, w, edge, fill):
+    "`px` mirrored beyond its lower and right edge to at least `h` x `w`; with `edge` 'gray', with `fill`, or the middle gray of its rim."
     ph = max(h - px.shape[0], 0)
     pw = max(w - px.shape[1], 0)
-    return np.pad(px, ((0, ph), (0, pw)), mode='symmetric') if ph or pw else px
+    if not ph and not pw:
+        return px
+    if edge != 'gray':
+        return np.pad(px, ((0, ph), (0, pw)), mode='symmetric')
+    rim = np.concatenate([px[0], px[-1], px[:, 0], px[:, -1]])
+    fill = np.median(rim) if fill is None else fill
+    return np.pad(px, ((0, ph), (0, pw)), constant_values=np.asarray(fill).astype(px.dtype))
 
 
-def cut_at(px, size, places):
+def cut_at(px, size, places, edge=None, fill=None):
     "[n, h, w] of the tiles at `places`."
     h, w = size
-    px = _padded(px, max(t for *_, t, _ in places) + h, max(each for *_, each in places) + w)
+    px = _padded(px, max(t for *_, t, _ in places) + h, max(each for *_, each in places) + w, edge, fill)
     out = np.empty((len(places), h, w), px.dtype)
     for k, (_, _, t, each) in enumerate(places):
         out[k] = px[t : t + h, each : each + w]
@@ -150,7 +156,7 @@ def cut_like(
     size, places = layout_of(px.shape, job)
     at = {place[2:]: place for place in places}
     mine = tiles.table.loc[tiles.table['field'] == field, ['top', 'left']]
-    pieces = cut_at(px, size, [at[int(t), int(l)] for t, l in mine.to_numpy()])
+    pieces = cut_at(px, size, [at[int(y), int(x)] for y, x in mine.to_numpy()], job['edge'], 0 if labels else None)
     return np.stack([resized(o, job['resize_to'], labels) for o in pieces]) if job['resize_to'] else pieces
 
 

@@ -10,6 +10,7 @@ __all__ = ['label_by', 'check_leaks', 'split_by', 'split_summary', 'split_as_pap
 import numpy as np
 import pandas as pd
 from celldeath_nb.units import (
+    crossed,
     folded,
     group_keys,
     joined_text,
@@ -78,15 +79,7 @@ def _counts(df, keys, strata):
     "Photographs of each group (rows, sorted by key) in each stratum: a table for each column of strata."
     t = pd.DataFrame(dict(enumerate(strata))).assign(key=keys, field=df['field'] if 'field' in df else range(len(df)))
     t = t.drop_duplicates(['key', len(strata) - 1, 'field'])
-    return [_crossed(t['key'], t[k]) for k in range(len(strata))]
-
-
-def _crossed(a, b):
-    "How often each value of `a` (rows, sorted) meets each of `b`, as in `pd.crosstab`."
-    i, rows = pd.factorize(a, sort=True)
-    j, cols = pd.factorize(b, sort=True)
-    n = np.bincount(i * len(cols) + j, minlength=len(rows) * len(cols))
-    return pd.DataFrame(n.reshape(len(rows), -1), rows, cols)
+    return [crossed(t['key'], t[k]) for k in range(len(strata))]
 
 # %% ../../nbs/api/34_tiles.splits.ipynb #4e5d800e
 def _dealt(sizes, share, n, rng):
@@ -203,7 +196,7 @@ def _choose(df, share, group, stratify, seed, slack, where):
             f'There is one {group} only{where} ({counts[0].index[0]}), and it cannot be on two sides. Group by something smaller, or photograph more.'
         )
     taken = _both_sides(counts[0], classes, _draw(counts, share, rng), rng)
-    _refuse_far(_crossed(keys, strata[0]), taken, share, group, slack)
+    _refuse_far(crossed(keys, strata[0]), taken, share, group, slack)
     return keys.isin(counts[0].index[taken]).to_numpy()
 
 # %% ../../nbs/api/34_tiles.splits.ipynb #55b090c2

@@ -113,6 +113,7 @@ class Tiles:
     ):
         self._store = store
         self._rows = np.asarray(rows, np.int64)
+        self.pairs = None  # tiles that show the same, of `group_by_place`; None: not looked for
         self.table = table
         self.manifest = manifest
         self._full = table if full is None else full
@@ -306,6 +307,7 @@ def write_store(
 
 # %% ../../nbs/api/31_tiles.store.ipynb #1d3df5f5
 _crc = a_whole(0, 2**32 - 1)
+_place = a_text(form='(?s)[^\0]*')  # no system opens a path with a NUL in it
 _pair = a_list(a_whole(1, 100_000), 2, 2)
 _said = a_list(a_page(file=a_text(), reason=a_text(100_000)))
 cut_rules = dict(
@@ -329,8 +331,8 @@ _rules = dict(
     tile_px=_pair,
     n=a_whole(1, 2**40),
     um_per_px=either(None, a_number(1e-9, 1e9)),
-    folder=a_text(),
-    folders=a_list(a_text(), 1),
+    folder=_place,
+    folders=a_list(_place, 1),
     folder_ids=a_list(either(None, a_whole(0, 2**64))),
     settings=a_page(**cut_rules),
     kinds=lambda o: a_list(a_text(form='text|whole|number|truth'))(list(o.values()) if isinstance(o, dict) else 0),
@@ -341,9 +343,9 @@ _rules = dict(
     files=a_page(**{k: a_text(form='[0-9a-f]{64}') for k in ('tiles.csv', 'problems.csv')}),
 )
 _source_rules = dict(
-    field=a_list(a_text(), 1),
+    field=a_list(_place, 1),
     folder=a_list(a_whole()),
-    at=a_list(a_text()),
+    at=a_list(_place),
     bytes=a_list(a_whole()),
     bits=a_list(a_whole(0, 64)),
     mtime_ns=a_list(a_whole(-(2**63), 2**63)),
@@ -500,6 +502,14 @@ def _say_changes(path, m, sources):
     warnings.warn(msg, stacklevel=3)
 
 # %% ../../nbs/api/31_tiles.store.ipynb #a49acb77
+def _pairs_among(pairs, table):
+    "The pairs of which both tiles are in the table."
+    if pairs is None:
+        return None
+    here = set(table.tile)
+    return pairs[pairs.tile_a.isin(here) & pairs.tile_b.isin(here)].reset_index(drop=True)
+
+
 @patch
 def subset(
     self: Tiles,
@@ -510,7 +520,9 @@ def subset(
     if i.dtype == bool and len(i) != len(self):
         raise ValueError(f'a mask of {len(i)} values for {len(self)} tiles')
     i = np.flatnonzero(i) if i.dtype == bool else i.astype(np.int64)
-    return Tiles(self._store, self._rows[i], self.table.iloc[i].reset_index(drop=True), self.manifest, self._full)
+    out = Tiles(self._store, self._rows[i], self.table.iloc[i].reset_index(drop=True), self.manifest, self._full)
+    out.pairs = _pairs_among(self.pairs, out.table)
+    return out
 
 # %% ../../nbs/api/31_tiles.store.ipynb #664bcb94
 @patch
@@ -533,6 +545,7 @@ def add(
     for k, v in columns.items():
         t[k] = np.asarray(v) if hasattr(v, '__len__') and not isinstance(v, str) else v
     out = Tiles(self._store, self._rows, t, self.manifest, self._full)
+    out.pairs = self.pairs
     return _save_columns(out, list(columns)) if save else out
 
 

@@ -212,12 +212,13 @@ def audit(
     train=None,  # for the controls with a network, see `negative_controls`
     group: str = 'well',  # see `shortcut_baseline`
     masks: np.ndarray | None = None,  # bool [n, h, w], true where a cell is, see `shortcut_baseline`
-    pairs: pd.DataFrame | None = None,  # of `find_near_duplicates`; `None`: they are looked for
+    pairs: pd.DataFrame | None = None,  # of `find_near_duplicates`; None: those that came with the tiles, or looked for
     overwrite: bool = False,  # replace a folder that is there
     seed: int = 0,  # of folds, shuffles and draws
 ) -> Audit:  # `.verdict`, `.sentences`, and the tables
     "Can the label be told without looking at the cells? All that the data allow, in one page."
     found = confounding(tiles, seed=seed)
+    pairs = getattr(tiles, 'pairs', None) if pairs is None else pairs
     pairs = _sided(find_near_duplicates(tiles) if pairs is None else pairs, tiles.table)
     features = shortcut_features(tiles, masks)  # of all pixels, read once
     shortcuts = _shortcuts(tiles, group, preds, masks, seed, features)

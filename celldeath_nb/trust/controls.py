@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pandas as pd
+from ..files import scratch_folder
 from ..units import group_keys, natural
 from ..photos.classes import is_control
 from ..tiles.remedies import background_only
@@ -183,14 +184,12 @@ def _wider(a, b):
 
 
 def _train_one(tiles, recipe, train):
-    import tempfile
-
     if train is None:
         from celldeath_nb.learn.recipes import Recipe
         from celldeath_nb.learn.training import train
 
         recipe = recipe or Recipe.quick()
-    with tempfile.TemporaryDirectory() as d:
+    with scratch_folder() as d:
         return train(tiles, recipe, Path(d) / 'run').preds
 
 # %% ../../nbs/api/82_trust.controls.ipynb #63fff831

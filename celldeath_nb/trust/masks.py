@@ -101,7 +101,7 @@ def _cut_labels(tiles, name, labels, path):
     except ValueError as e:
         raise ValueError(f'{path} is no mask of {name}: {e}') from None
     at = tiles.table.loc[tiles.table['field'] == name, ['top', 'left']].to_numpy()
-    return {(int(t), int(l)): m for (t, l), m in zip(at, masks)}
+    return {(int(y), int(x)): m for (y, x), m in zip(at, masks)}
 
 # %% ../../nbs/api/84_trust.masks.ipynb #2a735c05
 def mask_reader(tiles, source, kind='cells'):
