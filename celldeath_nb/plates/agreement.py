@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Agreement', 'agree', 'plot_agreement']
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #e512f609
+# %% ../../nbs/api/76_plates.agreement.ipynb #78324257
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.stats import t as student_t
 from .hours import detection_times
 from .maps import is_vehicle, parse_well
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #710faa75
+# %% ../../nbs/api/76_plates.agreement.ipynb #5e46b544
 _places = ('experiment', 'plate', 'line', 'well', 'hour')
 _arms = ('treatment', 'dose_um')
 
@@ -51,7 +51,7 @@ def _side(table, value, what, option):
     t = t.assign(well=t.well.map(_well), **({'hour': t.hour.astype(float)} if 'hour' in t else {}))
     return t[t.role != 'empty'] if 'role' in t else t
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #fc2a2856
+# %% ../../nbs/api/76_plates.agreement.ipynb #54aedca2
 def _guess_value(assay):
     "The one column of the assay that can be meant."
     known = {
@@ -91,7 +91,7 @@ def _keys(a, b):
         f'The {what} has several rows of one well ({said}). Give one row a well and hour: a mean, a median or a percentage of it.'
     )
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #9b2d7b2d
+# %% ../../nbs/api/76_plates.agreement.ipynb #ecb8be81
 def _joined(a, b, value_a, value_b):
     "Wells of both tables as `x` and `y`; wells of one; the columns by which they were matched."
     keys = _keys(a, b)
@@ -125,7 +125,7 @@ def _of_well(j, keys):
     "A name for each well, whatever the hour."
     return _together(j, [c for c in keys if c != 'hour'])
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #b4b49b82
+# %% ../../nbs/api/76_plates.agreement.ipynb #5dbe620e
 def _draws(j, keys, n_boot, rng):
     "How often each row is in each resample [n_boot, rows]: nests are drawn, wells within them, with all their hours."
     well = pd.factorize(_of_well(j, keys))[0]
@@ -158,7 +158,7 @@ def _rho(x, y, W=None):
     both = np.sqrt(uu * vv)
     return np.where(both > 1e-9, uv / np.where(both > 1e-9, both, 1), np.nan)
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #165b3a49
+# %% ../../nbs/api/76_plates.agreement.ipynb #eb0862bf
 def _rho_limits(rho, drawn, units, confidence):
     "Limits of a correlation on Fisher's scale, from its resamples."
     z = np.arctanh(np.clip(drawn[np.isfinite(drawn)], -0.9999, 0.9999))
@@ -168,7 +168,7 @@ def _rho_limits(rho, drawn, units, confidence):
     at = np.arctanh(np.clip(rho, -0.9999, 0.9999))
     return np.tanh(at - half), np.tanh(at + half)
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #c09d6c61
+# %% ../../nbs/api/76_plates.agreement.ipynb #603d099a
 def _within(j):
     "`x` and `y` without the means of their arm and hour."
     by = [c for c in (*_arms, 'hour') if c in j and j[c].notna().any()]
@@ -198,7 +198,7 @@ def _correlations(j, keys, draws, confidence):
         out.append(dict(of=name, rho=rho, low=low, high=high, wells=units, rows=int(use.sum())))
     return pd.DataFrame(out)
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #dbf2502a
+# %% ../../nbs/api/76_plates.agreement.ipynb #3a286c15
 def _on_logit(v, what, notes):
     "Shares or percentages as logits."
     v = np.asarray(v, float)
@@ -242,7 +242,7 @@ def _bland_altman(x, y, draws, confidence, scale):
         dict(of=['mean difference', 'lower limit', 'upper limit'], value=at, low=low, high=high, scale=scale)
     )
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #1f0f414e
+# %% ../../nbs/api/76_plates.agreement.ipynb #8ff40d6d
 def _first_one(j, keys, column, side, alpha, seed):
     "The first hour at which each well is called by one of the assays."
     one = j.assign(well=_of_well(j, keys), value=j[column])
@@ -272,7 +272,7 @@ def _first_hours(j, keys, sides, alpha, seed, notes):
     first = a[[c for c in ('well', *_arms) if c in a]].assign(hour_score=a.hour_detected, hour_assay=b.hour_detected)
     return first.assign(vehicle=is_vehicle(first.treatment))
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #fccdc818
+# %% ../../nbs/api/76_plates.agreement.ipynb #2a30bddc
 def _half(hours):
     "The first hour by which half of the wells are called; nan if never."
     h = np.sort(hours.fillna(np.inf))
@@ -294,7 +294,7 @@ def _delays(first, confidence, n_boot, rng):
         rows.append(dict(arm=name, wells=len(g), **called, **half, **later))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #9324e271
+# %% ../../nbs/api/76_plates.agreement.ipynb #ee40059b
 def _limits(r):
     return (
         f' ({r.low:.2f} to {r.high:.2f})' if np.isfinite([r.low, r.high]).all() else ' (too few wells for an interval)'
@@ -318,10 +318,14 @@ def _sentences(a):
         hour = lambda h: 'never' if np.isnan(h) else f'at {h:g} h'
         yield f'{d.arm}: half of {d.wells} wells are called by {a.names[0]} {hour(d.half_score)}, by {a.names[1]} {hour(d.half_assay)}.'
         if d.both > 1:
-            word = 'later' if d.delay >= 0 else 'earlier'
-            yield f'Of the {d.both} wells that both call, {a.names[1]} is {abs(d.delay):.1f} h {word} (95 % interval of the delay {d.low:.1f} to {d.high:.1f} h).'
+            word = (
+                f'{abs(d.delay):.1f} h {"later" if d.delay > 0 else "earlier"}'
+                if abs(d.delay) >= 0.05
+                else 'neither later nor earlier'
+            )
+            yield f'Of the {d.both} wells that both call, {a.names[1]} is {word} (95 % interval of the delay {d.low:.1f} to {d.high:.1f} h).'
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #c1c9cbee
+# %% ../../nbs/api/76_plates.agreement.ipynb #b10ba341
 @dataclass
 class Agreement:
     "Whether two assays of wells agree; `sentences` say it."
@@ -343,7 +347,7 @@ class Agreement:
     def __repr__(self):
         return '\n'.join([*self.sentences, *self.notes])
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #80f7c978
+# %% ../../nbs/api/76_plates.agreement.ipynb #3bb447e6
 def _said_notes(j, unmatched, keys):
     "What was matched how, and what was not."
     notes = [f'Wells were matched by {", ".join(keys)}.']
@@ -366,7 +370,7 @@ def _enough(j, unmatched, keys):
             f'{n} wells are in both tables (matched by {", ".join(keys)}), and agreement takes 4 or more.{said} Do both spell them alike?'
         )
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #91ccce45
+# %% ../../nbs/api/76_plates.agreement.ipynb #30ea4cdc
 def agree(
     well_scores: pd.DataFrame,  # of `well_scores`: a row a well (and hour) with the network's score
     assay: pd.DataFrame,  # another reading of the same wells, a row a well (and hour)
@@ -395,7 +399,7 @@ def agree(
     delays = None if first is None else _delays(first, confidence, n_boot, rng)
     return Agreement(j, unmatched, rho, limits, np.stack([x, y]), first, delays, tuple(names), notes)
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #86ea150b
+# %% ../../nbs/api/76_plates.agreement.ipynb #787ab4a9
 def _colors(j):
     from celldeath_nb.evaluate.figures import class_colors
 
@@ -419,7 +423,7 @@ def _steps(ax, a, colors):
     )
     ax.legend(fontsize=7, frameon=False, loc='upper left', bbox_to_anchor=(0, -0.2))
 
-# %% ../../nbs/api/76_plates.agreement.ipynb #ec6325f5
+# %% ../../nbs/api/76_plates.agreement.ipynb #96fd6814
 def plot_agreement(
     found: Agreement,  # of `agree`
     axes=None,  # two axes, or three where there are first hours; None: new ones
