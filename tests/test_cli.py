@@ -316,6 +316,7 @@ def test_interrupt(call, monkeypatch):
 
 
 @needs_shared
+@pytest.mark.long
 def test_the_real_photographs_are_not_to_be_believed(call, tmp_path):
     code, said = call('demo', '--data', shared / 'u2os', '--out', 'd', '--epochs', '1')
     page = (tmp_path / 'd' / 'report.html').read_text(encoding='utf-8')
@@ -333,6 +334,7 @@ def test_the_real_photographs_are_not_to_be_believed(call, tmp_path):
 
 
 @needs_shared
+@pytest.mark.long
 def test_audit_of_the_real_photographs(call, tmp_path):
     code, said = call('audit', shared / 'u2os', '--out', 'a')
     assert code == 0 and 'experiment nearly coincide' in said and (tmp_path / 'a' / 'audit.html').is_file(), said
@@ -346,6 +348,7 @@ def test_audit_of_the_real_photographs(call, tmp_path):
 
 
 @needs_shared
+@pytest.mark.long
 def test_labels_from_folders(call, tmp_path):
     code, said = call(
         'demo',

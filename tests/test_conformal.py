@@ -29,6 +29,7 @@ def holds(s):
     return np.array([t in o.split(' | ') for t, o in zip(s.label, s['set'])])
 
 
+@pytest.mark.long
 def test_wells_are_covered_as_promised():
     "Five hundred simulated experiments of nineteen wells: 18 of 20, within the Monte Carlo error."
     rng, by_well = np.random.default_rng(3), []

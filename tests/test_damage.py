@@ -35,6 +35,7 @@ def test_two_thousand():
     assert sum(tries.values()) == 2000 and list(tries) == list(attack.uses)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', list(tries))
 def test_no_damage_gives_another_result(kind, made, tmp_path):
     score = attack.flips(kind, made, tmp_path, tries[kind])

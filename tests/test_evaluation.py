@@ -111,6 +111,7 @@ def test_multiclass_auc_and_brier_as_scikit_learn_names_them(k):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 4), decimals=st.sampled_from([None, 1]))
+@pytest.mark.long
 def test_vectorized_resamples_equal_a_plain_loop(seed, k, decimals):
     df, classes, y, p = table(120, k, k, seed, decimals)
     unit = df.well.astype('category').cat.codes.to_numpy()
@@ -155,6 +156,7 @@ def wells_of(wells, tiles, mean, sd, seed):
     )
 
 
+@pytest.mark.long
 def test_interval_by_wells_covers_the_truth_and_the_naive_one_does_not(wells=16, mean=1.5, sd=0.8):
     truth = (1 / (1 + np.exp(-(mean + sd * np.random.default_rng(0).normal(size=10**6))))).mean()
     held = np.zeros(2)

@@ -96,6 +96,7 @@ def run_on(notebook, given, at):
 
 
 @pytest.mark.parametrize('notebook', asks, ids=lambda o: o.stem)
+@pytest.mark.long
 def test_the_given_folder_is_left_as_it_was(notebook, request, tmp_path):
     given = request.getfixturevalue(givens.get(notebook.stem, 'photographs'))
     before = sums(given)
@@ -106,6 +107,7 @@ def test_the_given_folder_is_left_as_it_was(notebook, request, tmp_path):
     assert left == kept.get(notebook.stem, []), 'the how-to left something beside itself'
 
 
+@pytest.mark.long
 def test_a_how_to_that_writes_is_noticed(photographs, tmp_path):
     "The test above can fail: a planted notebook that spoils its folder is seen to."
     given = tmp_path / 'given'

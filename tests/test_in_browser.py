@@ -279,6 +279,7 @@ def answer(page, first, last, secrets):
         page.click(CLICKS[k - 1])
 
 
+@pytest.mark.long
 def test_ten_tiles_survive_a_reload_and_a_restart_and_a_gallery_is_studied(lab, driver):
     url, work = lab
     page = Page(driver)
@@ -356,6 +357,7 @@ def shown(page, text):
     return text in page.d.find_element(By.TAG_NAME, 'body').text
 
 
+@pytest.mark.long
 def test_a_threshold_and_mislabeled_tiles(lab, driver):
     url, work = lab
     make_notebook(work / 'panels.ipynb', [NUMBERS, 'Tune(preds)', "Browse(preds, store, 'wrong.csv', n=4)"])
@@ -382,6 +384,7 @@ def test_a_threshold_and_mislabeled_tiles(lab, driver):
     assert len(got) == 1 and got.label[0] != got.pred[0]
 
 
+@pytest.mark.long
 def test_from_a_folder_to_a_report(lab, driver):
     url, work = lab
     drawn = dict(lines=('U2OS',), experiments=3, wells=1, sites=2, size=(120, 160), workers=1)

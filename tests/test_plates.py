@@ -790,6 +790,7 @@ def test_days_that_are_pooled_and_few_wells_are_said():
     assert 'do not trust the interval' in dose_response(table(n=1, seed=1, sd=0.05)).note[0]
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_in_five_hundred_plates():
     "Fixed seeds; the benchmark goes the whole way from tiles, with fresh ones."
     t = pd.concat(
@@ -879,6 +880,7 @@ def test_a_well_that_misses_an_hour_or_its_beginning():
     assert 'A10' not in set(late.well) and 'A10' in late.attrs['notes'][0]
 
 
+@pytest.mark.long
 def test_false_alarms_are_five_in_a_hundred():
     alarms = [
         detection_times(followed(rise=0.0, n=20, seed=s), draws=800, seed=s)

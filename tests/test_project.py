@@ -447,6 +447,7 @@ def test_help_imports_nothing_heavy():
     )
 
 
+@pytest.mark.long
 def test_the_wheel_holds_every_module(tmp_path):
     "No fewer, and no more: it is built from a copy, so that no module of an older build comes along."
     shutil.copytree(pkg, tmp_path / 'src' / 'celldeath_nb', ignore=shutil.ignore_patterns('__pycache__'))

@@ -85,6 +85,7 @@ def test_what_the_road_knows_is_what_its_folder_holds(photographs, tmp_path):
     assert (tmp_path / 'out' / 'predictions.csv').is_file()
 
 
+@pytest.mark.long
 def test_a_road_that_cannot_be_taken_leaves_nothing(photographs, tmp_path):
     fields = read_fields(photographs)
     with pytest.raises(ValueError):

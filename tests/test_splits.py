@@ -59,6 +59,7 @@ quick = settings(max_examples=60, deadline=None)
 @given(
     tables(), st.sampled_from(['field', 'well', 'experiment']), st.floats(0.15, 0.6), st.integers(0, 9), st.booleans()
 )
+@pytest.mark.long
 def test_no_group_parts_and_every_class_is_on_both_sides(df, group, valid, seed, hold):
     s = tried(df, 'experiment=N0' if hold else None, valid, group=group, seed=seed)
     check_leaks(s, group)
@@ -74,6 +75,7 @@ def test_no_group_parts_and_every_class_is_on_both_sides(df, group, valid, seed,
 
 @quick
 @given(tables(), st.integers(0, 9))
+@pytest.mark.long
 def test_order_of_rows_does_not_matter(df, seed):
     a = tried(df, seed=seed)
     b = split_by(df.sample(frac=1, random_state=seed), seed=seed).sort_index()
@@ -273,6 +275,7 @@ def off(df, share, levels=('label', 'line', 'treatment', 'hour', 'dose_um', 'exp
 
 @quick
 @given(conditions(), st.sampled_from([0.1, 0.25, 0.3, 0.5]), st.integers(0, 9))
+@pytest.mark.long
 def test_every_condition_is_within_one_photograph_of_its_share(df, share, seed):
     s = tried(df, valid=share, seed=seed, slack=1)
     assert off(s, share) < 1 + 1e-9

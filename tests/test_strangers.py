@@ -128,6 +128,7 @@ def test_a_strangers_folder_is_explained_or_asked_about(what, call, tmp_path):
 
 
 @pytest.mark.parametrize('what', ['a split of one\'s own', 'CellVoyager', 'no words at all'])
+@pytest.mark.long
 def test_a_strangers_folder_goes_the_whole_road(what, call, tmp_path):
     files, words, want = trees[what]
     grow(tmp_path / 'in', files)

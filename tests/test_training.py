@@ -75,6 +75,7 @@ for out in sys.argv[3].split('|'): train(tiles, Recipe.quick(size=32, epochs=3, 
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='there is no SIGKILL here')
+@pytest.mark.long
 def test_killed_and_called_again_gives_the_same_bits(tiles, tmp_path):
     def call(outs, how):
         return subprocess.run(
@@ -127,6 +128,7 @@ def no_room_for_numpy():
 
 
 @pytest.mark.parametrize('fail', [no_room_on_a_gpu, no_room_for_a_processor, no_room_under_windows, no_room_for_numpy])
+@pytest.mark.long
 def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monkeypatch, fail):
     keep = learn_learner.make_learner
     seen = []
@@ -541,6 +543,7 @@ def test_compiled(tiles, tmp_path):
     assert np.allclose(plain.p_CPT, b.preds.p_CPT, atol=1e-3) and weights(a.path).keys() == weights(b.path).keys()
 
 
+@pytest.mark.long
 def test_early_stopping_and_the_extras(tiles, tmp_path):
     r = learn_recipes.Recipe.quick(
         **{**small, 'epochs': 30},

@@ -132,4 +132,4 @@ def fit_batch(
     n: int,  # tiles to train on
 ) -> Recipe:  # with a batch of which `n` tiles hold at least four, and of two tiles at the least
     "A recipe whose batches suit a small set."
-    return replace(recipe, batch_size=max(2, min(recipe.batch_size, n // 4)))
+    return replace(recipe, batch_size=max(2, min(recipe.batch_size, int(n) // 4)))
