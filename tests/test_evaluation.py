@@ -85,6 +85,7 @@ def by_sklearn(classes, y, v, p, pos):
     decimals=st.sampled_from([None, 1, 2]),
     seed=st.integers(0, 10**6),
 )
+@pytest.mark.long
 def test_every_scalar_is_scikit_learns(n, k, absent, decimals, seed):
     df, classes, y, p = table(n, k, max(k - absent, 1), seed, decimals)
     m = evaluate_scores.metrics(df, n_boot=0, positive=classes[-1] if k == 2 else None)

@@ -329,6 +329,7 @@ def test_notebooks_are_clean(copied):
     complain([f'{o} is not clean: run nbdev-clean' for o in changed(copied / 'nbs', root / 'nbs')])
 
 
+@pytest.mark.long
 def test_importing_leaves_no_trace(tmp_path):
     inside = [o.relative_to(root) for o in (root / 'celldeath_nb').rglob('*.py') if o.stem != '_modidx']
     names = sorted('.'.join(o.parent.parts if o.stem == '__init__' else o.with_suffix('').parts) for o in inside)
@@ -354,10 +355,12 @@ def run_notebooks(path, *options):
     return sh(root / 'tests' / 'run_notebooks.py', path, *options)
 
 
-# notebooks that train, draw or resample for most of a minute or more
+# notebooks that train, draw or resample for a quarter of a minute or more on one core
 long_ones = (
     '01_first_verdict 03_split_without_leaks 04_train_a_small_net 07_where_it_looks colab_gpu own_images '
-    '55_learn.learner 58_learn.training 83_trust.audits 85_trust.maps 86_trust.checks'
+    '54_learn.loaders 55_learn.learner 56_learn.sittings 58_learn.training 62_people.compare 66_assays.nuclei 69_assays.flow '
+    '69_assays.sheets 76_plates.agreement 83_trust.audits 84_trust.masks 85_trust.maps 86_trust.checks 87_trust.conformal '
+    '96_road fig1_damage_and_death'
 ).split()
 
 

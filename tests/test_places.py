@@ -132,6 +132,7 @@ def photos(tmp_path_factory):
     return [np.asarray(Image.open(o)) for o in found][:30]
 
 
+@pytest.mark.long
 def test_planted_copies_of_fifteen_kinds_are_found(photos):
     rng = np.random.default_rng(0)
     kind = [list(kinds)[i % len(kinds)] for i in range(len(photos))]

@@ -127,6 +127,7 @@ def tiles(tmp_path_factory):
 
 
 @pytest.mark.parametrize('positive', [None, 'alpha'])
+@pytest.mark.long
 def test_the_command_asks_and_the_run_remembers(tiles, tmp_path, capsys, positive):
     out = tmp_path / 'run'
     with pytest.raises(SystemExit) as e:

@@ -77,6 +77,7 @@ def test_nothing_is_done_twice(photographs, tmp_path, counted):
     assert passes <= 8, 'copies, audit, painted tiles, means, training and predictions are passes; none is made twice'
 
 
+@pytest.mark.long
 def test_what_the_road_knows_is_what_its_folder_holds(photographs, tmp_path):
     road = take_road(read_fields(photographs), tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
     test = road.run.preds.query('split == "test"')
@@ -111,6 +112,7 @@ def searched(monkeypatch):
     return n
 
 
+@pytest.mark.long
 def test_what_shows_the_same_is_looked_for_once_for_all_runs(photographs, tmp_path, searched):
     "Found pairs stay with the tiles: splits, audit and every seed take them from there."
     tiles = cut_tiles(read_fields(photographs), tmp_path / 'tiles', grid=(1, 1))
@@ -126,6 +128,7 @@ def test_what_shows_the_same_is_looked_for_once_for_all_runs(photographs, tmp_pa
 
 
 @pytest.mark.parametrize('how', ['auto', 'strict', 'off'])
+@pytest.mark.long
 def test_the_report_says_how_places_were_kept_together(photographs, tmp_path, how):
     tiles = cut_tiles(read_fields(photographs), tmp_path / 'tiles', grid=(1, 1))
     went = train_safely(tiles, tmp_path / 'run', Recipe.quick(**tiny), device='cpu', places=how)

@@ -78,6 +78,7 @@ def workers_of(p):
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='there is no SIGKILL here')
 @pytest.mark.parametrize('how, early', [('SIGKILL', True), ('SIGKILL', False), ('SIGTERM', False), ('SIGINT', False)])
+@pytest.mark.long
 def test_no_worker_outlives_its_parent(how, early, tmp_path):
     "Killed as soon as there are workers, or when they have begun to draw; what they left goes with the next run."
     # SIGINT may be ignored here, as in the background of a script, and is then ignored below

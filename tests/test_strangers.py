@@ -166,6 +166,7 @@ def twelve(tmp_path_factory):
 
 @quick
 @given(odd_names)
+@pytest.mark.long
 def test_any_name_of_a_class_survives_every_table(twelve, names):
     from celldeath_nb.photos.classes import clean_name, twins
 
@@ -188,6 +189,7 @@ def test_any_name_of_a_class_survives_every_table(twelve, names):
     assert j.truth.tolist() == label and j.answer.tolist() == label[::-1]
 
 
+@pytest.mark.long
 def test_odd_names_go_the_whole_road(call, tmp_path):
     for c in ('None', '-Dox, 5 "uM"'):
         grow(tmp_path / 'in', [f'{c}/{i}.png' for i in range(6)])
@@ -249,6 +251,7 @@ def less(fields, seed):
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('seed', ['no columns', 'no cells', 0, 3, *(range(4, 20) if SLOW else ())])
+@pytest.mark.long
 def test_the_whole_road_whatever_is_missing(photographs, seed, tmp_path):
     "Cut, split, audit, train, predict, count, maps, report."
     t = cut_tiles(less(read_fields(photographs), seed), tmp_path / 't', grid=(1, 1))
@@ -441,6 +444,7 @@ def crops(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_crops_of_single_cells_are_cut_learned_and_predicted(call, crops):
     "Each of another size; what is advised can be typed, and no crop is mirrored or stretched."
     code, said = call('slice', 'crops', '--out', 't')
@@ -468,6 +472,7 @@ def test_crops_of_single_cells_are_cut_learned_and_predicted(call, crops):
     assert p.field.value_counts().to_dict() == {'wide.png': 2, 'tall.png': 1}
 
 
+@pytest.mark.long
 def test_what_was_taken_for_one_place_can_be_overruled(call, tmp_path):
     for i in range(12):  # crops of blank ground look alike
         crop(tmp_path / 'in' / ('x' if i % 2 else 'y') / f'{i}.png', 0, (40, 40), i % 2 + 2 * (i > 9))

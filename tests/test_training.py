@@ -203,6 +203,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tiles, tmp_path, monkeypatch):
     assert len(learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu').history) == 3
 
 
+@pytest.mark.long
 def test_checkpoints_that_take_long_are_written_seldom(tiles, tmp_path, monkeypatch):
     "Each costs as much as three epochs here: after the first one only that of the end is written, unless all are asked for."
     keep = learn_sittings._save_checkpoint
@@ -360,6 +361,7 @@ def test_two_trainings_into_one_folder(tiles, tmp_path):
     assert sorted(o.name for o in tmp_path.iterdir()) == ['r', 'ready']
 
 
+@pytest.mark.long
 def test_finetuning_interrupted_in_its_second_phase(tiles, tmp_path, monkeypatch):
     import timm
 
@@ -407,6 +409,7 @@ def test_what_moves(tiles, tmp_path, arm):
     assert moved == ({k for k in was if k.startswith('1.')} if arm == 'frozen' else set(was))
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_while_the_run_is_written(tiles, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, 'No space left on device')
