@@ -147,10 +147,8 @@ def _free(path, overwrite):
 
 # %% ../nbs/api/97_cli.ipynb #e81570b6
 def _left_out(o):
-    "A file that is left out and why, on one line whatever its name holds."
-    from celldeath_nb.photos.pixels import safe_text
-
-    return f'Left out: {safe_text(o["file"])}: {in_words_of_the_command(safe_text(o["reason"]))}'
+    "A file that is left out and why."
+    return f'Left out: {o["file"]}: {in_words_of_the_command(o["reason"])}'
 
 
 def _problems(problems, out):
@@ -172,7 +170,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help='Tell treated cells from untreated in microscope photographs, and say whether the answer can be believed. Start with: celldeath demo. Exit codes: 0 done; 3 done, but some files were left out; 1 or 2 not done.',
+    help='Tell treated cells from untreated in microscope photographs, and say whether the answer can be believed. '
+    'Start with: celldeath demo. Exit codes: 0 done; 3 done, but some files were left out; 1 or 2 not done.',
 )
 
 Folder = Annotated[Path, typer.Argument(help='Folder of photographs; sub-folders are read too.', show_default=False)]
@@ -184,7 +183,8 @@ LabelFrom = Annotated[str, typer.Option(help='Where labels are: name, folder, a 
 Pattern = Annotated[
     Optional[str],
     typer.Option(
-        help="How names are built, if not as in the paper: '{line}_{treatment}{well}_{hour:h}_{site}_{experiment}'; folders too: '{experiment}/{label}/{name}'.",
+        help="How names are built, if not as in the paper: '{line}_{treatment}{well}_{hour:h}_{site}_{experiment}'; "
+        "folders too: '{experiment}/{label}/{name}'.",
         show_default=False,
     ),
 ]
@@ -603,8 +603,6 @@ def _column(df, c):
 
 def _explained(fields):
     "What was read, as lines of text."
-    from celldeath_nb.photos.pixels import safe_text
-
     shown = [
         c
         for c in ('label', 'split', 'line', 'treatment', 'dose_um', 'hour', 'experiment', 'plate', 'well', 'site')
@@ -620,7 +618,7 @@ def _explained(fields):
     )
     odd = fields.attrs.get('name_problems', ())
     if odd:
-        yield f'Not understood in {len(odd)} names, for example {safe_text(odd[0]["file"])}: {odd[0]["reason"]}.'
+        yield f'Not understood in {len(odd)} names, for example {odd[0]["file"]}: {odd[0]["reason"]}.'
     yield from map(_left_out, fields.attrs['problems'][:8])
     if len(fields.attrs['problems']) > 8:
         yield f'... and {len(fields.attrs["problems"]) - 8} more are left out.'
@@ -758,7 +756,8 @@ def _beside(out, report, folder, overwrite):
     for option, path in (('--out', Path(out)), ('--report', report)):
         if Path(folder).resolve() in path.resolve().parents:
             raise ValueError(
-                f'{path} lies in {folder}, which is only read. Give a place outside of it with {option}, such as {option} {Path(folder).resolve().parent / path.name}.'
+                f'{path} lies in {folder}, which is only read. Give a place outside of it with {option}, such as {option} '
+                f'{Path(folder).resolve().parent / path.name}.'
             )
         _free(path, overwrite)
     if report.resolve() == Path(out).resolve():

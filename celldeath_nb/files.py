@@ -516,7 +516,8 @@ def check_book(path, most=300_000_000):
     size = sum(o.file_size for o in parts)
     if size > most or len(parts) > 10_000:
         raise ValueError(
-            f'{path} holds {size:,} bytes in {len(parts):,} parts when it is unpacked, more than a table does. Save it as "CSV UTF-8", and give that file.'
+            f'{path} holds {size:,} bytes in {len(parts):,} parts when it is unpacked, more than a table does. Save it '
+            'as "CSV UTF-8", and give that file.'
         )
 
 # %% ../nbs/api/00_files.ipynb #754b764c

@@ -6,13 +6,13 @@
 __all__ = ['operating_point', 'Tune', 'sorted_verdicts', 'Browse', 'LiveCurve', 'SetUp']
 
 # %% ../nbs/api/98_panels.ipynb #d3222271
-import io
 from html import escape
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .files import write_csv
+from .pages import html_table, png_of
 from .photos.fields import explain_names, read_fields
 from .tiles.splits import check_leaks, hold_out, split_summary
 from .evaluate.preds import check_preds, class_names, positive_class
@@ -20,19 +20,10 @@ from .evaluate.scores import metrics
 from .evaluate.figures import plot_confusion, worst_tiles
 from .evaluate.thresholds import apply_threshold, choose_threshold
 from .learn.recipes import Recipe, fit_batch
+from .people.trials import tile_png
 from .road import take_road
 
 # %% ../nbs/api/98_panels.ipynb #abf9ecfe
-def _png(fig):
-    "A figure as the bytes of a PNG; the figure is closed."
-    from matplotlib import pyplot as plt
-
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=90)
-    plt.close(fig)
-    return buf.getvalue()
-
-
 def _html(text, kind='p'):
     "Text, escaped, in an element of this kind."
     return f'<{kind} style="margin:4px 0;white-space:pre-wrap;line-height:1.4">{escape(text)}</{kind}>'
@@ -41,7 +32,7 @@ def _html(text, kind='p'):
 def _table(df, most=12):
     "The first rows of a table, and how many there are more."
     more = _html(f'{len(df) - most} more rows') if len(df) > most else ''
-    return df.head(most).to_html(index=False, border=0, escape=True, na_rep='') + more
+    return html_table(df.head(most), index=False) + more
 
 
 class _Panel:
@@ -135,7 +126,7 @@ def _show(self: Tune):
     "The matrix, the numbers and the call."
     self.table = operating_point(self.preds, self.threshold, self.positive, self.unanswered)
     ax = plot_confusion(self.table.attrs['preds'], positive=self.positive)
-    self._picture.value = _png(ax.figure)
+    self._picture.value = png_of(ax.figure)
     rows = '\n'.join(f'{k}: {r.value:.1%} ({r.low:.1%} to {r.high:.1%})' for k, r in self.table.iterrows())
     by = f'95 % intervals, {self.table.attrs["resampled"]}s drawn again; positive: {self.positive}'
     self._said.value = _html(f'{rows}\n{by}') + _html(self.call, 'pre')
@@ -188,8 +179,8 @@ def sorted_verdicts(
     return worst_tiles(preds, len(preds), order)
 
 # %% ../nbs/api/98_panels.ipynb #2c0ee1d1
-def _picture(pixels, heat=None, strength=0.0, least=240):
-    "A tile as the bytes of a PNG, with a map laid over it."
+def _picture(pixels, um_per_px=None, heat=None, strength=0.0, least=240):
+    "A tile as the bytes of a PNG, at least `least` pixels wide, with a scale bar and a map laid over it."
     from matplotlib import colormaps
     from PIL import Image
 
@@ -197,11 +188,10 @@ def _picture(pixels, heat=None, strength=0.0, least=240):
     if heat is not None and strength and np.ptp(heat):
         hot = colormaps['viridis']((heat - heat.min()) / np.ptp(heat))[..., :3] * 255
         a = (1 - strength) * a + strength * hot
-    im = Image.fromarray(a.round().astype(np.uint8))
-    k = max(1.0, least / im.width)
-    s = io.BytesIO()
-    im.resize((round(im.width * k), round(im.height * k)), Image.Resampling.BICUBIC).save(s, 'PNG')
-    return s.getvalue()
+    k = max(1.0, least / pixels.shape[1])
+    size = round(pixels.shape[1] * k), round(pixels.shape[0] * k)
+    a = np.asarray(Image.fromarray(a.round().astype(np.uint8)).resize(size, Image.Resampling.BICUBIC))
+    return tile_png(a, um_per_px and um_per_px / k)
 
 # %% ../nbs/api/98_panels.ipynb #bf0596b2
 class Browse(_Panel):
@@ -275,13 +265,14 @@ def _cell(self: Browse, row):
     heat = None
     if self.maps is not None and row.tile in self._map_at:
         heat = self.maps.full(self.tiles.tile_px, [self._map_at[row.tile]])[0]
+    um = getattr(self.tiles, 'um_per_px', None)
     p = row[f'p_{row.pred}']
     said = f'true {row.label}, called {row.pred} ({p:.0%})\n{row.tile}'
     tick = w.Checkbox(
         value=row.tile in self.marked, description='label is wrong', indent=False, layout=w.Layout(width='auto')
     )
     tick.observe(lambda o, tile=row.tile: self.mark(tile, o.new), 'value')
-    image = w.Image(value=_picture(self.tiles.batch([i])[0], heat, self.strength), format='png')
+    image = w.Image(value=_picture(self.tiles.batch([i])[0], um, heat, self.strength), format='png')
     return w.VBox([image, w.HTML(_html(said)), tick], layout=w.Layout(width='260px', margin='4px', overflow='hidden'))
 
 
@@ -376,7 +367,7 @@ class LiveCurve(_Panel):
         ax.plot(history.epoch, history.valid_loss, color='#0072B2', marker='.', label='validation')
         ax.set(xlabel='epoch', ylabel='loss', xlim=(0.5, epochs + 0.5), ylim=(0, None))
         ax.legend(fontsize=8)
-        self._picture.value = _png(fig)
+        self._picture.value = png_of(fig)
         last = history.iloc[-1]
         n = f'epoch {len(history)} of {epochs}, {last.accuracy:.0%} of validation tiles right'
         self._said.value = _html(f'{n}, about {self.left:.0f} s left' if self.left else f'{n}, finished')

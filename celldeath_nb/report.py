@@ -60,7 +60,9 @@ def answer(
         else ''
     )
     return (
-        f'On {what}, the network told {" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in {_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
+        f'On {what}, the network told '
+        f'{" from ".join(m.classes) if len(m.classes) == 2 else f"{len(m.classes)} classes apart"} in '
+        f'{_percent(m)} of {len(p):,} tiles from {p.field.nunique():,} photographs. '
         f'Calling every tile by the commonest class would reach {chance:.1%}.{even}{near}'
     )
 
@@ -388,7 +390,8 @@ GLOSSARY = {
     'epoch': 'one pass over all training tiles',
     'experiment': 'everything photographed on one day from one batch of cells',
     'heat map': 'which places of a tile spoke for the class that was named (class activation map)',
-    'interval': 'if the whole experiment were done many times, 95 of 100 such intervals would hold the true value, provided wells are alike apart from chance',
+    'interval': 'if the whole experiment were done many times, 95 of 100 such intervals would hold the true value, '
+    'provided wells are alike apart from chance',
     'loss': 'how surprised the network is by the right answers; training makes it smaller',
     'network': 'a function with many numbers (weights) that are changed until it calls the training tiles rightly',
     'photograph, field': 'one picture of one place in a well',

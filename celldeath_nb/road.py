@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
 from .files import new_folder, write_csv
-from .units import table_of
+from .units import need, table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
-from .tiles.places import find_near_duplicates, group_by_place
+from .tiles.places import group_by_place, pairs_of
 from .tiles.splits import check_leaks, hold_out, split_by
-from .evaluate.preds import ask_positive, known_positive
+from .evaluate.preds import ask_positive, known_positive, label_names
 from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
@@ -53,12 +53,13 @@ def _split(tiles, test, valid, group, seed, say, places='auto', pairs=None):
     "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
     if places not in ('auto', 'strict', 'off'):
         raise ValueError(f"places={places!r} is none of 'auto', 'strict' and 'off'.")
+    need(table_of(tiles), 'label', 'field')
     if test == 'given' or test == 'auto' and _has_split(tiles):
         return _given(tiles, valid, group, seed, say, places, pairs)
     test = 'auto' if test == 'drawn' else test
     if len(tiles) > MANY or places == 'off':
         return *hold_out(tiles, test, valid, group, seed), None
-    tiles, pairs = group_by_place(tiles, _pairs(tiles, places) if pairs is None else pairs, group=group)
+    tiles, pairs = group_by_place(tiles, pairs_of(tiles, places) if pairs is None else pairs, group=group)
     if not len(pairs):
         return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group if group in tiles.table else 'field', 'place']].nunique()
@@ -70,15 +71,6 @@ def _split(tiles, test, valid, group, seed, say, places='auto', pairs=None):
         return *hold_out(tiles, test, valid, 'place', seed), pairs
     except ValueError as e:
         raise ValueError(f"{e} If they do not show the same: places='off' or places='strict'.") from None
-
-
-def _pairs(tiles, places):
-    "Pairs that show the same, those that came with the tiles if there are any; with 'strict' only those that are surely so."
-    least = dict(auto=0.65, strict=0.8)[places]
-    kept = getattr(tiles, 'pairs', None)
-    if kept is None:
-        return find_near_duplicates(tiles, least=least)
-    return kept[kept.score >= least + (kept.turn != 'as it is') * (1 - least) / 2].reset_index(drop=True)
 
 # %% ../nbs/api/96_road.ipynb #eb5ddce6
 def _has_split(tiles):
@@ -96,7 +88,8 @@ def _given(tiles, valid, group, seed, say, places, pairs=None):
     "The split that is there; what it lacks for validation is drawn from the training set."
     if not _has_split(tiles):
         raise ValueError(
-            "There is no split to keep: no folders train, valid and test, and no column `split` with these words for every photograph. test='auto' draws one."
+            "There is no split to keep: no folders train, valid and test, and no column `split` with these words for "
+            "every photograph. test='auto' draws one."
         )
     sides = table_of(tiles).split
     n = table_of(tiles).groupby('split').field.nunique()
@@ -108,7 +101,7 @@ def _given(tiles, valid, group, seed, say, places, pairs=None):
     if len(tiles) > MANY or places == 'off':
         pairs = None
     else:
-        pairs = _pairs(tiles, places) if pairs is None else pairs
+        pairs = pairs_of(tiles, places) if pairs is None else pairs
         _refuse_leak(tiles, pairs)
     say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
     return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
@@ -120,7 +113,8 @@ def _refuse_leak(tiles, pairs):
         check_leaks(tiles, pairs=pairs)
     except ValueError as e:
         raise ValueError(
-            f"The split that is there leaks. {str(e).split(' Photographs that show one place')[0]} Mend it, or draw another: test='drawn'; if they do not show the same: places='off'."
+            f"The split that is there leaks. {str(e).split(' Photographs that show one place')[0]} Mend it, or draw "
+            "another: test='drawn'; if they do not show the same: places='off'."
         ) from None
 
 # %% ../nbs/api/96_road.ipynb #81b3c198
@@ -165,7 +159,7 @@ def _say_time(tiles, recipe, device, say):
 
 def _positive(tiles, positive, say):
     "The positive class, said; where two classes are there and none is known as the control, the question is."
-    classes = sorted(table_of(tiles).label.dropna().astype(str).unique())
+    classes = label_names(table_of(tiles))
     found = known_positive(classes, positive)
     if found:
         say(f'    the positive class is {found}')

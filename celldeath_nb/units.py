@@ -95,7 +95,8 @@ def group_keys(
     lost = df[group].isna()
     if lost.any():
         raise ValueError(
-            f'{lost.sum()} of {len(df)} tiles have no {group!r} (the first: {some_of(df.loc[lost, "field"].unique() if "field" in df else df.index[lost], 3)}), '
+            f'{lost.sum()} of {len(df)} tiles have no {group!r} (the first: '
+            f'{some_of(df.loc[lost, "field"].unique() if "field" in df else df.index[lost], 3)}), '
             f'so it cannot be told what they belong to. Fill the column in, leave these tiles out, or use group="field".'
         )
     return df[group].astype(str)
@@ -151,7 +152,8 @@ def _refuse_half_named(df):
     both = natural(set(nest[lost]) & set(nest[~lost]))
     if both:
         raise ValueError(
-            f'In {some_of(o or "this table" for o in both)} some photographs name their well and some do not, so it cannot be told which belong together. Fill in the column `well`, or use group="field".'
+            f'In {some_of(o or "this table" for o in both)} some photographs name their well and some do not, so it '
+            'cannot be told which belong together. Fill in the column `well`, or use group="field".'
         )
 
 # %% ../nbs/api/01_units.ipynb #23e41433
@@ -222,7 +224,8 @@ def unit_columns(preds, level):
         raise ValueError(f'level {level!r} is unknown; it is one of {LEVELS}.')
     if not has_level(preds, level):
         raise ValueError(
-            f'The predictions say nothing about the {level}: column {level!r} is missing or empty. Add it, or choose one of {[each for each in LEVELS if has_level(preds, each)]}.'
+            f'The predictions say nothing about the {level}: column {level!r} is missing or empty. Add it, or choose '
+            f'one of {[each for each in LEVELS if has_level(preds, each)]}.'
         )
     return [c for c in WELL_COLUMNS if c in preds] if level == 'well' else [level]
 

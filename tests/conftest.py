@@ -77,3 +77,23 @@ def nothing_is_left():
         tells(o, psutil.Process.kill)
     said += [f'a test left {o} in the checkout' for o in sorted(files(root) - before)]
     assert not said, '\n' + '\n'.join(said)
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    "Run the command in an empty folder: its exit code and what it said."
+    from celldeath_nb.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def f(*args):
+        code = 0
+        try:
+            main([str(a) for a in args])
+        except SystemExit as e:
+            code = e.code
+        out = capsys.readouterr()
+        assert 'Traceback' not in out.out + out.err
+        return code, out.out + out.err
+
+    return f

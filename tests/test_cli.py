@@ -34,24 +34,6 @@ def photographs(folder, treatments=('CPT', 'DMSO'), experiments=('N1', 'N2', 'N3
     return folder
 
 
-@pytest.fixture
-def call(capsys, tmp_path, monkeypatch):
-    "Run the command in an empty folder: its exit code and what it said."
-    monkeypatch.chdir(tmp_path)
-
-    def f(*args):
-        code = 0
-        try:
-            main([str(a) for a in args])
-        except SystemExit as e:
-            code = e.code
-        out = capsys.readouterr()
-        assert 'Traceback' not in out.out + out.err
-        return code, out.out + out.err
-
-    return f
-
-
 def refused(res, *words):
     code, said = res
     assert code in (1, 2), said

@@ -12,7 +12,6 @@ import celldeath_nb.learn.prediction as learn_prediction
 import celldeath_nb.learn.runs as learn_runs
 import celldeath_nb.learn.training as learn_training
 import celldeath_nb.report as report
-import celldeath_nb.road as road_room
 import celldeath_nb.tiles.places as tiles_places
 import celldeath_nb.trust.audits as trust_audits
 from celldeath_nb.learn.recipes import Recipe
@@ -45,7 +44,7 @@ def counted(monkeypatch):
         return g
 
     everywhere = dict(
-        find_near_duplicates=(tiles_places, learn_training, trust_audits, road_room),
+        find_near_duplicates=(tiles_places,),
         metrics=(evaluate_scores, learn_runs, report),
         load_model=(learn_models, learn_runs),
         predict=(learn_prediction, learn_runs),
@@ -107,8 +106,7 @@ def searched(monkeypatch):
         n['search'] += 1
         return f(*args, **kwargs)
 
-    for m in (tiles_places, learn_training, trust_audits, road_room):
-        monkeypatch.setattr(m, 'find_near_duplicates', g)
+    monkeypatch.setattr(tiles_places, 'find_near_duplicates', g)
     return n
 
 
@@ -134,3 +132,14 @@ def test_the_report_says_how_places_were_kept_together(photographs, tmp_path, ho
     went = train_safely(tiles, tmp_path / 'run', Recipe.quick(**tiny), device='cpu', places=how)
     assert f'(places: {how})' in went.report.read_text(encoding='utf-8')
     assert (went.pairs is None) == (how == 'off')
+
+
+def test_tiles_without_labels_are_refused_in_words(photographs, tmp_path):
+    "Neither training nor the road meets them with more than a sentence, and the sentence is about labels."
+    tiles = cut_tiles(read_fields(photographs, label_from=None), tmp_path / 'tiles', grid=(1, 1))
+    with pytest.raises(ValueError, match="no column 'label'") as e:
+        train_safely(tiles, tmp_path / 'safe', Recipe.quick(**tiny), device='cpu')
+    assert 'places=' not in str(e.value)
+    with pytest.raises(ValueError, match="no column 'label'"):
+        learn_training.train(tiles.add(split='train'), Recipe.quick(**tiny), tmp_path / 'run', 'cpu')
+    assert [o.name for o in tmp_path.iterdir()] == ['tiles']

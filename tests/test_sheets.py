@@ -8,31 +8,12 @@ import pytest
 import tifffile
 
 from celldeath_nb.assays.sheets import answer_nuclei, answer_tubes
-from celldeath_nb.cli import main
 from celldeath_nb.files import read_csv
 from celldeath_nb.simulate.microscope import simulate_experiment
 from celldeath_nb.simulate.stains import stain_experiment
 
 pytest.importorskip('flowio', reason='no flowio: pip install "celldeath_nb[flow]"')
 from celldeath_nb.simulate.tubes import simulate_tubes, write_tubes
-
-
-@pytest.fixture
-def call(capsys, tmp_path, monkeypatch):
-    "Run the command in an empty folder: its exit code and what it said."
-    monkeypatch.chdir(tmp_path)
-
-    def f(*args):
-        code = 0
-        try:
-            main([str(a) for a in args])
-        except SystemExit as e:
-            code = e.code
-        out = capsys.readouterr()
-        assert 'Traceback' not in out.out + out.err
-        return code, out.out + out.err
-
-    return f
 
 
 def refused(res, *words):

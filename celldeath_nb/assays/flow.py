@@ -39,7 +39,8 @@ def _axis(events, name, axis, other=None):
         if found != other:
             return found
     raise ValueError(
-        f'{events.attrs.get("file", "This table")}: no channel of {list(events.columns)} is known as {"annexin" if axis == "x" else "7-AAD or PI"}. Say which one with {axis}=.'
+        f'{events.attrs.get("file", "This table")}: no channel of {list(events.columns)} is known as '
+        f'{"annexin" if axis == "x" else "7-AAD or PI"}. Say which one with {axis}=.'
     )
 
 # %% ../../nbs/api/69_assays.flow.ipynb #d8ec9d0c
@@ -67,7 +68,9 @@ def _pair(untreated, singles, method, x, y):
         raise ValueError(f'Both axes are {x}. Give two channels, x= and y=.')
     if len(cells) < 500:
         raise ValueError(
-            f'{untreated.attrs.get("file", "The untreated tube")} has {len(cells)} cells; a line drawn from fewer than 500 stands where chance puts it. Record more events, or write the lines yourself: quadrants(tubes, {{{x!r}: 1000, {y!r}: 1000}}).'
+            f'{untreated.attrs.get("file", "The untreated tube")} has {len(cells)} cells; a line drawn from fewer than '
+            '500 stands where chance puts it. Record more events, or write the lines yourself: quadrants(tubes, '
+            f'{{{x!r}: 1000, {y!r}: 1000}}).'
         )
     own = {find_channel(e, d): single_cells(e) for d, e in singles.items()}
     (a, note), (b, more) = (_line(cells, own.get(c), c, method) for c in (x, y))
@@ -111,7 +114,8 @@ def _own_rows(tubes, replicate):
         out['untreated'] = _records(next((o for o in own if len(o)), vehicle))
     if not out['untreated']:
         raise ValueError(
-            f'No tube has the role untreated, and no sample is of a vehicle; the roles are {sorted(set(tubes.role))}. Say in the map which tube is untreated and stained with both dyes.'
+            f'No tube has the role untreated, and no sample is of a vehicle; the roles are {sorted(set(tubes.role))}. '
+            'Say in the map which tube is untreated and stained with both dyes.'
         )
     return out
 
@@ -129,7 +133,9 @@ def _matrix_for(controls, spill):
     if own is None:
         lack = 'no unstained tube' if len(singles) > 1 else f'single stains of {len(singles)} dyes'
         raise ValueError(
-            f'There are {lack}, and {controls["untreated"].attrs.get("file", "the untreated tube")} brings no spill matrix. Add those controls to the map, give spill= a matrix, or spill=False to count without compensation.'
+            f'There are {lack}, and {controls["untreated"].attrs.get("file", "the untreated tube")} brings no spill '
+            'matrix. Add those controls to the map, give spill= a matrix, or spill=False to count without '
+            'compensation.'
         )
     return pd.DataFrame(own)
 
@@ -222,7 +228,8 @@ def _gates_for(gates, replicate):
     spill, cell_gate = (gates.attrs.get(k, {}).get(g.replicate) for k in ('spill', 'cell_gate'))
     if g.get('compensated') and spill is None:
         raise ValueError(
-            'These gates were drawn on compensated events, and their spill matrix was lost on the way (a CSV does not keep it). Make them again with quadrant_gates.'
+            'These gates were drawn on compensated events, and their spill matrix was lost on the way (a CSV does not '
+            'keep it). Make them again with quadrant_gates.'
         )
     return g.x, g.x_gate, g.y, g.y_gate, None if spill is None else pd.DataFrame(spill), cell_gate
 
@@ -318,7 +325,8 @@ def compare_quadrants(
     lack = [c for c in (group, unit) if c not in t]
     if lack or not len(t):
         raise ValueError(
-            f'The table has {len(t)} samples and the columns {list(t.columns)}; it needs {" and ".join(lack) or "samples"}. Give the table that `quadrants` made of `read_tubes`.'
+            f'The table has {len(t)} samples and the columns {list(t.columns)}; it needs '
+            f'{" and ".join(lack) or "samples"}. Give the table that `quadrants` made of `read_tubes`.'
         )
     out = compare_arms(t, which, group, unit, log=False, reference=reference, objects='tubes')
     means = t.dropna(subset=[which]).groupby([group, unit])[which].mean().groupby(level=0).agg(['mean', 'sem', 'count'])
@@ -455,7 +463,8 @@ def plot_controls(
         ax.scatter(*v[rng.permutation(len(v))[:most]].T, s=2, color='#0072B2', lw=0, rasterized=True)
         _show_axes(ax, labels, everything, [(a, b)])
         ax.set_title(
-            f'{role.replace("single_", "single ")}, {len(v):,} cells\n{100 * (v[:, 0] > a).mean():.1f} % right, {100 * (v[:, 1] > b).mean():.1f} % above',
+            f'{role.replace("single_", "single ")}, {len(v):,} cells\n{100 * (v[:, 0] > a).mean():.1f} % right, '
+            f'{100 * (v[:, 1] > b).mean():.1f} % above',
             fontsize=8,
         )
     return axes

@@ -152,7 +152,8 @@ def _fit_cells(events, radius):
     where = events.attrs.get('file', 'This table')
     if not names or len(events) < 50:
         raise ValueError(
-            f'{where} has {len(events):,} events and the channels {list(events.columns)}; cells are told from debris by the scatter (FSC-A, SSC-A) of at least 50 events. Count without: cells=False.'
+            f'{where} has {len(events):,} events and the channels {list(events.columns)}; cells are told from debris '
+            'by the scatter (FSC-A, SSC-A) of at least 50 events. Count without: cells=False.'
         )
     x = events[names].to_numpy(float)[:: max(1, len(events) // 50000)]
     floor = _debris_below(x[:, 0])
@@ -197,7 +198,8 @@ def gate_singlets(
     area, height = (_scatter(events, o, 'fsc') for o in (_area, _heights))
     if area is None or height is None:
         raise ValueError(
-            f'{events.attrs.get("file", "This table")} has the channels {list(events.columns)}; doublets are told by area and height of forward scatter (FSC-A and FSC-H). Without them they cannot be seen.'
+            f'{events.attrs.get("file", "This table")} has the channels {list(events.columns)}; doublets are told by '
+            'area and height of forward scatter (FSC-A and FSC-H). Without them they cannot be seen.'
         )
     a = events[area].to_numpy(float)
     h = events[height].to_numpy(float)

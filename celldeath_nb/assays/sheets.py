@@ -54,6 +54,21 @@ def _tried(f):
         return None, str(e)
 
 
+def _compared(parts, kind, names, test, say):
+    "Sentences and tests of each of `names` in each (words, rows) of `parts`; what cannot be compared has a sentence."
+    said = []
+    tests = []
+    for words, rows in parts:
+        for name in names:
+            t, why = _tried(lambda: test(rows, name))
+            if why:
+                said.append(f'{name}{", " * bool(words)}{words}: not compared. {why}')
+                continue
+            tests.append(t.assign(**{'of': words, kind: name}))
+            said += say(words, name, t)
+    return said, pd.concat(tests, ignore_index=True) if tests else None
+
+
 def _by_replicates(paired, change, digits, low, high):
     "The sentence on a difference by pairs of replicates."
     if np.isnan(paired.p):
@@ -111,20 +126,17 @@ def answer_nuclei(
     sentences = [
         f'{len(nuclei):,} nuclei in {nuclei.field.nunique():,} fields; {len(whole):,} are whole and alone, and are compared.'
     ]
-    tests = []
     if why := _lacks(whole, group, unit):
         return AttrDict(sentences=[*sentences, why], tests=None, whole=whole, marks=marks, group=group, unit=unit)
     whole = whole.assign(**{group: _arm_names(whole, group)})
-    for name, rows in _apart(whole, group):
-        for mark in marks:
-            t, why = _tried(lambda: _mark_tests(rows, mark, group, unit, reference))
-            if why:
-                sentences.append(f'{mark}{", " * bool(name)}{name}: not compared. {why}')
-                continue
-            tests.append(t.assign(of=name, mark=mark))
-            sentences += [_brighter(name, mark, one) for _, one in t.groupby('arm', sort=False)]
-    tests = pd.concat(tests, ignore_index=True) if tests else None
-    return AttrDict(sentences=sentences, tests=tests, whole=whole, marks=marks, group=group, unit=unit)
+    said, tests = _compared(
+        _apart(whole, group),
+        'mark',
+        marks,
+        lambda rows, mark: _mark_tests(rows, mark, group, unit, reference),
+        lambda name, mark, t: [_brighter(name, mark, one) for _, one in t.groupby('arm', sort=False)],
+    )
+    return AttrDict(sentences=sentences + said, tests=tests, whole=whole, marks=marks, group=group, unit=unit)
 
 # %% ../../nbs/api/69_assays.sheets.ipynb #b7abd3a5
 def _outlines(images, dapi, segment, um_per_px, group):
@@ -239,20 +251,17 @@ def answer_tubes(
     "Whether the arms differ in each quadrant, by line and hour, in sentences."
     samples = table[table.role == 'sample'] if 'role' in table else table
     sentences = [f'{samples.n.sum():,} single cells in {len(samples)} samples.']
-    tests = []
     if why := _lacks(samples, group, unit):
         return AttrDict(sentences=[*sentences, why], tests=None, samples=samples, group=group, unit=unit)
     samples = samples.assign(**{group: _arm_names(samples, group)})
-    for name, rows in _apart(samples, group):
-        for q in which:
-            t, why = _tried(lambda: compare_quadrants(rows, q, group, unit, reference))
-            if why:
-                sentences.append(f'{q}{", " * bool(name)}{name}: not compared. {why}')
-                continue
-            tests.append(t.assign(of=name, quadrant=q))
-            sentences += [_share(name, q, o) for _, o in t[t.test.str.startswith('paired')].iterrows()]
-    tests = pd.concat(tests, ignore_index=True) if tests else None
-    return AttrDict(sentences=sentences, tests=tests, samples=samples, group=group, unit=unit)
+    said, tests = _compared(
+        _apart(samples, group),
+        'quadrant',
+        which,
+        lambda rows, q: compare_quadrants(rows, q, group, unit, reference),
+        lambda name, q, t: [_share(name, q, o) for _, o in t[t.test.str.startswith('paired')].iterrows()],
+    )
+    return AttrDict(sentences=sentences + said, tests=tests, samples=samples, group=group, unit=unit)
 
 # %% ../../nbs/api/69_assays.sheets.ipynb #e90b0733
 def _control_figures(tubes, gates, most=3):

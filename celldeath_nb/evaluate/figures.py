@@ -89,6 +89,18 @@ def _names_of_two(classes, positive):
         for i in range(2)
     ]
 
+# %% ../../nbs/api/43_evaluate.figures.ipynb #b8cdb957
+def _fill_cells(ax, C, share, names, cmap):
+    "The colors and the words of the cells; how the words are written, and their size."
+    k = len(C)
+    style, size = _cell_style(ax, k)
+    ax.imshow(np.nan_to_num(share), cmap=cmap, vmin=0, vmax=1)
+    write = dict(ha='center', va='center', fontsize=size, linespacing=1 if k > 4 else 1.25)
+    for i, line in enumerate(_cell_text(C, share, names, style)):
+        for j, s in enumerate(line):
+            ax.text(j, i, s, color='white' if share[i, j] > 0.55 else 'black', **write)
+    return style, size
+
 # %% ../../nbs/api/43_evaluate.figures.ipynb #9ebe1008
 def plot_confusion(
     preds: pd.DataFrame,  # predictions, one row a tile; or a confusion matrix made by `confusion`
@@ -116,37 +128,16 @@ def plot_confusion(
         ax = plt.subplots(
             figsize=(1.6 + 1.3 * k,) * 2 if k <= 4 else (2.2 + 0.5 * k, 2 + 0.5 * k), layout='constrained'
         )[1]
-    (style, size) = _cell_style(ax, k)
-    wide = k > 4
-    ax.imshow(np.nan_to_num(row), cmap=cmap, vmin=0, vmax=1)
     positive = known_positive(names, positive or getattr(scores, 'positive', None)) if k == 2 else None
-    for i, line in enumerate(_cell_text(C, row, _names_of_two(names, positive), style)):
-        for j, s in enumerate(line):
-            ax.text(
-                j,
-                i,
-                s,
-                ha='center',
-                va='center',
-                fontsize=size,
-                linespacing=1 if wide else 1.25,
-                color='white' if row[i, j] > 0.55 else 'black',
-            )
-    ax.set_xticks(range(k), names, rotation=90 if wide else 0, fontsize=max(size, 6), parse_math=False)
+    style, size = _fill_cells(ax, C, row, _names_of_two(names, positive), cmap)
+    small = style == 'small'
+    ax.set_xticks(range(k), names, rotation=90 if k > 4 else 0, fontsize=max(size, 6), parse_math=False)
     ax.set_yticks(range(k), names, fontsize=max(size, 6), parse_math=False)
-    ax.set_xlabel(
-        'predicted (cells: % of row)'
-        if style == 'small'
-        else f'predicted; positive: {positive}'
-        if positive
-        else 'predicted',
-        fontsize=8 if style == 'small' else 10,
-    )
-    ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
-    ax.set_title(
-        _accuracy_title(C, scores or (None if given else accuracy_only(preds, level, by, classes)), level),
-        fontsize=10 if style != 'small' else 8,
-    )
+    told = 'predicted (cells: % of row)' if small else f'predicted; positive: {positive}' if positive else 'predicted'
+    ax.set_xlabel(told, fontsize=8 if small else 10)
+    ax.set_ylabel('true', fontsize=8 if small else 10)
+    m = scores or (None if given else accuracy_only(preds, level, by, classes))
+    ax.set_title(_accuracy_title(C, m, level), fontsize=8 if small else 10)
     return ax
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #3f9c7219

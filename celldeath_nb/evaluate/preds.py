@@ -22,6 +22,11 @@ def ask_positive(classes):
     return f'Which of the classes {", ".join(names)} is the effect (the positive class) cannot be told from their names. Name it: {said}.'
 
 
+def label_names(table):
+    "The different labels of a table, as text and in order; none where it has no labels."
+    return sorted(table['label'].dropna().astype(str).unique()) if 'label' in table else []
+
+
 def known_positive(classes, positive=None):
     "The positive class: the one that is named, or of two the one that is no control; None where neither tells."
     positive = None if positive is None else clean_name(positive)
@@ -97,7 +102,8 @@ def check_preds(
     "The predictions, once their labels and probabilities have been found usable."
     if 'label' not in preds:
         raise ValueError(
-            f"The predictions have no column 'label' with the truth; they have {list(preds.columns)[:12]}. Rename yours: preds.rename(columns={{'truth': 'label'}})."
+            f"The predictions have no column 'label' with the truth; they have {list(preds.columns)[:12]}. Rename "
+            f"yours: preds.rename(columns={{'truth': 'label'}})."
         )
     if not len(preds):
         raise ValueError('The predictions have no rows. Check which file or split was chosen.')
@@ -161,7 +167,8 @@ def _two_from_one(table, score, positive):
     others = sorted(set(table.label) - {positive})
     if positive is None or len(others) != 1:
         raise ValueError(
-            f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth holds {sorted(set(table.label))}.'
+            f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth '
+            f'holds {sorted(set(table.label))}.'
         )
     return pd.DataFrame({f'p_{positive}': table[score].astype(float), f'p_{others[0]}': 1 - table[score].astype(float)})
 

@@ -59,7 +59,10 @@ class Metrics(Mapping):
     ) -> str:  # one sentence
         "Metric `k` with its interval and what was resampled, in plain words."
         lo, hi = self.interval(k)
-        return f"{k} {self[k]:.3f} ({100 * self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling {self.counts['resampled']} {self.by}s)"
+        return (
+            f"{k} {self[k]:.3f} ({100 * self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling "
+            f"{self.counts['resampled']} {self.by}s)"
+        )
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #e14d5b50
 @patch
@@ -86,7 +89,10 @@ def to_html(self: Metrics) -> str:  # a fragment of HTML
     "The table and its notes as HTML, with names escaped."
     n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items()) + self._positive_said
     notes = ''.join(f'<li>{escape(s)}</li>' for s in self.notes)
-    return f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: {escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
+    return (
+        f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: '
+        f'{escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
+    )
 
 
 @patch
@@ -112,7 +118,8 @@ def choose_unit(preds, level, by, notes):
         )
         if by in ('tile', 'field'):
             notes.append(
-                f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these intervals, which are therefore too narrow.'
+                f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these '
+                'intervals, which are therefore too narrow.'
             )
     if by not in LEVELS:
         raise ValueError(f'by={by!r} is unknown; it is one of {LEVELS}.')
@@ -127,7 +134,8 @@ def _few(n, by, notes):
     "Say so where there are too few units for an interval."
     if n < 5:
         notes.append(
-            f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see how much they differ, and 10 or more to see it well.'
+            f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see '
+            'how much they differ, and 10 or more to see it well.'
         )
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #eb4531d2
@@ -149,7 +157,8 @@ def _untold(classes, pos, P, notes):
     "Say so where no class is called positive although there are two."
     if len(classes) == 2 and pos is None and P is not None:
         notes.append(
-            f'Neither {classes[0]} nor {classes[1]} is known as the control by its name, so no class is called positive, and average_precision is the mean over both. '
+            f'Neither {classes[0]} nor {classes[1]} is known as the control by its name, so no class is called '
+            'positive, and average_precision is the mean over both. '
             f'Name one: positive={classes[0]!r} or positive={classes[1]!r}.'
         )
 
@@ -221,7 +230,8 @@ def as_arrays(units, classes, threshold, positive):
         raise ValueError(f'A threshold is one for the positive class. {ask_positive(classes)}')
     if pos is None or P is None:
         raise ValueError(
-            f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.'
+            f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, '
+            'by=...) to make two classes of many.'
         )
     return y, np.where(P[:, pos] >= threshold, pos, 1 - pos), P, pos
 
@@ -302,7 +312,8 @@ def _groups(preds, by, classes):
     else:
         if by not in preds:
             raise ValueError(
-                f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a dict from class to group, or a function.'
+                f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a '
+                'dict from class to group, or a function.'
             )
         of = preds.groupby('label', observed=True)[by].unique()
         mixed = [c for c in of.index if len(of[c]) > 1]

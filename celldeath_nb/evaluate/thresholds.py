@@ -45,7 +45,8 @@ def calibrate(
             else 'their probabilities say nothing about the truth'
         )
         raise ValueError(
-            f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more validation tiles, or leave the probabilities as they are.'
+            f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more '
+            'validation tiles, or leave the probabilities as they are.'
         )
     return t
 

@@ -153,7 +153,8 @@ def _classes(table):
     for s in ('train', 'valid'):
         if lost := set(classes) - set(table.label[table.split == s].astype(str)):
             raise ValueError(
-                f"No tile of {', '.join(sorted(lost))} is in '{s}' ({table.groupby(['split', 'label']).size().to_dict()}). Photograph more of it, or split another way."
+                f"No tile of {', '.join(sorted(lost))} is in '{s}' ({table.groupby(['split', 'label']).size().to_dict()}). "
+                "Photograph more of it, or split another way."
             )
     return classes
 

@@ -146,13 +146,15 @@ def _check_model(page, path):
         raise ValueError(f'{path} does not describe a celldeath_nb model.')
     if page.get('version') not in (1, 2):
         raise ValueError(
-            f'{path} is of version {str(page.get("version"))[:20]}; this celldeath_nb reads versions 1 and 2. Upgrade celldeath_nb, or save the model again.'
+            f'{path} is of version {str(page.get("version"))[:20]}; this celldeath_nb reads versions 1 and 2. Upgrade '
+            'celldeath_nb, or save the model again.'
         )
     check_page(page, _fields, path, 'Take a copy that is whole, or train again.')
     if page['version'] == 2:
         return check_seal(page, path, 'Take a copy that is whole, or train again.')
     warnings.warn(
-        f'{path} was written by an earlier version and has no checksum of its own: what it says of how the tiles were cut cannot be checked. Save the model again.'
+        f'{path} was written by an earlier version and has no checksum of its own: what it says of how the tiles '
+        'were cut cannot be checked. Save the model again.'
     )
 
 # %% ../../nbs/api/52_learn.models.ipynb #11654bba
@@ -183,7 +185,8 @@ def _check_weights(f, page):
     was = notes.get('made_with')
     if was not in (None, _short(page)):
         raise ValueError(
-            f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said {was[:300]}. Take a copy that is whole.'
+            f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said '
+            f'{was[:300]}. Take a copy that is whole.'
         )
     return shapes
 

@@ -32,7 +32,8 @@ def best_device(
     kind = str(name).split(':')[0]
     if not have.get(kind):
         raise ValueError(
-            f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave it out to use the best of these.'
+            f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave '
+            'it out to use the best of these.'
         )
     return torch.device(name)
 
@@ -152,7 +153,8 @@ def _body(arch, pretrained, weights_file=None, **kwargs):
         return _timm_body(arch, pretrained, weights_file if pretrained else None, **kwargs)
     if pretrained and not weights_file:
         raise ValueError(
-            f"torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a file once where you trust it and give it as weights_file=: "
+            "torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a "
+            "file once where you trust it and give it as weights_file=: "
             f"safetensors.torch.save_file(torchvision.models.get_model('{tv}', weights='DEFAULT').state_dict(), 'weights.safetensors')."
         )
     return _tv_body(tv, weights_file if pretrained else None)
@@ -214,7 +216,8 @@ def _body_for(arch, size, pretrained, weights_file):
     y = _try(body, size)
     if y.ndim != 4 or not min(y.shape):
         raise ValueError(
-            f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). Use a convolutional one, such as resnet18.'
+            f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). '
+            'Use a convolutional one, such as resnet18.'
         )
     return body, y.shape[1]
 

@@ -139,7 +139,8 @@ def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
             out[idx] = net(model.as_input(x, device)).float().cpu().double().softmax(1).numpy()
             if not np.isfinite(out[idx]).all():
                 raise ValueError(
-                    f'{model.path or "This model"} gives no numbers for some tiles: its weights are too large. Train again, or take a copy that is whole.'
+                    f'{model.path or "This model"} gives no numbers for some tiles: its weights are too large. Train again, or '
+                    'take a copy that is whole.'
                 )
             if unfinished:
                 unfinished.add(out[idx])
@@ -158,12 +159,14 @@ def check_tiles(model, shape, um_per_px=None):
     "Refuse tiles of another size; warn of another scale."
     if tuple(shape) != tuple(model.tile_px):
         raise ValueError(
-            f'These tiles have {shape[0]}x{shape[1]} pixels; the model was trained on {model.tile_px[0]}x{model.tile_px[1]}. Cut the photographs with tile_px={tuple(model.tile_px)}.'
+            f'These tiles have {shape[0]}x{shape[1]} pixels; the model was trained on '
+            f'{model.tile_px[0]}x{model.tile_px[1]}. Cut the photographs with tile_px={tuple(model.tile_px)}.'
         )
     known = um_per_px is not None and model.um_per_px is not None and np.isfinite(um_per_px)
     if known and abs(um_per_px / model.um_per_px - 1) > 0.05:
         warnings.warn(
-            f'These photographs have {um_per_px:.3f} um per pixel, the model was trained at {model.um_per_px:.3f}: cells look {model.um_per_px / um_per_px:.2f} times as large to it. Its verdicts are not to be trusted.'
+            f'These photographs have {um_per_px:.3f} um per pixel, the model was trained at {model.um_per_px:.3f}: '
+            f'cells look {model.um_per_px / um_per_px:.2f} times as large to it. Its verdicts are not to be trusted.'
         )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #abdc79f5
@@ -202,7 +205,8 @@ class _GrayWatch:
             odd = (v < lo - slack) | (v > hi + slack)
             if odd.mean() > 0.1:
                 warnings.warn(
-                    f'{odd.sum()} of {len(odd)} tiles have another {k} than any the model was trained on: from {v.min():.0f} to {v.max():.0f}, in training from {lo:.0f} to {hi:.0f} '
+                    f'{odd.sum()} of {len(odd)} tiles have another {k} than any the model was trained on: from {v.min():.0f} '
+                    f'to {v.max():.0f}, in training from {lo:.0f} to {hi:.0f} '
                     '(gray levels of 0..255). Its verdicts on them are not to be trusted; photograph with the same lamp and exposure.'
                 )
 
@@ -213,7 +217,8 @@ def cut_settings(info, path=None):
     done = was.get('remedies') or [] if isinstance(was, dict) else None
     if not isinstance(done, list) or not all(isinstance(o, dict) and isinstance(o.get('how'), str) for o in done):
         raise ValueError(
-            f'{path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a copy that is whole, or train again.'
+            f'{path or "This model"} is damaged: what it says of how its tiles were cut cannot be followed. Take a '
+            'copy that is whole, or train again.'
         )
     return was
 
@@ -329,8 +334,11 @@ def _say_unseen(tiles, fields):
     seen = n * h * w / (one.width * one.height)
     if (seen < 0.98).any():
         warnings.warn(
-            f'{(seen < 0.98).sum()} of {len(one)} photographs are not seen whole: tiles of {h}x{w} pixels, as the model knows them, leave up to {1 - seen.min():.0%} out, '
-            f'for example of {one.index[seen.argmin()]} ({one.height.iloc[seen.argmin()]}x{one.width.iloc[seen.argmin()]}). Turn photographs of another orientation, or train with tiles that fit.'
+            f'{(seen < 0.98).sum()} of {len(one)} photographs are not seen whole: tiles of {h}x{w} pixels, as the '
+            f'model knows them, leave up to {1 - seen.min():.0%} out, '
+            f'for example of {one.index[seen.argmin()]} '
+            f'({one.height.iloc[seen.argmin()]}x{one.width.iloc[seen.argmin()]}). Turn photographs of another '
+            'orientation, or train with tiles that fit.'
         )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #14887bae

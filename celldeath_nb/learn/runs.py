@@ -105,7 +105,8 @@ def _read_sums(run):
     "The checksums of a run folder; None, and a note, if an earlier version wrote it."
     if not (run / 'checksums.json').exists():
         warnings.warn(
-            f'{run} has no checksums.json, so it cannot be told whether its files are as they were written. An earlier version wrote it, or the file was not copied.'
+            f'{run} has no checksums.json, so it cannot be told whether its files are as they were written. An earlier '
+            'version wrote it, or the file was not copied.'
         )
         return None
     page = read_json(own_file(run, 'checksums.json'), 5_000_000)
@@ -305,7 +306,8 @@ def _methods(model, tiles, r, history, results, env, copies):
     t = tiles.table
     best = model.info['best_epoch']
     count = '; '.join(
-        f'{s}: {len(g):,} tiles of {g.field.nunique():,} photographs ({", ".join(f"{k} {v:,}" for k, v in g.label.value_counts().sort_index().items())})'
+        f'{s}: {len(g):,} tiles of {g.field.nunique():,} photographs '
+        f'({", ".join(f"{k} {v:,}" for k, v in g.label.value_counts().sort_index().items())})'
         for s, g in t.groupby('split')
     )
     begin = dict(
@@ -321,11 +323,19 @@ def _methods(model, tiles, r, history, results, env, copies):
     ]
     v = env['versions']
     text = (
-        f'A {r.arch} network (timm {v["timm"]}; one input channel; {r.head} head, dropout {r.dropout:g}) was trained to tell {", ".join(model.classes)} apart in tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} pixels, shown at {model.size[0]}x{model.size[1]}, '
-        f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Gray levels were normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. {_augmentation(r)} '
-        f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay {r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} (head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
-        f'The weights of epoch {best}, which had the lowest validation loss ({model.info["valid_loss"]:.4f}), were kept; all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
-        f'Computed with celldeath_nb {v["celldeath_nb"]}, fastai {v["fastai"]} and PyTorch {v["torch"]} on {env["gpu"] or env["device"]}. Recipe: {r.name}.'
+        f'A {r.arch} network (timm {v["timm"]}; one input channel; {r.head} head, dropout {r.dropout:g}) was '
+        f'trained to tell {", ".join(model.classes)} apart in tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} '
+        f'pixels, shown at {model.size[0]}x{model.size[1]}, '
+        f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Gray levels were '
+        f'normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. '
+        f'{_augmentation(r)} '
+        f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay '
+        f'{r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} '
+        f'(head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
+        f'The weights of epoch {best}, which had the lowest validation loss ({model.info["valid_loss"]:.4f}), were '
+        f'kept; all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
+        f'Computed with celldeath_nb {v["celldeath_nb"]}, fastai {v["fastai"]} and PyTorch {v["torch"]} on '
+        f'{env["gpu"] or env["device"]}. Recipe: {r.name}.'
     )
     return text + '\n\n' + '\n'.join(f'{i}. {c}' for i, c in enumerate(_cited, 1)) + '\n'
 

@@ -111,8 +111,11 @@ def _why(self: _Watch, loss, idxs, batch):
     "Where a loss became no number, and what to do; `.files` keeps the tiles of the batch."
     self.files = self.learn.dl.dataset.tiles.table.tile.iloc[list(idxs)].astype(str).tolist()
     return (
-        f'The loss became {loss / max(len(idxs), 1)} in {"training" if self.learn.training else "validation"}, epoch {len(self.rows) + 1}, batch {batch}. The usual reason is a learning rate that is too high (try a tenth); '
-        f'others are half precision and damaged tiles (tiles.verify()). The batch held {", ".join(self.files[:4])}{f" and {len(self.files) - 4} more" if len(self.files) > 4 else ""}.'
+        f'The loss became {loss / max(len(idxs), 1)} in {"training" if self.learn.training else "validation"}, '
+        f'epoch {len(self.rows) + 1}, batch {batch}. The usual reason is a learning rate that is too high (try a '
+        'tenth); '
+        'others are half precision and damaged tiles (tiles.verify()). The batch held '
+        f'{", ".join(self.files[:4])}{f" and {len(self.files) - 4} more" if len(self.files) > 4 else ""}.'
     )
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #13f4962d
@@ -204,7 +207,8 @@ def _save_checkpoint(watch, folder, phase):
             write_json(sealed(dict(page, sha256=file_sum(tmp / 'state.safetensors'))), tmp / 'state.json')
     except (OSError, SafetensorError) as e:
         raise OSError(
-            f'The state after epoch {n} could not be written to {folder} ({e}). The state written before it is whole: make room, and the same call goes on from there.'
+            f'The state after epoch {n} could not be written to {folder} ({e}). The state written before it is whole: '
+            'make room, and the same call goes on from there.'
         ) from e
     for old in folder.glob('epoch_*'):
         if old.name < f'epoch_{n:04d}':

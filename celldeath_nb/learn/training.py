@@ -27,10 +27,11 @@ from celldeath_nb.files import (
     write_csv,
     write_json,
 )
-from ..evaluate.preds import known_positive
+from ..units import need
+from ..evaluate.preds import known_positive, label_names
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
-from ..tiles.places import find_near_duplicates
+from ..tiles.places import pairs_of
 from .recipes import Recipe, check_recipe
 from .nets import best_device, make_net
 from .models import save_model
@@ -52,7 +53,8 @@ def _begin(out, identity, overwrite):
     was = None if overwrite else _begun(work)
     if was not in (None, now):
         raise ValueError(
-            f'{out} was begun differently and is unfinished ({how_they_differ(was, identity)}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
+            f'{out} was begun differently and is unfinished ({how_they_differ(was, identity)}). Call it as then to go '
+            'on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
         )
     if was != now:
         shutil.rmtree(work, ignore_errors=True)
@@ -90,11 +92,10 @@ def _copies(tiles, how, pairs=None):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
     if how not in ('warn', 'refuse', 'ignore'):
         raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
-    pairs = getattr(tiles, 'pairs', None) if pairs is None else pairs
-    if how == 'ignore' or (pairs is None and len(tiles) > _most_compared):
+    if how != 'ignore' and pairs is None:
+        pairs = pairs_of(tiles, most=_most_compared)
+    if how == 'ignore' or pairs is None:
         return 'Whether tiles of different photographs show the same was not looked at.'
-    if pairs is None:
-        pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store
     side = tiles.table.set_index('tile').split
     crosses = [side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)]
     pairs = pairs[pd.Series(crosses, pairs.index, dtype=bool)]
@@ -102,7 +103,11 @@ def _copies(tiles, how, pairs=None):
         check_leaks(tiles.table, pairs=pairs)
     if not len(pairs):
         return 'No two tiles of different photographs on two sides were found to show the same.'
-    said = f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} ({side[pairs.tile_b.iloc[0]]})'
+    said = (
+        f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, '
+        f'such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} '
+        f'({side[pairs.tile_b.iloc[0]]})'
+    )
     warnings.warn(
         said
         + ', so what is asked has partly been seen in training. Split by place: group_by_place, then split_by(..., group=\'place\').'
@@ -125,7 +130,10 @@ def _keep_last_good(out, tiles, r, dls, watch, work, positive):
         write_csv(pd.DataFrame(dict(tile=watch.files)), tmp / 'batch.csv')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
         write_sums(tmp)
-    return f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in {out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
+    return (
+        f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in '
+        f'{out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
+    )
 
 # %% ../../nbs/api/58_learn.training.ipynb #402387ee
 def train(
@@ -145,9 +153,9 @@ def train(
     out = Path(out)
     t0 = time.perf_counter()
     check_recipe(recipe)
+    need(tiles.table, 'label', 'split')
     check_leaks(tiles.table)
-    classes = sorted(tiles.table.label.dropna().astype(str).unique())
-    positive = known_positive(classes, positive)
+    positive = known_positive(label_names(tiles.table), positive)
     identity = run_identity(tiles, recipe)
     if again not in ('refuse', 'open'):
         raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
@@ -170,7 +178,8 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
     copies = _copies(tiles, duplicates, pairs)
     log_line(
         work,
-        f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
+        f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: '
+        f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
     )
     try:
         net, history = train_net(dls, recipe, work, **sitting)
@@ -209,14 +218,6 @@ def expected_seconds(
             times.append(time.perf_counter() - t0)
     return min(times) * (len(dls.train) + 0.4 * len(dls.valid) * 2) * planned_epochs(recipe, len(dls.train))
 
-# %% ../../nbs/api/58_learn.training.ipynb #9f73a0e3
-def _pairs_once(tiles, pairs):
-    "What shows the same among tiles, looked for once for all runs; None for very many."
-    if pairs is None and len(tiles) <= _most_compared:
-        kept = getattr(tiles, 'pairs', None)
-        return find_near_duplicates(getattr(tiles, 'tiles', tiles)) if kept is None else kept
-    return pairs
-
 # %% ../../nbs/api/58_learn.training.ipynb #da8c836c
 def _summary(run, seed):
     "What a run reached, as one row."
@@ -250,7 +251,7 @@ def repeat(
             if odd := how_they_differ(run.identity, run_identity(tiles, r)):
                 raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
-            pairs = _pairs_once(tiles, pairs)
+            pairs = pairs_of(tiles, most=_most_compared) if pairs is None else pairs  # looked for once for all runs
             run = train(tiles, r, at, device, pairs=pairs)
         rows.append(_summary(run, int(seed)))
     df = pd.DataFrame(rows).set_index('seed')

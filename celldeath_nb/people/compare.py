@@ -487,7 +487,8 @@ def fleiss_kappa(
     n = c.sum(1)
     if len(set(n)) > 1:
         raise ValueError(
-            f'Fleiss\' kappa needs the same number of answers for each tile; there are between {n.min():g} and {n.max():g}. Keep the tiles that everybody answered.'
+            f'Fleiss\' kappa needs the same number of answers for each tile; there are between {n.min():g} and '
+            f'{n.max():g}. Keep the tiles that everybody answered.'
         )
     return float(_fleiss_weighted(np.ones((1, len(c))), c)[0])
 
@@ -709,12 +710,14 @@ def _notes(table, c, missing='left out'):
     for name, bad in (('missing', t.answer.isna()), (f'"{CANNOT_TELL}"', t.answer == CANNOT_TELL)):
         if bad.any():
             out.append(
-                f'{int(bad.sum())} of {len(t)} answers are {name}, of {t[bad].decider.nunique()} deciders; they count in shown and low_bound, not in accuracy.'
+                f'{int(bad.sum())} of {len(t)} answers are {name}, of {t[bad].decider.nunique()} deciders; they count in '
+                'shown and low_bound, not in accuracy.'
             )
     if not t.answered.all():
         other = 'an answer' if missing == 'left out' else 'left out'
         out.append(
-            f'In both consistencies answers that were not given are {missing}; published error consistency counts them as an answer that is wrong. missing={other!r} gives the other.'
+            f'In both consistencies answers that were not given are {missing}; published error consistency counts them '
+            f'as an answer that is wrong. missing={other!r} gives the other.'
         )
     for (kind, session), d in t[t.kind != 'network'].groupby(['kind', 'session'], sort=False):
         n = d.groupby('decider').size()

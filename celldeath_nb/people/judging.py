@@ -149,7 +149,8 @@ def labels_of(tiles, classes=None):
         )
     if t.label.isna().any():
         raise ValueError(
-            f'{int(t.label.isna().sum())} tiles have no label, the first is {t.tile[t.label.isna()].iloc[0]!r}. Leave them out: tiles.subset(tiles.table.label.notna()).'
+            f'{int(t.label.isna().sum())} tiles have no label, the first is {t.tile[t.label.isna()].iloc[0]!r}. Leave '
+            'them out: tiles.subset(tiles.table.label.notna()).'
         )
     label = t.label.astype(str).to_numpy()
     classes = sorted(set(label)) if classes is None else [str(c) for c in classes]
@@ -314,7 +315,8 @@ def read_judgements(
     lack = [c for c in JUDGEMENT_COLUMNS if c not in df]
     if lack:
         raise ValueError(
-            f'{path} lacks the columns {lack}; it has {list(df.columns)[:12]}. A file of judgements has {JUDGEMENT_COLUMNS}; for {list(_formats)[1]!r} say so with format=.'
+            f'{path} lacks the columns {lack}; it has {list(df.columns)[:12]}. A file of judgements has '
+            f'{JUDGEMENT_COLUMNS}; for {list(_formats)[1]!r} say so with format=.'
         )
     design = path.with_suffix('.json')
     if classes is None and format == 'celldeath' and design.exists():
@@ -413,7 +415,8 @@ def judgements(
     for name, (what, df) in zip(names, got):
         if not _known(what, df) <= ref:
             raise ValueError(
-                f'{name} speaks of the classes {sorted(_known(what, df))}, and the others of {sorted(ref)}. Deciders can only be compared over the same classes; map the names first.'
+                f'{name} speaks of the classes {sorted(_known(what, df))}, and the others of {sorted(ref)}. Deciders can '
+                'only be compared over the same classes; map the names first.'
             )
         check_judgements(df, name, None, tiles)
         for key in set(zip(df.decider, df.session)):
@@ -443,7 +446,8 @@ def _check_together(df):
     if (n > 1).any():
         d = df[df.tile == n.index[n > 1][0]].drop_duplicates('truth')
         raise ValueError(
-            f'Tile {d.tile.iloc[0]!r} is {d.truth.iloc[0]} for {d.decider.iloc[0]!r} and {d.truth.iloc[1]} for {d.decider.iloc[1]!r} ({int((n > 1).sum())} such tiles). One of the labelings is wrong.'
+            f'Tile {d.tile.iloc[0]!r} is {d.truth.iloc[0]} for {d.decider.iloc[0]!r} and {d.truth.iloc[1]} for '
+            f'{d.decider.iloc[1]!r} ({int((n > 1).sum())} such tiles). One of the labelings is wrong.'
         )
 
 # %% ../../nbs/api/60_people.judging.ipynb #6d2dc36f

@@ -165,7 +165,8 @@ def _labels_by_name(df, labels):
     both = [(f, h) for f, h in zip(df.field, hits) if len(h) > 1]
     if both:
         raise ValueError(
-            f"{len(both)} names hold more than one label, for example {safe_text(both[0][0])} ({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=)."
+            f"{len(both)} names hold more than one label, for example {safe_text(both[0][0])} "
+            f"({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=)."
         )
     return [h[0] if h else None for h in hits]
 
@@ -184,7 +185,8 @@ def _no_second_reading(df, hits, labels):
             )
             if short:
                 raise StopWork(
-                    f'{safe_text(f)} can be read as {o}, or as {short} with the number {o[len(short) :]} behind it. Choose labels of which none is the beginning of another, or give a CSV (label_from=).'
+                    f'{safe_text(f)} can be read as {o}, or as {short} with the number {o[len(short) :]} behind it. Choose '
+                    'labels of which none is the beginning of another, or give a CSV (label_from=).'
                 )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #464eaa70
@@ -213,7 +215,8 @@ def _with_folder_columns(df, said):
         if k in ('hour', 'dose_um', 'experiment', 'plate', 'split') and other.any():
             f = df.field[other].iloc[0]
             warnings.warn(
-                f'{other.sum()} photographs have another {k} by their name than by their folder, for example {safe_text(f)} ({old[other].iloc[0]} and {new[other].iloc[0]}); the name counts.'
+                f'{other.sum()} photographs have another {k} by their name than by their folder, for example '
+                f'{safe_text(f)} ({old[other].iloc[0]} and {new[other].iloc[0]}); the name counts.'
             )
         df[k] = old.where(old.notna(), new) if k in NUMBER_PARTS else old.astype(object).where(old.notna(), new)
     return df
@@ -345,8 +348,10 @@ def _choose_labels(df, labels, levels):
     if named:
         return 'name'  # the names without a label are named below
     raise ValueError(
-        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a treatment, and no folders could be classes.{tree_text(levels)}{' ' if not len(levels) else chr(10)}"
-        "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
+        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a "
+        f"treatment, and no folders could be classes.{tree_text(levels)}{' ' if not len(levels) else chr(10)}"
+        "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class "
+        "(label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
     )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #afa52c44
@@ -391,7 +396,8 @@ def _labels_of_table(df, path):
     c = named_label(df[cols], name, "Say which: label_by='COLUMN'.") if cols else None
     if c is None:
         warnings.warn(
-            f'{name} has no column label, class, condition, treatment or group, so the labels come from the names of the photographs. label_by=\'COLUMN\' takes another one of {", ".join(cols)}.'
+            f'{name} has no column label, class, condition, treatment or group, so the labels come from the names of '
+            f'the photographs. label_by=\'COLUMN\' takes another one of {", ".join(cols)}.'
         )
         return df.treatment
     return df[c]
@@ -404,7 +410,8 @@ def _no_conflict(df):
         other = [known[o.lower()] for o in f.split('/')[:-1] if o.lower() in known]
         if each is not None and each == each and other and each not in other:
             raise ValueError(
-                f"{safe_text(f)} is {each} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'."
+                f"{safe_text(f)} is {each} by its name and {other[0]} by its folder. Move or rename it, or say which "
+                "counts: label_from='name' with the folders renamed, or label_from='folder'."
             )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #bbf5ea5a
@@ -419,7 +426,9 @@ def _check_labels(df, labels, problems):
         )
     if missing:
         raise ValueError(
-            f"The label{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} fit{'' if len(missing) > 1 else 's'} no file (the first is {safe_text(df.field[0])}). Look at the spelling, or leave out what is not there."
+            f"The label{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} "
+            f"fit{'' if len(missing) > 1 else 's'} no file (the first is {safe_text(df.field[0])}). Look at the "
+            "spelling, or leave out what is not there."
         )
     refuse_twins(
         list(df.label.dropna().unique()),
@@ -429,7 +438,9 @@ def _check_labels(df, labels, problems):
     none = df.label.isna()
     if none.sum() > max(0.01 * len(df), 0):
         raise ValueError(
-            f"{none.sum()} of {len(df)} photographs have no label, for example {safe_text(df.field[none].iloc[0])}{_why_none(df.field[none].iloc[0], labels)}. Rename them, take them out of the folder, or choose labels= or label_from= so that all have one."
+            f"{none.sum()} of {len(df)} photographs have no label, for example "
+            f"{safe_text(df.field[none].iloc[0])}{_why_none(df.field[none].iloc[0], labels)}. Rename them, take them "
+            "out of the folder, or choose labels= or label_from= so that all have one."
         )
     problems += [dict(file=f, reason='no label in its name, folder or CSV') for f in df.field[none]]
     return df[~none].reset_index(drop=True)
@@ -440,7 +451,9 @@ def _check_tile_names(df):
     tiles = [name_stem(f)[1] is not None for f in df.field]
     if any(tiles) and not all(tiles):
         raise ValueError(
-            f"{sum(tiles)} of {len(df)} files are tiles of an older slicing, for example {safe_text(df.field[tiles.index(True)])}; mixed with whole photographs they would be cut twice. Take them out of the folder."
+            f"{sum(tiles)} of {len(df)} files are tiles of an older slicing, for example "
+            f"{safe_text(df.field[tiles.index(True)])}; mixed with whole photographs they would be cut twice. Take "
+            "them out of the folder."
         )
     if all(tiles):
         df['photograph'] = [name_stem(f)[0] for f in df.field]
@@ -471,7 +484,9 @@ def _say_unread(df):
     if odd:
         words = list(dict.fromkeys(w for _, w in odd))
         warnings.warn(
-            f'{len({f for f, _ in odd})} names hold what looks like a dose or a time and was not read: {", ".join(words[:4])} (in {safe_text(odd[0][0])}). Doses are read in pM, nM, uM, mM, times in min, h, d; a table (label_from=) can say others.'
+            f'{len({f for f, _ in odd})} names hold what looks like a dose or a time and was not read: '
+            f'{", ".join(words[:4])} (in {safe_text(odd[0][0])}). Doses are read in pM, nM, uM, mM, times in min, h, '
+            'd; a table (label_from=) can say others.'
         )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #23ca79f0
@@ -494,7 +509,8 @@ def _check_twins(df, notes, allow):
         ls = {lab.get(o) for o in g}
         if len(ls) > 1 and 'duplicates' not in allow:
             raise ValueError(
-                f"{safe_text(g[0])} and {safe_text(g[1])} are the same photograph byte for byte, under the labels {' and '.join(map(str, sorted(ls, key=str)))}. One of them is wrong; take it out."
+                f"{safe_text(g[0])} and {safe_text(g[1])} are the same photograph byte for byte, under the labels "
+                f"{' and '.join(map(str, sorted(ls, key=str)))}. One of them is wrong; take it out."
             )
         notes.append(dict(file=g[1], reason=f'the same photograph as {g[0]}, byte for byte'))
 
@@ -506,7 +522,9 @@ def _check_formats(df, allow):
     share = df.groupby('label').lossy.mean()
     if len(share) > 1 and share.min() == 0 and share.max() == 1:
         raise ValueError(
-            f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] reads them all the same)."
+            f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be "
+            "told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] "
+            "reads them all the same)."
         )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #1df0eec2

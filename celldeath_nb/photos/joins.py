@@ -73,7 +73,8 @@ def _rows_of_book(path):
         from openpyxl import load_workbook
     except ImportError:
         raise ValueError(
-            f'{path} is an Excel file, and openpyxl, which reads them, is not installed (pip install openpyxl). Or save it in Excel as "CSV UTF-8", and give that file.'
+            f'{path} is an Excel file, and openpyxl, which reads them, is not installed (pip install openpyxl). Or '
+            'save it in Excel as "CSV UTF-8", and give that file.'
         ) from None
     check_book(path)
     try:
@@ -189,7 +190,8 @@ def _our_columns(t, csv_path):
     said = [c for c in ours if c.lower() != 'path' or key is None]
     if said:
         warnings.warn(
-            f'{csv_path}: the column{"s" * (len(said) > 1)} {", ".join(said)} {"are" if len(said) > 1 else "is"} not used, since the photographs tell {"them" if len(said) > 1 else "it"} themselves.'
+            f'{csv_path}: the column{"s" * (len(said) > 1)} {", ".join(said)} {"are" if len(said) > 1 else "is"} not '
+            f'used, since the photographs tell {"them" if len(said) > 1 else "it"} themselves.'
         )
     return pd.DataFrame(out, t.index)
 
@@ -202,7 +204,8 @@ def _amounts(s, column, factor, csv_path):
         if factor is not None:
             raise
         warnings.warn(
-            f'{csv_path}: the column {s.name!r} is kept as text, since it names no unit ({str(e).split(": ", 1)[1].split(" in the")[0]}). Call it dose_um or hour.'
+            f'{csv_path}: the column {s.name!r} is kept as text, since it names no unit '
+            f'({str(e).split(": ", 1)[1].split(" in the")[0]}). Call it dose_um or hour.'
         )
         return s.name, cleaned(s)
 
@@ -280,7 +283,9 @@ def _keys_of(t, df, csv_path):
     if 'well' in keys:
         return keys
     raise ValueError(
-        f'{csv_path} has the columns {list(t.columns)}. It needs `field` or `path` (or `file`: the name of a photograph), or `well` where the names of the photographs tell their well (pattern="{{plate}}_{{well}}_{{site}}" teaches how they do).'
+        f'{csv_path} has the columns {list(t.columns)}. It needs `field` or `path` (or `file`: the name of a '
+        'photograph), or `well` where the names of the photographs tell their well '
+        f'(pattern="{{plate}}_{{well}}_{{site}}" teaches how they do).'
     )
 
 
@@ -330,7 +335,8 @@ def _taken(s, i, old, c, fields, csv_path):
     if other.any() and not (c == 'well' or other.all() and c in ('site',)):
         f = fields[other].iloc[0]
         warnings.warn(
-            f'{csv_path}: the {c} of {other.sum()} photographs is another than their names tell, for example {safe_text(f)} ({old[other].iloc[0]} by its name, {new[other].iloc[0]} in the table); the table counts.'
+            f'{csv_path}: the {c} of {other.sum()} photographs is another than their names tell, for example '
+            f'{safe_text(f)} ({old[other].iloc[0]} by its name, {new[other].iloc[0]} in the table); the table counts.'
         )
     return new.where(new.notna(), old)
 
@@ -341,8 +347,10 @@ def _no_lost_files(t, files, df, csv_path):
     if lost:
         names = [str(o) for o in df.field]
         raise ValueError(
-            f'{csv_path} names {len(lost)} files that are not in the folder (of {len(files)}), for example {safe_text(lost[0])}{nearest(str(lost[0]).replace(chr(92), "/"), names)}. '
-            'If it belongs to another folder, give its own table; if these are the same photographs, write their paths as they are here, or their bare names.'
+            f'{csv_path} names {len(lost)} files that are not in the folder (of {len(files)}), for example '
+            f'{safe_text(lost[0])}{nearest(str(lost[0]).replace(chr(92), "/"), names)}. '
+            'If it belongs to another folder, give its own table; if these are the same photographs, write their '
+            'paths as they are here, or their bare names.'
         )
 
 
@@ -367,7 +375,9 @@ def _say_unmatched(t, df, have, keys, csv_path):
     text = lambda k: ' '.join(map(str, k)) if isinstance(k, tuple) else str(k)
     if len(no_row) == len(df):
         raise ValueError(
-            f'{csv_path} says nothing of these {len(df)} photographs: its {" and ".join(keys)} are {", ".join(text(o) for o in list(known)[:3])}, theirs {", ".join(text(o) for o in sorted(here, key=str)[:3])}. Is it the table of another plate?'
+            f'{csv_path} says nothing of these {len(df)} photographs: its {" and ".join(keys)} are '
+            f'{", ".join(text(o) for o in list(known)[:3])}, theirs '
+            f'{", ".join(text(o) for o in sorted(here, key=str)[:3])}. Is it the table of another plate?'
         )
     said = []
     if no_row:

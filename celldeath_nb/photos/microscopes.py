@@ -83,7 +83,8 @@ def _plane(im, page, path):
     n = sum(t * z for t, z in sizes)
     if page is None and n > 1:
         raise StopWork(
-            f'{safe_text(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t, _ in sizes)} times and {max(z for _, z in sizes)} depths). Say which one is meant: page=0 is the first.'
+            f'{safe_text(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t, _ in sizes)} times and '
+            f'{max(z for _, z in sizes)} depths). Say which one is meant: page=0 is the first.'
         )
     if (page or 0) >= n:
         raise BadFile(path, f'it has {n} planes, and page={page} was asked for; the first is page=0')
@@ -101,7 +102,8 @@ def _channel_of(names, n, channel, path):
         return 0
     if channel is None:
         raise StopWork(
-            f"{safe_text(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}."
+            f"{safe_text(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: "
+            f"channel={names[0] if names else 0!r}."
         )
     if safe_text(channel) in names:
         return names.index(safe_text(channel))

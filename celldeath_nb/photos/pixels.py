@@ -516,7 +516,9 @@ def check_size(w, h, max_mpx, path, each=1):
     if w * h * each > max_mpx * 1e6 * BYTES_EACH:
         raise BadFile(
             path,
-            f'{h}x{w} pixels of {each:,} bytes take {w * h * each / 1e9:.3g} GB, more than the {max_mpx * BYTES_EACH / 1e3:.3g} GB of max_mpx={max_mpx:g}; max_mpx={math.ceil(w * h * each / BYTES_EACH / 1e6)} reads it',
+            f'{h}x{w} pixels of {each:,} bytes take {w * h * each / 1e9:.3g} GB, more than the '
+            f'{max_mpx * BYTES_EACH / 1e3:.3g} GB of max_mpx={max_mpx:g}; '
+            f'max_mpx={math.ceil(w * h * each / BYTES_EACH / 1e6)} reads it',
         )
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #772c99ac
@@ -568,7 +570,8 @@ def open_pillow(f, kind):
     "An open picture of Pillow, by its decoder for `kind`."
     if kind in ('JPEG', 'TIFF') and is_older(PIL.__version__, SAFE_PILLOW):
         say_once(
-            f'Pillow {PIL.__version__} is installed, whose decoders of JPEG and TIFF have faults that a file made for it can use. Read photographs only from people you trust, or install Pillow 13.0.0 or later.'
+            f'Pillow {PIL.__version__} is installed, whose decoders of JPEG and TIFF have faults that a file made for '
+            'it can use. Read photographs only from people you trust, or install Pillow 13.0.0 or later.'
         )
     module, name = _decoders[kind]
     with _without_limit(), getattr(import_module(f'PIL.{module}'), name)(f) as im:
@@ -780,7 +783,8 @@ def _of_color(a, ask, notes):
         return np.ascontiguousarray(a[..., 0])
     if ask.channel is None:
         raise StopWork(
-            f"{safe_text(ask.path)} is in color (its channels differ), and cells are looked at in gray here. Choose channel='luminance', 'red', 'green' or 'blue', or take the file out."
+            f"{safe_text(ask.path)} is in color (its channels differ), and cells are looked at in gray here. Choose "
+            "channel='luminance', 'red', 'green' or 'blue', or take the file out."
         )
     if ask.channel != 'luminance':
         raise ValueError(f"channel={ask.channel!r} is none of 'luminance', 'red', 'green' and 'blue'")

@@ -59,7 +59,8 @@ def _sound(ph, path):
     if ph.pixels.shape != (ph.height, ph.width) or ph.pixels.dtype.kind != 'f' and 8 * ph.pixels.itemsize != stored:
         raise BadFile(
             path,
-            f'damaged: {"x".join(map(str, ph.pixels.shape))} pixels of {8 * ph.pixels.itemsize} bits, where {ph.height}x{ph.width} of {ph.bits} were told',
+            f'damaged: {"x".join(map(str, ph.pixels.shape))} pixels of {8 * ph.pixels.itemsize} bits, where '
+            f'{ph.height}x{ph.width} of {ph.bits} were told',
         )
     return ph
 

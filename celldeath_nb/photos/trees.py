@@ -115,7 +115,9 @@ def label_level(levels):
         if len(found) > 1:
             a = '/'.join('{label}' if k == found.level.iloc[0] else '{level%d}' % (k + 1) for k in levels.level)
             raise ValueError(
-                f"More than one level of folders could be the label:{tree_text(levels)}\nSay which: labels=[...] with the names of its folders, or a pattern of path and name that has {{label}} where it stands, such as pattern='{a}/{{name}}'."
+                f"More than one level of folders could be the label:{tree_text(levels)}\nSay which: labels=[...] with the "
+                f"names of its folders, or a pattern of path and name that has {{label}} where it stands, such as "
+                f"pattern='{a}/{{name}}'."
             )
     rest = levels[levels.kind.isin(['line', 'dose_um', 'hour', 'some only'])]
     return int(rest.level.iloc[0]) if len(rest) == 1 else None

@@ -136,7 +136,11 @@ def decide(seen, how):
         rest = _taken(counts, one)
         less = _window(rest, how)
         if _apart(window, less):
-            said = f'it alone would have made the window {window[0]:g} to {window[1]:g}; the window is {less[0]:g} to {less[1]:g}, beyond which lie {100 * _share_beyond(one, less):.3g} % of its pixels (window=({window[0]:g}, {window[1]:g}) takes it whole)'
+            said = (
+                f'it alone would have made the window {window[0]:g} to {window[1]:g}; the window is {less[0]:g} to '
+                f'{less[1]:g}, beyond which lie {100 * _share_beyond(one, less):.3g} % of its pixels '
+                f'(window=({window[0]:g}, {window[1]:g}) takes it whole)'
+            )
             notes.append(dict(file=name, reason=said))
             counts = rest
             window = less
@@ -153,7 +157,8 @@ def window_of_set(fields, paths, how='auto', **opts):
             continue  # it is reported when it is cut
         if how in ('auto', 'bits') and (a.dtype.kind == 'f' or a.min() < 0):
             raise ValueError(
-                f"Pixels of type {a.dtype} (the first are in {safe_text(name)}) have no natural range. Give window=(low, high), the values that become black and white, or window='percentiles'."
+                f"Pixels of type {a.dtype} (the first are in {safe_text(name)}) have no natural range. Give window=(low, "
+                "high), the values that become black and white, or window='percentiles'."
             )
         seen.add(name, a)
     return decide(seen, 'auto' if how == 'look' else how)

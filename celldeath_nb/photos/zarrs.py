@@ -87,7 +87,8 @@ def _check_codecs(a, path):
         if name not in unpackers:
             raise BadFile(
                 path,
-                f'it asks for the codec {safe_text(name)[:60]!r}, which may run code or is not known here; it is not read. Save it with one of {", ".join(unpackers[:5])}',
+                f'it asks for the codec {safe_text(name)[:60]!r}, which may run code or is not known here; it is not read. '
+                f'Save it with one of {", ".join(unpackers[:5])}',
             )
 
 # %% ../../nbs/api/20_photos.zarrs.ipynb #c6277829
@@ -190,7 +191,8 @@ FLOOR = (0, 16, 6)
 def _say_floor(version):
     if is_older(version, FLOOR) or version.startswith('0.17.0'):
         say_once(
-            f'numcodecs {version} is installed, which runs code that an OME-Zarr folder brings. Such folders are refused here; other programs are open to them: install numcodecs 0.16.6, or 0.17.1 and later.'
+            f'numcodecs {version} is installed, which runs code that an OME-Zarr folder brings. Such folders are '
+            'refused here; other programs are open to them: install numcodecs 0.16.6, or 0.17.1 and later.'
         )
 
 # %% ../../nbs/api/20_photos.zarrs.ipynb #2a645545

@@ -313,7 +313,10 @@ def _sentences(a):
     _, low, high = a.bland_altman.value
     unit = 'standard deviations' if a.bland_altman['scale'].iloc[0] == 'standard' else 'logits'
     mean = a.bland_altman.iloc[0]
-    yield f'95 % of wells lie between {low:.2f} and {high:.2f} {unit} of agreement; the mean difference is {mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f}).'
+    yield (
+        f'95 % of wells lie between {low:.2f} and {high:.2f} {unit} of agreement; the mean difference is '
+        f'{mean.value:.2f} ({mean.low:.2f} to {mean.high:.2f}).'
+    )
     for d in () if a.delays is None else a.delays.itertuples():
         hour = lambda h: 'never' if np.isnan(h) else f'at {h:g} h'
         yield f'{d.arm}: half of {d.wells} wells are called by {a.names[0]} {hour(d.half_score)}, by {a.names[1]} {hour(d.half_assay)}.'

@@ -50,7 +50,10 @@ def _withheld(c):
             f' (by the best curve; {c["low"]:.3g} uM is not excluded)' if c['low'] < most else ''
         )
     if c['high'] > 10 * most:
-        return f'EC50 > {most:g} uM, the highest dose, is not excluded, since the plateau is not reached; it is above {c["low"]:.3g} uM, which is all that can be told'
+        return (
+            f'EC50 > {most:g} uM, the highest dose, is not excluded, since the plateau is not reached; it is above '
+            f'{c["low"]:.3g} uM, which is all that can be told'
+        )
     if c['ec50'] < least:
         return f'EC50 < {least:g} uM, the lowest dose'
     return ''
@@ -68,7 +71,8 @@ def _beside(c, steepest):
         (c['p_fit'] < 0.01, f'the means do not follow the curve (lack of fit, P {c["p_fit"]:.2g})'),
         (
             faint < 6,
-            f'faint: the whole response is {faint:.1f} standard errors of the mean of a dose, and intervals of so faint curves hold the truth less often than they promise; add wells',
+            f'faint: the whole response is {faint:.1f} standard errors of the mean of a dose, and intervals of so '
+            'faint curves hold the truth less often than they promise; add wells',
         ),
         (c['df'] < 5, f'{c["n"]} wells are only {c["df"]} more than the curve has numbers: do not trust the interval'),
     ]
@@ -98,7 +102,8 @@ def _numbers(table, c, hint):
         return table[c].astype(float)
     except (TypeError, ValueError):
         raise ValueError(
-            f'The column {c} holds text, such as {table[c].astype(str).iloc[0]!r}. Make numbers of it: table.assign(dose_um=table.dose_um.map(parse_dose)).'
+            f'The column {c} holds text, such as {table[c].astype(str).iloc[0]!r}. Make numbers of it: '
+            'table.assign(dose_um=table.dose_um.map(parse_dose)).'
         ) from None
 
 
@@ -112,7 +117,8 @@ def _prepare(table, value):
     _check_doses(df, dose, vehicle)
     if np.isinf(score).any():
         raise ValueError(
-            f'{int(np.isinf(score).sum())} wells have an endless {value}. A probability of exactly 0 or 1 has no logit: cut it off first, as well_scores does.'
+            f'{int(np.isinf(score).sum())} wells have an endless {value}. A probability of exactly 0 or 1 has no '
+            'logit: cut it off first, as well_scores does.'
         )
     return df.assign(dose_um=dose.where(~vehicle, 0.0), score_seen=score, _zero=vehicle | (dose == 0).to_numpy())
 
@@ -150,7 +156,8 @@ def _check_wells(g, keys):
         r = g[g.duplicated(ids)].iloc[0]
         n = int((g[ids] == r[ids]).all(axis=1).sum())
         raise ValueError(
-            f'Well {r.well} stands {n} times in one curve{keys}. Give one row a well, as well_scores makes it: tiles of one well are no replicates. If there are several hours or lines, name them in by=.'
+            f'Well {r.well} stands {n} times in one curve{keys}. Give one row a well, as well_scores makes it: tiles '
+            'of one well are no replicates. If there are several hours or lines, name them in by=.'
         )
 
 # %% ../../nbs/api/72_plates.doses.ipynb #b8ff8d98

@@ -21,7 +21,8 @@ def _check_hours(table, value):
     for c in ('well', 'hour', 'dose_um', value):
         if c not in table:
             raise ValueError(
-                f'The table has no column {c!r}; it has {", ".join(map(str, table.columns))}. Give the table of well_scores, with a plate map and hours.'
+                f'The table has no column {c!r}; it has {", ".join(map(str, table.columns))}. Give the table of '
+                'well_scores, with a plate map and hours.'
             )
     if table.hour.nunique() < 2:
         raise ValueError(
@@ -68,13 +69,15 @@ def _changes(scores, known, baseline, zero):
         return scores.to_numpy(), scores.columns.to_numpy(float), []
     if zero not in scores.columns:
         raise ValueError(
-            f"There are no photographs at {zero:g} h; the table has {', '.join(f'{h:g}' for h in scores.columns)} h. Say which hour is the beginning with zero=, or baseline='vehicle'."
+            f"There are no photographs at {zero:g} h; the table has {', '.join(f'{h:g}' for h in scores.columns)} h. "
+            "Say which hour is the beginning with zero=, or baseline='vehicle'."
         )
     start = scores[zero].to_numpy()
     later = [h for h in scores.columns if h > zero]
     if not np.isfinite(scores[later].to_numpy() - start[:, None]).any():
         raise ValueError(
-            f"No well has photographs both at {zero:g} h and later, so none can be compared with itself. Are other wells photographed at each hour? Then say baseline='vehicle'."
+            f"No well has photographs both at {zero:g} h and later, so none can be compared with itself. Are other "
+            "wells photographed at each hour? Then say baseline='vehicle'."
         )
     lost = known.well[np.isnan(start)].tolist()
     notes = [
@@ -115,7 +118,8 @@ def _one_frame(X, hours, known, vehicle, alpha, side, draws, rng, where):
     V = V[np.isfinite(V).all(1)]
     if len(V) < 4:
         raise ValueError(
-            f'{where}There are {len(V)} vehicle wells with photographs at every hour; a band takes 4 or more, and 8 are better. Put plates together with by=("line",), or leave out the hours that were missed.'
+            f'{where}There are {len(V)} vehicle wells with photographs at every hour; a band takes 4 or more, and 8 '
+            'are better. Put plates together with by=("line",), or leave out the hours that were missed.'
         )
     X = np.where(np.isfinite(X), X, np.nan)
     whole = vehicle & np.isfinite(X).all(1)
@@ -248,7 +252,8 @@ def plot_kinetics(
     for c in ('line', 'treatment'):
         if c in df and df[c].nunique() > 1:
             raise ValueError(
-                f'The surface holds {df[c].nunique()} {c}s ({", ".join(map(str, df[c].unique()[:6]))}). Choose one: surface[surface.{c} == {df[c].iloc[0]!r}].'
+                f'The surface holds {df[c].nunique()} {c}s ({", ".join(map(str, df[c].unique()[:6]))}). Choose one: '
+                f'surface[surface.{c} == {df[c].iloc[0]!r}].'
             )
     grid = df.pivot(index='dose_um', columns='hour', values='change')
     most = np.nanmax(np.abs(grid.to_numpy()))

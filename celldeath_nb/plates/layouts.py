@@ -173,8 +173,11 @@ def layout_plate(
 # %% ../../nbs/api/69_plates.layouts.ipynb #9746ed35
 _css = (
     'body{font:13px/1.4 system-ui,sans-serif;color:#222;margin:1.5rem}h1{font-size:1.3rem}h2{font-size:1.05rem}table{border-collapse:collapse}'
-    '.plate td,.plate th{border:1px solid #999;text-align:center;padding:2px;-webkit-print-color-adjust:exact;print-color-adjust:exact}.plate td{min-width:4.2em;height:3em}'
-    '.plate.large td{min-width:0;height:1.2em;font-size:6px}.plate small{color:#555}.list td,.list th{border-bottom:1px solid #ccc;padding:1px 8px;text-align:left}'
+    '.plate td,.plate th{border:1px solid '
+    '#999;text-align:center;padding:2px;-webkit-print-color-adjust:exact;print-color-adjust:exact}.plate '
+    'td{min-width:4.2em;height:3em}'
+    '.plate.large td{min-width:0;height:1.2em;font-size:6px}.plate small{color:#555}.list td,.list '
+    'th{border-bottom:1px solid #ccc;padding:1px 8px;text-align:left}'
     '.lists{columns:3;column-gap:2rem}@media print{section{break-after:page}}@page{size:A4 landscape;margin:10mm}'
 )
 
@@ -242,7 +245,10 @@ def layout_html(
         parts.append(f'<section>{head}{_grid_html(m, wells, shades)}</section>')
         if lists and 'order' in m and m.order.notna().any():
             parts.append(f'<section>{head}<p>Photograph in this order.</p>{_list_html(m)}</section>')
-    return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_css}</style></head><body><h1>{escape(title)}</h1>{notes}{"".join(parts)}</body></html>'
+    return (
+        '<!doctype html><html lang="en"><head><meta '
+        f'charset="utf-8"><title>{escape(title)}</title><style>{_css}</style></head><body><h1>{escape(title)}</h1>{notes}{"".join(parts)}</body></html>'
+    )
 
 # %% ../../nbs/api/69_plates.layouts.ipynb #47f7344d
 def write_layout(

@@ -93,7 +93,8 @@ def parse_well(
     rows, cols = plate_shape(wells or 1536)
     if not (0 <= row < rows and 0 <= col < cols):
         raise ValueError(
-            f'{str(text).strip()} is not on a plate of {wells or 1536} wells ({_extent(wells or 1536)}). Mend the name, or give the right size with wells=.'
+            f'{str(text).strip()} is not on a plate of {wells or 1536} wells ({_extent(wells or 1536)}). Mend the '
+            'name, or give the right size with wells=.'
         )
     return well_name(row, col), row, col
 
@@ -185,7 +186,8 @@ def _check_once(df):
     )
     where = '' if pd.isna(first.plate) else f' of plate {first.plate}'
     raise ValueError(
-        f'Well {first.well}{where} stands {len(rows)} times in the map ({said}); {int(twice.sum())} rows repeat a well. Keep one row a well, or name the plates in a column `plate`.'
+        f'Well {first.well}{where} stands {len(rows)} times in the map ({said}); {int(twice.sum())} rows repeat a '
+        'well. Keep one row a well, or name the plates in a column `plate`.'
     )
 
 
@@ -196,7 +198,8 @@ def _check_vehicle(df):
     if len(bad):
         r = bad.iloc[0]
         raise ValueError(
-            f'{len(bad)} wells of a vehicle have a dose; the first is {r.well}: {r.treatment} {r.dose_um:g} uM. A vehicle has dose 0. If the number is a volume or belongs to a drug, write it into another column.'
+            f'{len(bad)} wells of a vehicle have a dose; the first is {r.well}: {r.treatment} {r.dose_um:g} uM. A '
+            'vehicle has dose 0. If the number is a volume or belongs to a drug, write it into another column.'
         )
     return df.assign(dose_um=df.dose_um.where(~veh, 0.0))
 
@@ -221,7 +224,9 @@ def guess_wells(
     if smaller:
         odd = np.flatnonzero(~_fits(row, col, smaller[-1]))
         raise ValueError(
-            f'{well_name(int(row[odd[0]]), int(col[odd[0]]))} is not on a plate of {smaller[-1]} wells ({_extent(smaller[-1])}), where the other {len(row) - len(odd)} wells lie. Mend the name, or say wells={sizes[0]}.'
+            f'{well_name(int(row[odd[0]]), int(col[odd[0]]))} is not on a plate of {smaller[-1]} wells '
+            f'({_extent(smaller[-1])}), where the other {len(row) - len(odd)} wells lie. Mend the name, or say '
+            f'wells={sizes[0]}.'
         )
     return sizes[0]
 
@@ -253,7 +258,8 @@ def check_map(
     lost = [c for c in ('well', 'treatment') if c not in table]
     if lost:
         raise ValueError(
-            f'The map has no column {lost[0]!r}; it has {", ".join(map(str, table.columns))}. Rename yours: table.rename(columns={{"Position": "{lost[0]}"}}).'
+            f'The map has no column {lost[0]!r}; it has {", ".join(map(str, table.columns))}. Rename yours: '
+            f'table.rename(columns={{"Position": "{lost[0]}"}}).'
         )
     if not len(table):
         raise ValueError('The map has no rows. Check which file or sheet was read.')
@@ -345,13 +351,15 @@ def _check_formulas(path, values, formulas):
     "Refuse a formula whose value is not in the file, and a sheet too large to be a map."
     if values.max_row * values.max_column > 2_000_000:
         raise ValueError(
-            f'Sheet {values.title!r} of {path.name} has {values.max_row} rows and {values.max_column} columns, which is no plate map. Delete the empty rows and columns, or save the map as CSV.'
+            f'Sheet {values.title!r} of {path.name} has {values.max_row} rows and {values.max_column} columns, which '
+            'is no plate map. Delete the empty rows and columns, or save the map as CSV.'
         )
     for row in formulas.iter_rows():
         for c in row:
             if c.data_type == 'f' and values[c.coordinate].value is None:
                 raise ValueError(
-                    f'Cell {c.coordinate} of sheet {values.title!r} in {path.name} is a formula without a saved value. Open the workbook, save it, and read it again.'
+                    f'Cell {c.coordinate} of sheet {values.title!r} in {path.name} is a formula without a saved value. Open '
+                    'the workbook, save it, and read it again.'
                 )
 
 
@@ -496,7 +504,9 @@ def _of_block(cells, column, unit, name):
     "One column of a map, by well, from the cells of a block."
     if (len(cells), len(cells[0])) not in _shapes.values():
         raise ValueError(
-            f'{name}: a block of {len(cells)} rows and {len(cells[0])} columns is no plate. Plates have {", ".join(f"{r} x {c}" for r, c in _shapes.values())} wells; fill in the rows that are missing, empty wells included.'
+            f'{name}: a block of {len(cells)} rows and {len(cells[0])} columns is no plate. Plates have '
+            f'{", ".join(f"{r} x {c}" for r, c in _shapes.values())} wells; fill in the rows that are missing, empty '
+            'wells included.'
         )
     wells = {well_name(r, c): t for r, row in enumerate(cells) for c, t in enumerate(row)}
     if column == 'dose_um':
@@ -536,7 +546,8 @@ def _join_blocks(found, sheet, unit, name):
         so_far = plates.get(plate)
         if so_far is not None and column in so_far:
             raise ValueError(
-                f'{name}: two blocks say the {column} of {f"plate {plate}" if plate else "the plate"}. Write the name of the plate above each, such as P1 {column}.'
+                f'{name}: two blocks say the {column} of {f"plate {plate}" if plate else "the plate"}. Write the name of '
+                f'the plate above each, such as P1 {column}.'
             )
         plates[plate] = part if so_far is None else so_far.merge(part, on='well', how='outer', sort=False)
     return pd.concat([_take_apart(df, unit).assign(plate=p) for p, df in plates.items()], ignore_index=True)
@@ -552,7 +563,8 @@ def _table_of(grid, sheet, unit, name):
     df = _long(grid, unit, name)
     if 'well' not in df:
         raise ValueError(
-            f'{name} holds neither a block with row letters and column numbers nor a column with wells; its first row is {[c for c in grid[0] if c][:8]}. Call the column with A01, A02, ... `well`.'
+            f'{name} holds neither a block with row letters and column numbers nor a column with wells; its first row '
+            f'is {[c for c in grid[0] if c][:8]}. Call the column with A01, A02, ... `well`.'
         )
     return df if 'plate' in df else df.assign(plate=None)
 

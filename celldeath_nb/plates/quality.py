@@ -106,7 +106,8 @@ def _control(df, which, role):
     doses = df.dose_um[is_it].dropna().unique() if 'dose_um' in df else []
     if len(doses) > 1:
         raise ValueError(
-            f'{which} stands in the table at {len(doses)} doses. Name the one that is the control: {role}={{"treatment": {want.get("treatment")!r}, "dose_um": {max(doses):g}}}.'
+            f'{which} stands in the table at {len(doses)} doses. Name the one that is the control: '
+            f'{role}={{"treatment": {want.get("treatment")!r}, "dose_um": {max(doses):g}}}.'
         )
     return is_it
 
@@ -122,7 +123,10 @@ def _apart(q):
     "What the distance of the controls means."
     z = q['z_prime']
     if z == -np.inf:
-        return "The controls have the same mean, so nothing separates them (Z' is minus infinity). Check that they are not the same wells or the same treatment."
+        return (
+            "The controls have the same mean, so nothing separates them (Z' is minus infinity). Check that they are "
+            "not the same wells or the same treatment."
+        )
     if not np.isfinite(q['low']):
         return f"Wells of each control read exactly the same (Z' {z:.2f}), which real wells do not. Check the column that was scored."
     word = (
@@ -156,7 +160,8 @@ def _quality(df, pos, neg, value, wells, confidence, rng):
     for name, x in (('positive', p), ('negative', n)):
         if len(x) < 2:
             raise ValueError(
-                f'There are {len(x)} wells with a score for the {name} control; their spread takes 2 at least, and 8 or more are better. Add wells, or name another control with {name}=.'
+                f'There are {len(x)} wells with a score for the {name} control; their spread takes 2 at least, and 8 or '
+                f'more are better. Add wells, or name another control with {name}=.'
             )
     (z, ssmd) = _z_and_ssmd(p, n)
     (zr, sr) = _z_and_ssmd(p, n, robust=True)

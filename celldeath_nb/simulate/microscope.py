@@ -587,7 +587,8 @@ def _check_size(size, um_per_px, line):
     need = math.ceil(2 * cell_lines[line].radius / um_per_px)
     if min(size) < need:
         raise ValueError(
-            f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at {um_per_px:g} um per pixel. Give at least ({need}, {need}).'
+            f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at '
+            f'{um_per_px:g} um per pixel. Give at least ({need}, {need}).'
         )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #4803dcfd
@@ -901,7 +902,8 @@ def _check_plan(design, treatments, experiments, **counts):
         raise _unknown('design', design, designs)
     if design == 'confounded' and experiments < len(treatments):
         raise ValueError(
-            f'design="confounded" with {experiments} experiment(s) and {len(treatments)} treatments is refused: each experiment holds one treatment. Give experiments={len(treatments)} or more.'
+            f'design="confounded" with {experiments} experiment(s) and {len(treatments)} treatments is refused: each '
+            f'experiment holds one treatment. Give experiments={len(treatments)} or more.'
         )
 
 
@@ -918,7 +920,8 @@ def _free_place(out, n, size):
     if need > free:
         raise OSError(
             errno.ENOSPC,
-            f'{n} photographs of {size[0]}x{size[1]} need about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free at {up}. Make fewer or smaller ones, or give another folder',
+            f'{n} photographs of {size[0]}x{size[1]} need about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are '
+            f'free at {up}. Make fewer or smaller ones, or give another folder',
         )
     return out
 

@@ -258,7 +258,8 @@ def _spill_text(spill, columns):
     odd = [c for c in spill.columns if c not in columns or ',' in c]
     if odd or list(spill.index) != list(spill.columns):
         raise ValueError(
-            f'The spill matrix names {list(spill.index)} by {list(spill.columns)}; rows and columns must be the same channels of the table ({list(columns)}), without commas.'
+            f'The spill matrix names {list(spill.index)} by {list(spill.columns)}; rows and columns must be the same '
+            f'channels of the table ({list(columns)}), without commas.'
         )
     values = ','.join(repr(float(v)) for v in spill.to_numpy().ravel())
     return f'{len(spill)},{",".join(spill.columns)},{values}'
@@ -277,7 +278,9 @@ def write_fcs(
     x = events.to_numpy(np.float32)
     if not x.size or not np.isfinite(x).all():
         raise ValueError(
-            f'{Path(path).name} is not written: the table has {x.shape[0]:,} events and {x.shape[1]} channels, {int((~np.isfinite(x)).sum())} numbers of which are not finite. Give at least one event, and finite numbers up to 3e38.'
+            f'{Path(path).name} is not written: the table has {x.shape[0]:,} events and {x.shape[1]} channels, '
+            f'{int((~np.isfinite(x)).sum())} numbers of which are not finite. Give at least one event, and finite '
+            'numbers up to 3e38.'
         )
     names = [str(c) for c in events.columns]
     meta = {**(keywords or {}), **({'$SPILLOVER': _spill_text(spill, names)} if spill is not None else {})}

@@ -474,7 +474,8 @@ def _ours(results, claim, setting):
         at &= results['split'].isin([claim.split, ''])
     if at.sum() > 1:
         raise ValueError(
-            f'The results have {int(at.sum())} rows of {claim.metric} for {setting!r} that answer {claim.id!r}. Keep one level and one split a setting.'
+            f'The results have {int(at.sum())} rows of {claim.metric} for {setting!r} that answer {claim.id!r}. Keep '
+            'one level and one split a setting.'
         )
     return results[at].iloc[0] if at.any() else None
 
@@ -511,7 +512,8 @@ def beside_claim(
     rows = [_pair(c, setting, o) for c, setting, o in found if o is not None]
     if not rows:
         raise ValueError(
-            f'The results have the settings wanted, but not what the claims speak of: metrics {sorted(set(r.metric))}, splits {sorted(set(r["split"]))}.'
+            f'The results have the settings wanted, but not what the claims speak of: metrics {sorted(set(r.metric))}, '
+            f'splits {sorted(set(r["split"]))}.'
         )
     return pd.DataFrame(rows)
 

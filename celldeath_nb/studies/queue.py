@@ -305,7 +305,8 @@ def _begin(out, row, part, simulated):
     odd = _difference(_read_setting(at), page)
     if odd:
         raise ValueError(
-            f'{at.parent} holds runs of another kind ({some_of(odd, 3)}). Call as then to go on, or give another folder, or another name in the column setting.'
+            f'{at.parent} holds runs of another kind ({some_of(odd, 3)}). Call as then to go on, or give another '
+            'folder, or another name in the column setting.'
         )
 
 # %% ../../nbs/api/93_studies.queue.ipynb #88db2315
@@ -316,7 +317,8 @@ def _check_place(tiles, out):
     for what, home in homes.items():
         if home.resolve() in (out.resolve(), *out.resolve().parents):
             raise ValueError(
-                f'{out} lies in the folder of the {what} ({home}), and nothing is written there. Give a folder outside of it, such as {home.resolve().parent / "runs"}.'
+                f'{out} lies in the folder of the {what} ({home}), and nothing is written there. Give a folder outside of '
+                f'it, such as {home.resolve().parent / "runs"}.'
             )
     return out
 
@@ -338,7 +340,8 @@ def _check_disk(out, settings, n):
     if n and free < wanted:
         raise OSError(
             errno.ENOSPC,
-            f'{n} runs need up to {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free at {up}. Make room, run fewer settings, or give a folder elsewhere',
+            f'{n} runs need up to {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB are free at {up}. Make room, run fewer '
+            'settings, or give a folder elsewhere',
         )
 
 

@@ -390,5 +390,6 @@ def refuse_problems(found):
     if len(bad):
         told = ' '.join(f'{s}: {p}' for s, p in zip(bad.setting.iloc[:3], bad.problem.iloc[:3]))
         raise ValueError(
-            f'{len(bad)} of {len(found)} settings cannot be run ({some_of(bad.setting, 8)}). {told} Leave them out: settings[(check_settings(tiles, settings).problem == "").to_numpy()].'
+            f'{len(bad)} of {len(found)} settings cannot be run ({some_of(bad.setting, 8)}). {told} Leave them out: '
+            'settings[(check_settings(tiles, settings).problem == "").to_numpy()].'
         )

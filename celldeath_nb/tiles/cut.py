@@ -58,7 +58,8 @@ def _check_scale(df, rescale_to, allow):
     s = df.um_per_px
     if rescale_to and s.isna().any():
         raise ValueError(
-            f"rescale_to={rescale_to:g} needs the scale of every photograph, and {safe_text(df.field[s.isna()].iloc[0])} has none. Give um_per_px= to read_fields."
+            f"rescale_to={rescale_to:g} needs the scale of every photograph, and "
+            f"{safe_text(df.field[s.isna()].iloc[0])} has none. Give um_per_px= to read_fields."
         )
     if rescale_to or 'scales' in allow:
         return
@@ -66,7 +67,8 @@ def _check_scale(df, rescale_to, allow):
     if len(known) and (known.max() > known.min() * 1.005 or s.isna().any()):
         t = df.assign(um_per_px=s.round(4).astype(str))
         raise ValueError(
-            f"The photographs have different scales (micrometers per pixel). rescale_to={known.max():g} brings all to one; allow=['scales'] takes them as they are.{_by_class(t, 'um_per_px')}"
+            f"The photographs have different scales (micrometers per pixel). rescale_to={known.max():g} brings all to "
+            f"one; allow=['scales'] takes them as they are.{_by_class(t, 'um_per_px')}"
         )
 
 
@@ -79,7 +81,8 @@ def _check_depth(df, window, allow):
         and not isinstance(window, (tuple, list))
     ):
         raise ValueError(
-            f"Photographs of 8 bits and of more are mixed. Use one depth for all, or give window=(low, high) for the deeper ones.{_by_class(df, 'bits')}"
+            "Photographs of 8 bits and of more are mixed. Use one depth for all, or give window=(low, high) for the "
+            f"deeper ones.{_by_class(df, 'bits')}"
         )
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #d406ecf2
@@ -103,7 +106,8 @@ def _check_sizes(df, sizes, job, allow):
         )
     if len(set(sizes)) > 1 and job['tile_px'] is None and job['resize_to'] is None and _tile_sizes(sizes, job) > 1:
         raise ValueError(
-            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use tile_px=(height, width), or resize_to=(height, width){said()}"
+            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use "
+            f"tile_px=(height, width), or resize_to=(height, width){said()}"
         )
 
 
@@ -151,7 +155,11 @@ def _clips(df, done, job):
         return []
     worst, name = max(over)
     lo, hi = job['window']
-    said = f'{100 * worst:.3g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; more than 0.1 % in {len(over)} of {len(part)} photographs, {100 * sum(o for o, _ in part) / len(part):.3g} % of all pixels'
+    said = (
+        f'{100 * worst:.3g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; '
+        f'more than 0.1 % in {len(over)} of {len(part)} photographs, '
+        f'{100 * sum(o for o, _ in part) / len(part):.3g} % of all pixels'
+    )
     warnings.warn(f'{safe_text(name)}: {said}')
     return [dict(file=name, reason=said)]
 
@@ -265,7 +273,8 @@ def _reserve(fd, path, n):
     if n > free:
         raise OSError(
             28,
-            f'{path} needs {n / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Free some room, choose another disk, or make the tiles smaller (resize_to=)',
+            f'{path} needs {n / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Free some room, choose another disk, or '
+            'make the tiles smaller (resize_to=)',
         )
     if n and hasattr(os, 'posix_fallocate'):
         os.posix_fallocate(fd, 0, n)
@@ -524,7 +533,8 @@ def _rests(df, done, job):
     return [
         dict(
             file=fs[0],
-            reason=f"the last {max(a, 0)} rows and {max(b, 0)} columns of its {full[0]}x{full[1]} pixels are in no tile{f'; so for {len(fs) - 1} more of this size' if len(fs) > 1 else ''}",
+            reason=f"the last {max(a, 0)} rows and {max(b, 0)} columns of its {full[0]}x{full[1]} pixels are in no "
+            f"tile{f'; so for {len(fs) - 1} more of this size' if len(fs) > 1 else ''}",
         )
         for (full, (a, b)), fs in out.items()
     ]
@@ -724,7 +734,8 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
     except OSError as e:
         raise OSError(
             e.errno,
-            f'{out} could not be written ({e.strerror or e}). Look at the free room and the permissions of {out.parent}; nothing half-written was left',
+            f'{out} could not be written ({e.strerror or e}). Look at the free room and the permissions of '
+            f'{out.parent}; nothing half-written was left',
         ) from e
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #36da7a75
@@ -777,11 +788,13 @@ def _check_same_kind(df, m, job, allow):
         and abs(um.iloc[0] / m['um_per_px'] - 1) > 0.005
     ):
         raise ValueError(
-            f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. Cut all again with rescale_to=, or allow=['scales']."
+            f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. "
+            "Cut all again with rescale_to=, or allow=['scales']."
         )
     if 'bits' in df and (df.bits <= 8).any() and min(m['sources']['bits']) > 8 and 'depths' not in allow:
         raise ValueError(
-            'The new photographs have 8 bits, those of the store have more, and are seen through a window of their own. Cut all again from photographs of one depth, or '
+            'The new photographs have 8 bits, those of the store have more, and are seen through a window of their '
+            'own. Cut all again from photographs of one depth, or '
             "allow=['depths'], which takes the new ones as they are."
         )
     if 'bits' in df and (df.bits > 8).any() and job['window'] is None and 'depths' not in allow:

@@ -41,7 +41,9 @@ def _starts(n, t, step, edge, what):
         return list(range(0, max(n - t + step - 1, 0) // step * step + 1, step))
     if (n - t) % step and edge is None:
         raise ValueError(
-            f"{n} pixels of {what} cannot be cut into tiles of {t} with {t - step} pixels of overlap without a rest. Sizes that fit: {_divisors(n, t) if t == step else 'choose another overlap'}; or edge='drop' leaves the rest out, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
+            f"{n} pixels of {what} cannot be cut into tiles of {t} with {t - step} pixels of overlap without a rest. "
+            f"Sizes that fit: {_divisors(n, t) if t == step else 'choose another overlap'}; or edge='drop' leaves the "
+            "rest out, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
         )
     return list(range(0, n - t + 1, step))
 
@@ -76,7 +78,9 @@ def _grid_layout(h, w, r, c, overlap, edge):
         raise BadFile('', f'{h}x{w} pixels are too few for {r}x{c} tiles')
     if (h % r or w % c) and edge is None:
         raise ValueError(
-            f"{h}x{w} pixels cannot be cut into {r}x{c} equal tiles. Rows that fit {h}: {_divisors(h, r)}, columns that fit {w}: {_divisors(w, c)}; or edge='drop' leaves {h % r} rows and {w % c} columns of pixels out, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
+            f"{h}x{w} pixels cannot be cut into {r}x{c} equal tiles. Rows that fit {h}: {_divisors(h, r)}, columns "
+            f"that fit {w}: {_divisors(w, c)}; or edge='drop' leaves {h % r} rows and {w % c} columns of pixels out, "
+            "edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
         )
     th, tw = (-(-h // r), -(-w // c)) if edge in ('pad', 'gray') else (h // r, w // c)
     return (th, tw), [(i, j, i * th, j * tw) for i in range(r) for j in range(c)]

@@ -149,7 +149,7 @@ _fine = dict(r=0.25, sigmas=4.5)  # what the tiles' own pixels must reach
 
 def _as_unturned(d):
     "Scores on one scale: turned pairs have to be twice as near to 1."
-    return d['score'].where(d['turn'] == 0, 2 * d['score'] - 1)
+    return d['score'].where(d['turn'].isin([0, 'as it is']), 2 * d['score'] - 1)
 
 
 def _sharper(tiles, idxs):
@@ -262,6 +262,19 @@ def find_near_duplicates(
     d = d.sort_values('score', ascending=False).drop_duplicates(['a', 'b']).astype(dict(a=int, b=int, turn=int))
     d = d[_no_weak_chains(d, df['field' if 'field' in df else 'tile'])]
     return _pairs(d, df, list(_turns(*p.shape[1:])), tiles.tile_px[0] // p.shape[1], within_field)
+
+# %% ../../nbs/api/35_tiles.places.ipynb #e596ee76
+LEAST = dict(auto=0.65, strict=0.8)  # score from which two tiles show the same
+
+
+def pairs_of(tiles, places='auto', most=np.inf):
+    "Pairs of tiles that show the same: those that came with the tiles, or they are looked for; None for more than `most` tiles."
+    kept = getattr(tiles, 'pairs', None)
+    if kept is None and len(tiles) > most:
+        return None
+    if kept is None:  # of a store that is seen through something, the store
+        return find_near_duplicates(getattr(tiles, 'tiles', tiles), least=LEAST[places])
+    return kept[_as_unturned(kept) >= LEAST[places]].reset_index(drop=True)
 
 # %% ../../nbs/api/35_tiles.places.ipynb #0a847f84
 def _pairs(d, df, turns, factor, within_field):

@@ -265,7 +265,8 @@ def as_recorded(
     said = lambda o: ' then '.join(d['how'] for d in o) or 'as they were photographed'
     if was:
         raise ValueError(
-            f'These tiles are changed ({said(was)}), and the model was trained on others ({said(wanted)}). Give the tiles as they were cut; what the model needs is done by itself.'
+            f'These tiles are changed ({said(was)}), and the model was trained on others ({said(wanted)}). Give the '
+            'tiles as they were cut; what the model needs is done by itself.'
         )
     for o in wanted:
         tiles = SeenThrough(tiles, o)
@@ -277,7 +278,8 @@ def _array_seen(px, wanted):
     for o in wanted:
         if o['how'] not in _by_tile:
             raise ValueError(
-                f'The model was trained on photographs changed as wholes ({o["how"]}), and an array does not say which tiles are of one photograph. Give a folder of photographs, or a `Tiles`.'
+                f'The model was trained on photographs changed as wholes ({o["how"]}), and an array does not say which '
+                'tiles are of one photograph. Give a folder of photographs, or a `Tiles`.'
             )
         px = _by_tile[o['how']](px, o)
     return px

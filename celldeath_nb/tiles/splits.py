@@ -161,7 +161,8 @@ def _refuse_few(counts, classes, group, where):
     n = (counts[classes] > 0).sum()
     if len(classes) < 2:
         raise ValueError(
-            f'There is one class only ({some_of(classes)}){where}; a network learns to tell two or more apart. Add photographs of another class, or check the labels.'
+            f'There is one class only ({some_of(classes)}){where}; a network learns to tell two or more apart. Add '
+            'photographs of another class, or check the labels.'
         )
     few = n[n < 2]
     if len(few):
@@ -176,7 +177,8 @@ def _refuse_far(counts, taken, share, group, slack):
     if abs(got := n[taken].sum() - share) > slack:
         raise ValueError(
             f'A share of {share:.0%} cannot be split off by {group}: the nearest found is {got + share:.0%}. The largest are '
-            f'{some_of([f"{k} ({v:.0%})" for k, v in n.sort_values(ascending=False).items()], 3)} of all tiles. Ask for another share, group by something smaller, or photograph more.'
+            f'{some_of([f"{k} ({v:.0%})" for k, v in n.sort_values(ascending=False).items()], 3)} of all tiles. Ask '
+            'for another share, group by something smaller, or photograph more.'
         )
 
 
@@ -247,7 +249,8 @@ def _check_pairs(df, pairs):
         raise ValueError(
             f'{len(bad)} pairs of tiles that show the same are on two sides of the split: '
             + some_of([f'{a} ({side[a]}) and {b} ({side[b]})' for a, b in zip(bad.tile_a, bad.tile_b)], 3)
-            + '. Photographs that show one place belong on one side: tiles, pairs = group_by_place(tiles), then split_by(tiles, ..., group="place"); `celldeath train` and `celldeath demo` do so by themselves.'
+            + '. Photographs that show one place belong on one side: tiles, pairs = group_by_place(tiles), then '
+            'split_by(tiles, ..., group="place"); `celldeath train` and `celldeath demo` do so by themselves.'
         )
 
 # %% ../../nbs/api/34_tiles.splits.ipynb #25f7b5e4
@@ -302,7 +305,9 @@ def _check_split(df, split, group, stratify):
             check_leaks(df, g)
         except ValueError as e:
             raise ValueError(
-                f'{str(e).split(" Split with")[0]} What was named for test or validation cuts through {"photographs of one place" if g == "place" else "it"}: name something that leaves them whole, or leave some of them out.'
+                f'{str(e).split(" Split with")[0]} What was named for test or validation cuts through '
+                f'{"photographs of one place" if g == "place" else "it"}: name something that leaves them whole, or leave '
+                'some of them out.'
             ) from None
     if stratify is None:
         return
@@ -311,7 +316,8 @@ def _check_split(df, split, group, stratify):
         gone = natural(set(main) - set(main[split == side]))
         if gone:
             raise ValueError(
-                f'{some_of(gone)} is missing from {side} after the split. Tiles of each class: {some_of([f"{k}: {dict(v)}" for k, v in _by_class(main, split).items()], 8)}. '
+                f'{some_of(gone)} is missing from {side} after the split. Tiles of each class: '
+                f'{some_of([f"{k}: {dict(v)}" for k, v in _by_class(main, split).items()], 8)}. '
                 'Hold out something else, or photograph that class in more than one experiment.'
             )
 
@@ -358,7 +364,8 @@ def split_as_paper(
         all_ = natural(df['experiment'])
         if len(all_) < 2:
             raise ValueError(
-                f'There is one experiment only ({some_of(all_)}), so none can be held out for testing. Photograph a second one, or use `split_by` without `test`.'
+                f'There is one experiment only ({some_of(all_)}), so none can be held out for testing. Photograph a second '
+                'one, or use `split_by` without `test`.'
             )
         test = {'experiment': all_[-1]}
     if not leaky:
@@ -383,7 +390,8 @@ def _our_sides(df):
     odd = df.loc[split.isna(), 'split']
     if len(odd):
         raise ValueError(
-            f'{len(odd)} of {len(df)} tiles are on no side: `split` holds {some_of(odd.map(repr).unique())}. Write {some_of(_sides)} for every tile, or leave the column out.'
+            f'{len(odd)} of {len(df)} tiles are on no side: `split` holds {some_of(odd.map(repr).unique())}. Write '
+            f'{some_of(_sides)} for every tile, or leave the column out.'
         )
     return split.to_numpy(object)
 
@@ -484,7 +492,8 @@ def k_fold(
     n = pd.Series(keys).groupby(y).nunique()
     if k < 2 or n.min() < k:
         raise ValueError(
-            f'{k} parts cannot be made: {n.idxmin()} comes from {n.min()} groups ({group}). Ask for 2 to {n.min()} parts, group by something smaller, or photograph more.'
+            f'{k} parts cannot be made: {n.idxmin()} comes from {n.min()} groups ({group}). Ask for 2 to {n.min()} '
+            'parts, group by something smaller, or photograph more.'
         )
     folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(y, y, keys)
     return [

@@ -392,7 +392,8 @@ def _table_bytes(path, m):
             if hashlib.sha256(raw).hexdigest() == m['files']['tiles.csv']:
                 return raw
     raise ValueError(
-        f'{path}/tiles.csv was changed or is damaged, so it does not belong to its pixels any more. Take a copy of the folder that is whole, or cut the tiles again; '
+        f'{path}/tiles.csv was changed or is damaged, so it does not belong to its pixels any more. Take a copy of '
+        'the folder that is whole, or cut the tiles again; '
         'work on a copy of the table, and add columns with tiles.add(name=values, save=True).'
     )
 
@@ -496,7 +497,10 @@ def _say_changes(path, m, sources):
     bad = [] if sources == 'ignore' else _source_changes(m)
     if not bad:
         return
-    msg = f"{path}: {len(bad)} of its photographs {'is' if len(bad) == 1 else 'are'} not as when cut, for example {safe_text(bad[0]['file'])} ({bad[0]['reason']}). The tiles are as they were; cut again to renew them."
+    msg = (
+        f"{path}: {len(bad)} of its photographs {'is' if len(bad) == 1 else 'are'} not as when cut, for example "
+        f"{safe_text(bad[0]['file'])} ({bad[0]['reason']}). The tiles are as they were; cut again to renew them."
+    )
     if sources == 'stop':
         raise ValueError(msg)
     warnings.warn(msg, stacklevel=3)

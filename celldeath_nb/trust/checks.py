@@ -293,7 +293,8 @@ def _share_sentence(r, masks):
     )
     same = '' if np.isnan(r.p) else f' Maps of other photographs lie on them as well in {r.p:.1%} of shufflings.'
     return (
-        f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times their share, {verdict}. Cells are those of {how}.{same}'
+        f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times '
+        f'their share, {verdict}. Cells are those of {how}.{same}'
         + (f' {int(r.undefined)} maps have no mass.' if r.undefined else '')
     )
 
@@ -439,7 +440,9 @@ def deletion_insertion(
     return Trust(
         t,
         table,
-        f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network uses.',
+        f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, '
+        f'inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network '
+        'uses.',
         dict(shares=shares, deletion=c[0][:, ok].mean(1), insertion=c[1][:, ok].mean(1)),
     )
 

@@ -23,7 +23,8 @@ def _check_promise(n, alpha, unit):
     "`ValueError` unless `n` units can promise `1-alpha`."
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 < alpha < 1:
         raise ValueError(
-            f'alpha={alpha!r} is the share of {unit}s whose set may miss the truth, so it lies between 0 and 1, both left out. For sets that hold it in 90 % write alpha=.1.'
+            f'alpha={alpha!r} is the share of {unit}s whose set may miss the truth, so it lies between 0 and 1, both '
+            'left out. For sets that hold it in 90 % write alpha=.1.'
         )
     need = math.ceil(1 / alpha - 1 - 1e-9)
     if n >= need:
@@ -52,7 +53,8 @@ def _check_same_network(calibration, preds):
     b = class_names(preds)
     if set(a) != set(b):
         raise ValueError(
-            f'The calibration speaks of the classes {a}, the predictions of {b}: they come of two networks. Predict both sets of photographs with one model.'
+            f'The calibration speaks of the classes {a}, the predictions of {b}: they come of two networks. Predict '
+            'both sets of photographs with one model.'
         )
     if 'model' not in calibration or 'model' not in preds:
         return
@@ -69,7 +71,8 @@ def _check_classes(cal, classes, unit):
     lost = [c for c in classes if c not in set(cal.label)]
     if lost:
         raise ValueError(
-            f'The calibration has no {unit} of class {lost[0]!r}, so nothing is known of how it looks when the truth is {lost[0]!r}. Calibrate on {unit}s of all classes: {classes}.'
+            f'The calibration has no {unit} of class {lost[0]!r}, so nothing is known of how it looks when the truth '
+            f'is {lost[0]!r}. Calibrate on {unit}s of all classes: {classes}.'
         )
 
 # %% ../../nbs/api/87_trust.conformal.ipynb #b20f8747
@@ -95,7 +98,8 @@ def _check_apart(cal, preds, unit):
     row = cal.iloc[int(shared.argmax())]
     if shared.any():
         raise ValueError(
-            f'{len(set(ids[: len(cal)][shared]))} {unit}s are in the calibration and in the predictions, the first is that of tile {row.tile!r}. {said}'
+            f'{len(set(ids[: len(cal)][shared]))} {unit}s are in the calibration and in the predictions, the first is '
+            f'that of tile {row.tile!r}. {said}'
         )
 
 # %% ../../nbs/api/87_trust.conformal.ipynb #2f484906
@@ -200,7 +204,8 @@ def _apart_by_split(preds, unit):
     parts = {s: preds[preds['split'] == s] if 'split' in preds else preds[:0] for s in ('train', 'valid', 'test')}
     if not len(parts['valid']) or not len(parts['test']):
         raise ValueError(
-            "The predictions hold no split 'valid' to calibrate on or no split 'test' to call. Give the calibration's predictions: well_calls(preds, calibration=...)."
+            "The predictions hold no split 'valid' to calibrate on or no split 'test' to call. Give the calibration's "
+            "predictions: well_calls(preds, calibration=...)."
         )
     if len(parts['train']):
         _check_apart(check_preds(parts['train']), check_preds(parts['valid']), unit)
@@ -307,7 +312,8 @@ def plot_abstention(
     t = abstention_table(calibration, preds, unit=unit).dropna(subset=['accuracy'])
     if not len(t):
         raise ValueError(
-            f'No {unit} gets a call at any promise up to one in two: the sets are empty or hold several classes. Look at abstention_table(calibration, preds).'
+            f'No {unit} gets a call at any promise up to one in two: the sets are empty or hold several classes. Look '
+            'at abstention_table(calibration, preds).'
         )
     if ax is None:
         ax = plt.subplots(figsize=(4.8, 3.2), layout='constrained')[1]

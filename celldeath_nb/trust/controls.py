@@ -122,7 +122,10 @@ def _control_verdict(name, row):
         verdict = 'cannot be told with so few'
     else:
         verdict = 'failed' if row['low'] > least else 'passed'
-    said = f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
+    said = (
+        f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} '
+        f'groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
+    )
     more = {
         'failed': ' So something other than the cells tells the classes apart.',
         'passed': '',

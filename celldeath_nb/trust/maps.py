@@ -87,7 +87,8 @@ def _halves(model):
     if isinstance(model.net, nn.Sequential) and len(model.net) == 2:
         return model.net
     raise ValueError(
-        f'This network is not a body and a head, so it has no last grid of features to draw a map from ({type(model.net).__name__}). Build it with make_net.'
+        'This network is not a body and a head, so it has no last grid of features to draw a map from '
+        f'({type(model.net).__name__}). Build it with make_net.'
     )
 
 
@@ -148,7 +149,8 @@ def _layer(model, name):
     near = difflib.get_close_matches(str(name), list(found), 3)
     can = map_layers(model, 1).layer.tolist() or map_layers(model).layer.tolist()
     raise ValueError(
-        f'{model.arch} has no layer {name!r}. Maps can be drawn at {", ".join(can)}, and at layers within these (see map_layers){"; near it: " + ", ".join(near) if near else ""}.'
+        f'{model.arch} has no layer {name!r}. Maps can be drawn at {", ".join(can)}, and at layers within these '
+        f'(see map_layers){"; near it: " + ", ".join(near) if near else ""}.'
     )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #abbe86a2
@@ -231,7 +233,8 @@ def target_classes(model, tiles, target):
         )
     if lost := set(names) - set(model.classes):
         raise ValueError(
-            f'The model does not know {sorted(map(str, lost))}; it tells apart {model.classes}. Ask for one of these, or leave target out for the predicted class.'
+            f'The model does not know {sorted(map(str, lost))}; it tells apart {model.classes}. Ask for one of these, '
+            'or leave target out for the predicted class.'
         )
     return np.array([model.classes.index(o) for o in names], dtype=np.int64)
 
@@ -245,7 +248,8 @@ def _method(model, method, layer):
         raise ValueError(f'method={method!r} is unknown; use cam, {", ".join(_from_gradients)}, or auto.')
     if method == 'cam' and not exact:
         raise ValueError(
-            "An exact map needs a head of pooling and one linear layer, and this model has another. Use method='gradcam', or train with head='linear'."
+            "An exact map needs a head of pooling and one linear layer, and this model has another. Use "
+            "method='gradcam', or train with head='linear'."
         )
     if method == 'cam' and layer is not None:
         raise ValueError(
@@ -329,7 +333,9 @@ def _finite(features, logits, names):
         return
     bad = [names[i] for i in np.flatnonzero(~ok.cpu().numpy())]
     raise ValueError(
-        f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a lower learning rate.'
+        f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first '
+        f'is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a '
+        'lower learning rate.'
     )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #0744ff40
@@ -366,7 +372,8 @@ def _one_batch(net, x, method, layer, want, names):
             f = net[0](x)
         if f.ndim != 4:
             raise ValueError(
-                f'The body of this network gives no grid of features (its output is {list(f.shape)}), so there is no map. Use a convolutional network, such as resnet50.'
+                f'The body of this network gives no grid of features (its output is {list(f.shape)}), so there is no map. '
+                'Use a convolutional network, such as resnet50.'
             )
         if method != 'cam':
             f, g, logits = _head_gradients(f, net[1], target)

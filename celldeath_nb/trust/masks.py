@@ -75,7 +75,8 @@ def _label_file(tiles, name, source, kind):
         if o.is_file():
             return o
     raise FileNotFoundError(
-        f"There is no label image of {name}; looked for {tries[0]}{' and the like' if len(tries) > 1 else ''}. Give the folder that holds one for each photograph, or masks='segment'."
+        f"There is no label image of {name}; looked for {tries[0]}{' and the like' if len(tries) > 1 else ''}. "
+        "Give the folder that holds one for each photograph, or masks='segment'."
     )
 
 

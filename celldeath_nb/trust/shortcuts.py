@@ -89,7 +89,8 @@ def shortcut_features(
     n = len(tiles)
     if masks is not None and masks.shape != (n, *tiles.tile_px):
         raise ValueError(
-            f'The masks have the shape {masks.shape}, the tiles {(n, *tiles.tile_px)}: one mask a tile of the same size is needed, true where a cell is.'
+            f'The masks have the shape {masks.shape}, the tiles {(n, *tiles.tile_px)}: one mask a tile of the same '
+            'size is needed, true where a cell is.'
         )
     parts = []
     for i in np.array_split(np.arange(n), -(-n // bs)):
