@@ -838,13 +838,10 @@ def no_rows(f):
     f.with_suffix('.tif').write_bytes(tiff(page(rows=0), bytes(3072)))
 
 
-def scans(f, w=4096, h=4096, n=1500):
-    "A progressive JPEG with many scans of nothing."
+def many_scans(w, h, n):
+    "A progressive JPEG whose passes over the pixels are empty."
     seg = lambda m, d: bytes([0xFF, m]) + struct.pack('>H', len(d) + 2) + d
     blocks = -(-w // 8) * -(-h // 8)
-    b = b'\xff\xd8' + seg(0xDB, b'\0' + bytes([1] * 64))
-    b += seg(0xC2, struct.pack('>BHHB', 8, h, w, 1) + bytes([1, 0x11, 0]))
-    b += seg(0xC4, b'\x00' + bytes([1] + [0] * 15) + b'\x00') + seg(0xC4, b'\x10' + bytes([1] + [0] * 15) + b'\xe0')
     bits = ''
     left = blocks
     while left > 0:
@@ -853,10 +850,19 @@ def scans(f, w=4096, h=4096, n=1500):
         left -= k
     bits += '1' * (-len(bits) % 8)
     data = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)).replace(b'\xff', b'\xff\0')
-    start = lambda s, e: seg(0xDA, bytes([1, 1, 0, s, e, 0]))
-    f.with_suffix('.jpg').write_bytes(
-        b + start(0, 0) + bytes((blocks + 7) // 8) + (start(1, 63) + data) * n + b'\xff\xd9'
+    sos = lambda s, e: seg(0xDA, bytes([1, 1, 0, s, e, 0]))
+    head = (
+        b'\xff\xd8'
+        + seg(0xDB, b'\0' + bytes([1] * 64))
+        + seg(0xC2, struct.pack('>BHHB', 8, h, w, 1) + bytes([1, 0x11, 0]))
     )
+    tables = seg(0xC4, b'\0' + bytes([1] + [0] * 15) + b'\0') + seg(0xC4, b'\x10' + bytes([1] + [0] * 15) + b'\xe0')
+    return head + tables + sos(0, 0) + bytes((blocks + 7) // 8) + (sos(1, 63) + data) * n + b'\xff\xd9'
+
+
+def scans(f, w=4096, h=4096, n=1500):
+    "A progressive JPEG with many scans of nothing."
+    f.with_suffix('.jpg').write_bytes(many_scans(w, h, n))
 
 
 def chunk(k, d):

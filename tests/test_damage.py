@@ -4,7 +4,7 @@ pages may be a stranger's: refused or passed over with a sentence, never another
 The attacks are those of `benchmarks/attack.py`, which makes more of them. 2,000 damages are made here, in about 45
 seconds on one core."""
 
-import gzip, importlib.util, os, time, zipfile
+import gzip, os, time, zipfile
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,10 @@ from celldeath_nb.photos.reading import read_photo
 from celldeath_nb.photos.joins import read_table as read_labels
 from celldeath_nb.plates.maps import read_plate_map
 
+from benchmark_of import benchmark
+
 root = Path(__file__).resolve().parents[1]
-spec = importlib.util.spec_from_file_location('attack', root / 'benchmarks' / 'attack.py')
-attack = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(attack)
+attack = benchmark('attack')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 

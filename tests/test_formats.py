@@ -18,6 +18,10 @@ from celldeath_nb.photos.quality import field_quality, quality_outliers
 from celldeath_nb.photos.reading import read_header, read_photo
 from celldeath_nb.tiles.cut import add_photographs, cut_tiles
 
+from benchmark_of import benchmark
+
+many_scans = benchmark('attack').many_scans
+
 H = 40
 W = 56
 SLOW = bool(os.environ.get('CELLDEATH_SLOW'))
@@ -953,28 +957,6 @@ def test_an_older_library_is_said_once_and_work_goes_on(what, version, tmp_path,
 
 
 # bounds ----------------------------------------------------------------------------------------
-
-
-def many_scans(w, h, n):
-    "A progressive JPEG whose passes over the pixels are empty."
-    seg = lambda m, d: bytes([0xFF, m]) + struct.pack('>H', len(d) + 2) + d
-    blocks = -(-w // 8) * -(-h // 8)
-    bits = ''
-    left = blocks
-    while left > 0:
-        k = min(left, 32767)
-        bits += '0' + format(max(k - 16384, 0), '014b')
-        left -= k
-    bits += '1' * (-len(bits) % 8)
-    data = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)).replace(b'\xff', b'\xff\0')
-    sos = lambda s, e: seg(0xDA, bytes([1, 1, 0, s, e, 0]))
-    head = (
-        b'\xff\xd8'
-        + seg(0xDB, b'\0' + bytes([1] * 64))
-        + seg(0xC2, struct.pack('>BHHB', 8, h, w, 1) + bytes([1, 0x11, 0]))
-    )
-    tables = seg(0xC4, b'\0' + bytes([1] + [0] * 15) + b'\0') + seg(0xC4, b'\x10' + bytes([1] + [0] * 15) + b'\xe0')
-    return head + tables + sos(0, 0) + bytes((blocks + 7) // 8) + (sos(1, 63) + data) * n + b'\xff\xd9'
 
 
 def bombs():

@@ -643,9 +643,7 @@ def test_too_small_a_tile_for_the_network():
     reason='slow: nine trainings of about 100 tiles, 11 minutes on one core; set CELLDEATH_SLOW=1, or run benchmarks/training.py --part celltype',
 )
 def test_quick_learns_two_real_cell_types():
-    import importlib.util
+    from benchmark_of import benchmark
 
-    spec = importlib.util.spec_from_file_location('training_benchmark', root / 'benchmarks' / 'training.py')
-    spec.loader.exec_module(b := importlib.util.module_from_spec(spec))
-    res = b.celltype(root.parent / 'shared' / 'data' / 'celltype')
+    res = benchmark('training').celltype(root.parent / 'shared' / 'data' / 'celltype')
     assert res['one_split']['network']['test']['mean'] > 0.7 and res['over_splits']['network_less_hog']['mean'] > 0

@@ -262,10 +262,11 @@ def named_like_a_picture(name):
 
 
 def is_common(path):
-    "True for a file that begins like PNG, JPEG, TIFF, BMP, GIF or WebP, whatever its name (an old ND2 begins like JPEG 2000)."
+    "True for a file that begins like a picture that is read here, whatever its name (an old ND2 begins like JPEG 2000)."
     f, _ = open_regular(path)
     with f:
-        return _known(f.read(300)) not in (None, 'JPEG2000')
+        kind = _known(f.read(300))
+    return kind is not None and not (kind == 'JPEG2000' and Path(path).suffix.lower() == '.nd2')
 
 
 def begins_like_a_picture(path):
