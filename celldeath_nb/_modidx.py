@@ -1404,6 +1404,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'celldeath_nb/photos/amounts.py'),
                                              'celldeath_nb.photos.amounts.amount_column': ( 'api/photos.amounts.html#amount_column',
                                                                                             'celldeath_nb/photos/amounts.py'),
+                                             'celldeath_nb.photos.amounts.in_a_series': ( 'api/photos.amounts.html#in_a_series',
+                                                                                          'celldeath_nb/photos/amounts.py'),
                                              'celldeath_nb.photos.amounts.looks_like_an_amount': ( 'api/photos.amounts.html#looks_like_an_amount',
                                                                                                    'celldeath_nb/photos/amounts.py'),
                                              'celldeath_nb.photos.amounts.number_of': ( 'api/photos.amounts.html#number_of',
