@@ -232,6 +232,7 @@ def write_manifest(folder, m):
 def _manifest_of(table, like, remedies):
     "The manifest of a store with this table; the rest is as in `like`."
     um = table.um_per_px.dropna().unique() if 'um_per_px' in table else []
+    crc = texts_crc(table.tile)
     job = like['settings'] if remedies is None else {**like['settings'], 'remedies': list(remedies)}
     src = like['sources']
     return dict(
@@ -245,12 +246,33 @@ def _manifest_of(table, like, remedies):
         folder_ids=like['folder_ids'],
         settings=job,
         kinds=column_kinds(table),
-        tiles_crc=texts_crc(table.tile),
+        tiles_crc=crc,
         fingerprint=_fingerprint(src, like['tile_px'], table.tile),
         problems=like['problems'],
         notes=like['notes'],
         sources=src,
+        pairs=like.get('pairs') if remedies is None and crc == like.get('tiles_crc') else None,
     )
+
+# %% ../../nbs/api/31_tiles.store.ipynb #536ea1f6
+def _page_of_pairs(pairs, table):
+    "Pairs of tiles as a page of the manifest; None if nothing was looked for, or not by `find_near_duplicates`."
+    if pairs is None or not set(_pair_rules) <= set(pairs):
+        return None
+    at = dict(zip(table.tile, range(len(table))))
+    page = pairs.assign(tile_a=pairs.tile_a.map(at), tile_b=pairs.tile_b.map(at))
+    return dict(least=pairs.attrs.get('least', 0.0), **{k: page[k].tolist() for k in _pair_rules})
+
+
+def _pairs_of_page(page, table):
+    "The table of pairs that a manifest keeps."
+    if page is None:
+        return None
+    tile = table.tile.to_numpy()
+    pairs = pd.DataFrame({k: page[k] for k in _pair_rules})
+    pairs = pairs.assign(tile_a=tile[pairs.tile_a.astype(int)], tile_b=tile[pairs.tile_b.astype(int)])
+    pairs.attrs['least'] = page['least']
+    return pairs
 
 # %% ../../nbs/api/31_tiles.store.ipynb #20813efd
 def _put_tables(folder, table, m):
@@ -327,6 +349,16 @@ cut_rules = dict(
 )
 
 # %% ../../nbs/api/31_tiles.store.ipynb #1362c8df
+_pair_rules = dict(
+    tile_a=a_list(a_whole()),
+    tile_b=a_list(a_whole()),
+    score=a_list(a_number(-1, 1)),
+    kind=a_list(a_text(100)),
+    turn=a_list(a_text(100)),
+    dy=a_list(a_whole(-(2**31))),
+    dx=a_list(a_whole(-(2**31))),
+    cluster=a_list(a_whole()),
+)
 _rules = dict(
     tile_px=_pair,
     n=a_whole(1, 2**40),
@@ -341,6 +373,7 @@ _rules = dict(
     problems=_said,
     notes=_said,
     files=a_page(**{k: a_text(form='[0-9a-f]{64}') for k in ('tiles.csv', 'problems.csv')}),
+    pairs=either(None, a_page(least=a_number(0, 1), **_pair_rules)),
 )
 _source_rules = dict(
     field=a_list(_place, 1),
@@ -358,6 +391,13 @@ _source_rules = dict(
 )
 
 # %% ../../nbs/api/31_tiles.store.ipynb #cf9d61e3
+def _pairs_fit(pairs, n):
+    "Whether the lists of kept pairs belong together and name tiles of the store."
+    if pairs is None:
+        return True
+    return len({len(pairs[k]) for k in _pair_rules}) == 1 and max([*pairs['tile_a'], *pairs['tile_b'], 0]) < n
+
+
 def _check_manifest(m, path):
     "`ValueError` unless the manifest is one of ours, whole, and points nowhere outside."
     if not isinstance(m, dict) or m.get('format') != 'celldeath_nb tiles':
@@ -367,6 +407,7 @@ def _check_manifest(m, path):
             f'{path} has version {str(m.get("version"))[:20]} of the format; this package reads version {_version}. Cut the tiles again.'
         )
     check_seal(m, f'{path}/manifest.json', 'Cut the tiles again.')
+    m.setdefault('pairs', None)  # of a store that was written before they were kept
     check_page(m, {**_rules, 'sources': a_page(**_source_rules)}, f'{path}/manifest.json', 'Cut the tiles again.')
     s = m['sources']
     bad = [o for k in ('field', 'at') for o in s[k] if o.startswith('/') or '..' in o.split('/')]
@@ -379,6 +420,7 @@ def _check_manifest(m, path):
         and sum(s['tiles']) == m['n']
         and [len(o) for o in s['tile_crc']] == [8 * n for n in s['tiles']]
         and len(m['folder_ids']) == len(m['folders']) > max(s['folder'])
+        and _pairs_fit(m['pairs'], m['n'])
     )
     if not fits:
         raise ValueError(f'{path}/manifest.json is damaged: its lists do not belong together. Cut the tiles again.')
@@ -471,7 +513,9 @@ def open_tiles(
         raise ValueError(f'{path}/pixels.u8 is missing or too short. Copy the folder again, or cut the tiles again.')
     _say_changes(path, m, sources)
     sums = np.frombuffer(bytes.fromhex(''.join(m['sources']['tile_crc'])), '>u4').astype(np.uint32)
-    return Tiles(_Store(path / 'pixels.u8', h, w, m['n'], sums), np.arange(m['n']), t, m)
+    out = Tiles(_Store(path / 'pixels.u8', h, w, m['n'], sums), np.arange(m['n']), t, m)
+    out.pairs = _pairs_of_page(m['pairs'], t)
+    return out
 
 # %% ../../nbs/api/31_tiles.store.ipynb #9f324e9d
 def _read_manifest(path):
@@ -566,8 +610,11 @@ def _save_columns(tiles, names):
             col = full[k].astype(object)
             col.iloc[tiles._rows] = tiles.table[k].to_numpy(dtype=object)
             full[k] = col.infer_objects()
-        m = write_store(tiles.path, full, None, m)
-    return Tiles(tiles._store, tiles._rows, tiles.table, m, full)
+        page = _page_of_pairs(tiles.pairs, full) if len(tiles) == len(full) else None
+        m = write_store(tiles.path, full, None, {**m, 'pairs': page or m['pairs']})
+    out = Tiles(tiles._store, tiles._rows, tiles.table, m, full)
+    out.pairs = tiles.pairs
+    return out
 
 # %% ../../nbs/api/31_tiles.store.ipynb #0493cd21
 @patch
