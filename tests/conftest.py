@@ -16,8 +16,7 @@ mark = uuid.uuid4().hex
 os.environ['CELLDEATH_TEST_RUN'] = mark
 
 # several at a time (pytest -n): each computes with one thread, since threads that wait for a core take it from the others
-a_worker = 'PYTEST_XDIST_WORKER' in os.environ
-if a_worker:
+if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 before = set()
 
@@ -89,15 +88,20 @@ def nothing_is_left():
     assert not said, '\n' + '\n'.join(said)
 
 
+def a_worker(session):
+    "Whether this is one of several (pytest -n), and not the one that waits for all."
+    return hasattr(session.config, 'workerinput')
+
+
 def pytest_sessionstart(session):
-    if not a_worker:
+    if not a_worker(session):
         before.update(files(root))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     "What a test left in the checkout fails the whole run; asked once, when all workers have ended."
-    if not a_worker and (new := sorted(files(root) - before)):
+    if not a_worker(session) and (new := sorted(files(root) - before)):
         print('\n' + '\n'.join(f'a test left {o} in the checkout' for o in new))
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
