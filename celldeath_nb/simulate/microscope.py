@@ -881,19 +881,6 @@ def _listed(name, v, known=None):
     return v
 
 
-def _doses_of(lines, dose_um):
-    "The doses of each line, where one is given for all or one for each"
-    if not isinstance(dose_um, dict):
-        return dict.fromkeys(lines, _listed('dose_um', dose_um))
-    for o in dose_um:
-        if o not in cell_lines:
-            raise _unknown('line in dose_um', o, cell_lines)
-    lost = [o for o in lines if o not in dose_um]
-    if lost:
-        raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
-    return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
-
-
 def _check_plan(design, treatments, experiments, **counts):
     "Refuse plans that hold nothing or that cannot be laid out"
     for k, v in dict(experiments=experiments, **counts).items():
@@ -922,6 +909,19 @@ def _free_place(out, n, size):
             f'{n} photographs of {size[0]}x{size[1]} need about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free at {up}. Make fewer or smaller ones, or give another folder',
         )
     return out
+
+# %% ../../nbs/api/10_simulate.microscope.ipynb #85506a4a
+def _doses_of(lines, dose_um):
+    "The doses of each line, where one is given for all or one for each"
+    if not isinstance(dose_um, dict):
+        return dict.fromkeys(lines, _listed('dose_um', dose_um))
+    for o in dose_um:
+        if o not in cell_lines:
+            raise _unknown('line in dose_um', o, cell_lines)
+    lost = [o for o in lines if o not in dose_um]
+    if lost:
+        raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
+    return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #3e739cf6
 def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):

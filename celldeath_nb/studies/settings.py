@@ -243,6 +243,7 @@ def _look_at(tiles, row):
     "The prepared tiles of a setting or None, and a row of the check."
     try:
         r = setting_recipe(row)
+        check_arch(r.arch)
         part = setting_tiles(tiles, row)
     except ValueError as e:
         return None, dict(setting=row['setting'], problem=str(e))
