@@ -309,7 +309,11 @@ def peak_mb(reset=False):
     if reset:
         Path('/proc/self/clear_refs').write_text('5')
     return (
-        int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM')).split()[1])
+        int(
+            next(
+                each for each in Path('/proc/self/status').read_text().splitlines() if each.startswith('VmHWM')
+            ).split()[1]
+        )
         / 1024
     )
 

@@ -6,7 +6,7 @@ Without a part named, all run. Each part prints its table and stores it in bench
 `shortcut` and `learn` do so after every set, and `--sets` makes only those named, leaving the rows of the others.
 Nothing measured here is a statement about cells."""
 
-import argparse, os, resource, subprocess, sys, tempfile, time
+import argparse, os, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np

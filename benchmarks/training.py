@@ -5,7 +5,7 @@
     python benchmarks/training.py --part dry         # the GPU's part, on the processor with a tiny network and few tiles: does it run?
 
 Each part writes its own file in benchmarks/results (--results): training_cpu.json, training_celltype.json, training_<name of the GPU>.json. The dry part writes nothing.
-GPU: resnet50, 480x640, grey, bf16, channels-last, batch 64. Asked: from the store at least 98 % of from memory; on an H200 at least 920 tiles a second.
+GPU: resnet50, 480x640, gray, bf16, channels-last, batch 64. Asked: from the store at least 98 % of from memory; on an H200 at least 920 tiles a second.
 """
 
 import argparse, os, statistics, subprocess, sys, tempfile, time, warnings
@@ -26,7 +26,7 @@ from celldeath_nb.evaluate.scores import metrics
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.files import write_json
 from celldeath_nb.learn.models import Model
-from celldeath_nb.learn.prediction import grey_range, predict, tile_greys
+from celldeath_nb.learn.prediction import gray_range, predict, tile_grays
 from celldeath_nb.tiles.splits import split_by
 from celldeath_nb.tiles.cut import cut_tiles
 from celldeath_nb.learn.sittings import _machine, _save_checkpoint, _Watch
@@ -187,7 +187,7 @@ def training(folder, tiles, r, device, rounds):
 def predicting(folder, tiles, r, learn, dls, theirs, device, rounds):
     "Seconds a tile of `predict`, of `get_preds`, and of one `learn.predict` a file, and what each takes besides the bare network."
     train = tiles.subset((tiles.table.split == 'train').values)
-    info = dict(precision=precision_on(r, device), grey=grey_range(tile_greys(train[:64])))
+    info = dict(precision=precision_on(r, device), gray=gray_range(tile_grays(train[:64])))
     model = Model(learn.model, r.arch, dls.vocab, tiles.tile_px, dls.size, dls.mean, dls.std, r.head, info=info)
     fai = Learner(theirs, learn.model, loss_func=learn.loss_func)
     files = sorted((folder / 'png' / 'valid').rglob('*.png'))[:16]
@@ -391,7 +391,7 @@ def celltype(photos, splits=5, seeds=5):
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument('--part', choices=['speed', 'celltype', 'dry'], default='speed')
+    a.add_argument('--part', choices=['speed', 'gpu', 'celltype', 'dry'], default='speed')
     a.add_argument('--tiles', type=int, default=192, help='tiles on the processor')
     a.add_argument('--rounds', type=int, default=5)
     a.add_argument('--results', default=str(root / 'benchmarks' / 'results'), help='folder of the results')
@@ -419,6 +419,8 @@ def main():
                 2,
             )
         )
+    elif o.part == 'gpu':
+        on_gpu(o, out)
     else:
         speed(o, out)
 
@@ -428,6 +430,11 @@ def speed(o, out):
     show(res)
     print(pd.Series({k: v for k, v in res['start_seconds'].items() if k != 'runs'}).to_string())
     write_json(res, out / 'training_cpu.json')
+    on_gpu(o, out)
+
+
+def on_gpu(o, out):
+    "The paper's own network and tiles, where there is an NVIDIA GPU."
     if not torch.cuda.is_available():
         print('There is no NVIDIA GPU here: that part was not run.')
         return

@@ -44,14 +44,19 @@ def html_table(df, index=True):
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 # %% ../nbs/api/03_pages.ipynb #67f3f998
-def picture(fig, alt, dpi=110):
-    "A figure as an image inside the page, with what it shows in words."
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=dpi, bbox_inches='tight')
+def png_of(fig, dpi=110):
+    "A figure as the bytes of a PNG; the figure is closed."
     from matplotlib import pyplot
 
+    buf = io.BytesIO()
+    fig.savefig(buf, format='png', dpi=dpi, bbox_inches='tight')
     pyplot.close(fig)
-    data = base64.b64encode(buf.getvalue()).decode()
+    return buf.getvalue()
+
+
+def picture(fig, alt, dpi=110):
+    "A figure as an image inside the page, with what it shows in words."
+    data = base64.b64encode(png_of(fig, dpi)).decode()
     return (
         f'<figure><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
         f'<figcaption>{escape(alt)}</figcaption></figure>'

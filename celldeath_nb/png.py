@@ -13,7 +13,7 @@ from .files import adler32, crc32
 
 # %% ../nbs/api/02_png.ipynb #d7b50e3c
 def png_bytes(image, texts, packed):
-    "The bytes of a grey PNG of 8 or 16 bits; `packed` turns rows of bytes into a zlib stream"
+    "The bytes of a gray PNG of 8 or 16 bits; `packed` turns rows of bytes into a zlib stream"
     h, w = image.shape
 
     def chunk(kind, data):

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
 from .files import new_folder, write_csv
-from .units import table_of
+from .units import need, table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
-from .tiles.layout import fit_grid
-from .tiles.places import group_by_place
-from .tiles.splits import hold_out
-from .learn.recipes import Recipe
+from .tiles.places import group_by_place, pairs_of
+from .tiles.splits import check_leaks, hold_out, split_by
+from .evaluate.preds import ask_positive, known_positive, label_names
+from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
 from .trust.audits import Audit, audit
-from .report import answer, write_report
+from .report import answer, verdict, write_report
 
 # %% ../nbs/api/96_road.ipynb #617dd848
 def print_nothing(
@@ -49,11 +49,17 @@ class _Clock:
 MANY = 10_000  # tiles up to which copies and controls are looked for without being asked
 
 
-def _split(tiles, test, valid, group, seed, say):
+def _split(tiles, test, valid, group, seed, say, places='auto', pairs=None):
     "Split without parting what shows one place: the tiles, what is held out, and the pairs that were found."
-    if len(tiles) > MANY:
+    if places not in ('auto', 'strict', 'off'):
+        raise ValueError(f"places={places!r} is none of 'auto', 'strict' and 'off'.")
+    need(table_of(tiles), 'label', 'field')
+    if test == 'given' or test == 'auto' and _has_split(tiles):
+        return _given(tiles, valid, group, seed, say, places, pairs)
+    test = 'auto' if test == 'drawn' else test
+    if len(tiles) > MANY or places == 'off':
         return *hold_out(tiles, test, valid, group, seed), None
-    tiles, pairs = group_by_place(tiles, group=group)
+    tiles, pairs = group_by_place(tiles, pairs_of(tiles, places) if pairs is None else pairs, group=group)
     if not len(pairs):
         return *hold_out(tiles, test, valid, group, seed), pairs
     n = tiles.table[[group if group in tiles.table else 'field', 'place']].nunique()
@@ -61,9 +67,57 @@ def _split(tiles, test, valid, group, seed, say):
         f'    some photographs seem to show the same, such as {pairs.tile_a[0]} and {pairs.tile_b[0]}: '
         f'kept on one side ({n.iloc[0]} of {n.index[0]} are {n.iloc[1]} places)'
     )
-    return *hold_out(tiles, test, valid, 'place', seed), pairs
+    try:
+        return *hold_out(tiles, test, valid, 'place', seed), pairs
+    except ValueError as e:
+        raise ValueError(f"{e} If they do not show the same: places='off' or places='strict'.") from None
+
+# %% ../nbs/api/96_road.ipynb #eb5ddce6
+def _has_split(tiles):
+    "Whether every tile brings a side, and at least one is for training and one is not."
+    t = table_of(tiles)
+    return (
+        'split' in t
+        and t.split.isin(['train', 'valid', 'test']).all()
+        and t.split.nunique() > 1
+        and (t.split == 'train').any()
+    )
 
 
+def _given(tiles, valid, group, seed, say, places, pairs=None):
+    "The split that is there; what it lacks for validation is drawn from the training set."
+    if not _has_split(tiles):
+        raise ValueError(
+            "There is no split to keep: no folders train, valid and test, and no column `split` with these words for "
+            "every photograph. test='auto' draws one."
+        )
+    sides = table_of(tiles).split
+    n = table_of(tiles).groupby('split').field.nunique()
+    if (sides == 'valid').any():
+        check_leaks(tiles)
+    else:
+        tiles = tiles.add(given_split=sides.to_numpy())
+        tiles = split_by(tiles, {'given_split': 'test'}, valid, group, seed=seed)
+    if len(tiles) > MANY or places == 'off':
+        pairs = None
+    else:
+        pairs = pairs_of(tiles, places) if pairs is None else pairs
+        _refuse_leak(tiles, pairs)
+    say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
+    return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
+
+# %% ../nbs/api/96_road.ipynb #17d956b0
+def _refuse_leak(tiles, pairs):
+    "`ValueError` if photographs that show the same lie on two sides of the split that was given."
+    try:
+        check_leaks(tiles, pairs=pairs)
+    except ValueError as e:
+        raise ValueError(
+            f"The split that is there leaks. {str(e).split(' Photographs that show one place')[0]} Mend it, or draw "
+            "another: test='drawn'; if they do not show the same: places='off'."
+        ) from None
+
+# %% ../nbs/api/96_road.ipynb #81b3c198
 def _audited(tiles, pairs, say):
     "The audit of split tiles; of very many without the controls."
     if pairs is None:
@@ -88,10 +142,10 @@ def _say_audit(found, say):
 def _small_batches(r, tiles, say):
     "A batch of which a small set holds at least four."
     n = int((tiles.table.split == 'train').sum())
-    if n < 4 * r.batch_size:
-        r.batch_size = max(2, n // 4)
-        say(f'Only {n} tiles to train on: batches of {r.batch_size}.')
-    return r
+    fitted = fit_batch(r, n)
+    if fitted.batch_size < r.batch_size:
+        say(f'Only {n} tiles to train on: batches of {fitted.batch_size}.')
+    return fitted
 
 
 def _say_time(tiles, recipe, device, say):
@@ -101,6 +155,17 @@ def _say_time(tiles, recipe, device, say):
         say(f'There is no GPU to use: on this processor the training will take about {s / 60:.0f} minutes.')
     elif s:
         say(f'No GPU: the training will take about {s:.0f} seconds on this processor.')
+
+
+def _positive(tiles, positive, say):
+    "The positive class, said; where two classes are there and none is known as the control, the question is."
+    classes = label_names(table_of(tiles))
+    found = known_positive(classes, positive)
+    if found:
+        say(f'    the positive class is {found}')
+    elif len(classes) == 2:
+        say(f'    {ask_positive(classes)} Until then none is called positive.')
+    return found
 
 
 def _is_simulated(tiles):
@@ -118,6 +183,7 @@ class Road:
     held_out: str  # what the test set is, such as 'experiment=N4'
     pairs: pd.DataFrame  # tiles that show the same; None: not looked for
     report: Path  # the page
+    places: str = 'auto'  # how what shows one place was kept together
     seconds: dict = field(default_factory=dict)  # of each step
 
     @property
@@ -126,8 +192,10 @@ class Road:
 
     @property
     def sentences(self):
-        warned = [f'DO NOT BELIEVE THIS YET. {o}' for o in self.found.failures[:1]]
-        return [self.answer, *self.found.worth, *warned]
+        v = verdict(self.run.preds, self.found, self.held_out, self.run.scores)
+        if not self.found.failures:
+            return v.sentences
+        return [*v.sentences[:2], f'DO NOT BELIEVE THIS YET. {self.found.failures[0]}']
 
     def __repr__(self):
         return '\n'.join([*self.sentences, f'The report: {self.report}'])
@@ -137,7 +205,7 @@ def train_safely(
     tiles: Tiles,  # with a column `label`
     out: str | Path,  # the run folder to make
     recipe: Recipe = None,  # None: `Recipe.quick()`
-    test: str = 'auto',  # what to hold out: 'experiment=N4', 'auto' (the last experiment, or wells or photographs), 'none'
+    test: str = 'auto',  # what to hold out: 'experiment=N4', 'given', 'drawn' (the last experiment, wells or photographs), 'auto', 'none'
     valid: float = 0.3,  # share of the rest for validation
     group: str = 'field',  # what never parts: 'field', 'well', 'experiment' or a column
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
@@ -145,13 +213,20 @@ def train_safely(
     simulated: bool = None,  # say that photographs are simulated; None: if the simulator's truth lies beside them
     fit_batch: bool = True,  # smaller batches for small sets
     overwrite: bool = False,  # replace a run that is there
+    places: str = 'auto',  # photographs that show one place stay on one side: 'auto', 'strict' (surer pairs only), 'off' (not looked for)
+    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    pairs: pd.DataFrame = None,  # tiles that show the same, where they are known; None: they are looked for
     say=print_nothing,  # function of (text, step) that tells what is done
+    on_epoch=None,  # see `train`
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
     say = clock.say
     r = recipe or Recipe.quick()
-    tiles, held_out, pairs = clock('splitting without leaks', _split, tiles, test, valid, group, r.seed, say)
+    positive = _positive(tiles, positive, say)
+    tiles, held_out, pairs = clock(
+        'splitting without leaks', _split, tiles, test, valid, group, r.seed, say, places, pairs
+    )
     say(f'    held out for testing: {held_out or "nothing"}')
     found = clock('asking whether the label can be told without the cells', _audited, tiles, pairs, say)
     _say_audit(found, say)
@@ -159,29 +234,23 @@ def train_safely(
         r = _small_batches(r, tiles, say)
     _say_time(tiles, r, device, say)
     known = dict(duplicates='ignore') if pairs is None else dict(pairs=pairs)
+    known |= dict(positive=positive, on_epoch=on_epoch)
     run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
     found = found.beside(tiles, run.preds)
-    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), clock.seconds)
+    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), places, clock.seconds)
     simulated = _is_simulated(tiles) if simulated is None else simulated
-    args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found)
+    args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found, places, pairs)
     clock('writing the report', write_report, run, tiles, *args)
     return road
 
 # %% ../nbs/api/96_road.ipynb #051abdbb
-def _cut(fields, out, grid, tile_px):
-    "Cut by a grid or a size; small photographs are left whole if neither is given."
-    if grid and tile_px:
-        raise ValueError('Give a grid or the size of a tile, not both.')
-    return cut_tiles(fields, out, tile_px=tile_px) if tile_px else cut_tiles(fields, out, grid=grid or fit_grid(fields))
-
-
 def _at(road, tmp, out):
     "The same road after its folder got its name."
     road.run.path = out / 'run'
     road.report = out / 'report.html'
     return road
 
-
+# %% ../nbs/api/96_road.ipynb #4abe137d
 def take_road(
     fields: pd.DataFrame,  # of `read_fields`
     out: str | Path,  # folder to make: tiles, run, predictions.csv, report.html
@@ -194,14 +263,22 @@ def take_road(
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     simulated: bool = None,  # see `train_safely`
     overwrite: bool = False,  # replace a folder that is there
+    places: str = 'auto',  # see `train_safely`
+    positive: str = None,  # see `train_safely`
+    cut: dict = None,  # more options of `cut_tiles`
     say=print_nothing,  # see `train_safely`
+    on_epoch=None,  # see `train`
 ) -> Road:  # everything that was made
     "The safe road: cut, split without leaks, audit, train, predict, report."
+    if grid and tile_px:
+        raise ValueError('Give a grid or the size of a tile, not both.')
     out = Path(out)
+    shape = dict(grid=grid, tile_px=tile_px, **(cut or {}))
     clock = say if isinstance(say, _Clock) else _Clock(say)
     with new_folder(out, overwrite) as tmp:
-        tiles = clock('cutting them into tiles', _cut, table_of(fields), tmp / 'tiles', grid, tile_px)
-        args = dict(device=device, report=tmp / 'report.html', simulated=simulated, say=clock)
+        tiles = clock('cutting them into tiles', cut_tiles, table_of(fields), tmp / 'tiles', **shape)
+        args = dict(device=device, report=tmp / 'report.html', simulated=simulated, places=places, say=clock)
+        args |= dict(positive=positive, on_epoch=on_epoch)
         road = train_safely(tiles, tmp / 'run', recipe, test, valid, group, **args)
         asked = road.run.preds
         write_csv(asked[asked.split == 'test'], tmp / 'predictions.csv')

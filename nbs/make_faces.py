@@ -25,7 +25,6 @@ roof = ('cli', 'all')
 face = '''"""{doc}"""
 # made by nbs/make_faces.py from what the rooms export; change a notebook and run it again
 from importlib import import_module
-
 {version}_rooms = {{
 {rooms}
 }}
@@ -43,6 +42,12 @@ def __getattr__(name):
 
 def __dir__(): return sorted({{*__all__, *_parts, *(o for o in globals() if o.startswith('__'))}})
 '''
+
+# what libraries tell their programmers, and readers cannot change: silenced here and nowhere else
+quiet = """import warnings
+
+warnings.filterwarnings('ignore', r'`torch\\.jit\\.\\w+` is (deprecated|not supported)')
+"""
 
 
 def exports(path):
@@ -86,7 +91,7 @@ def faces(root):
     "Path and text of each face of the package in `root`."
     cfg = ConfigParser(delimiters=['='])
     cfg.read(root / 'settings.ini', encoding='utf-8')
-    version = f'__version__ = "{cfg["DEFAULT"]["version"]}"\n'
+    version = f'{quiet}__version__ = "{cfg["DEFAULT"]["version"]}"\n'
     pkg = root / 'celldeath_nb'
     found = rooms(pkg)
     if said := clashes(found):
@@ -96,7 +101,7 @@ def faces(root):
         if wing not in wings:
             sys.exit(f'{wing} is no wing that nbs/make_faces.py knows: say there in one sentence what it is for')
         own = {o.split('.', 1)[1]: names for o, names in found.items() if o.startswith(f'{wing}.')}
-        res[pkg / wing / '__init__.py'] = face.format(doc=wings[wing], version='', rooms=shown(own))
+        res[pkg / wing / '__init__.py'] = face.format(doc=wings[wing], version='\n', rooms=shown(own))
     return res
 
 

@@ -13,7 +13,7 @@ def cell(c):
         return src
     if '#| hide' in src:
         return ''
-    code = '\n'.join(l for l in src.splitlines() if not l.startswith('#|'))
+    code = '\n'.join(each for each in src.splitlines() if not each.startswith('#|'))
     out = ''.join(''.join(o.get('text', [])) for o in c['outputs'])
     return f'```python\n{code}\n```' + (f'\n\n```\n{out.rstrip()}\n```' if out else '')
 

@@ -15,6 +15,27 @@ mark = uuid.uuid4().hex
 os.environ['CELLDEATH_TEST_RUN'] = mark
 
 
+def pytest_addoption(parser):
+    parser.addoption('--long', action='store_true', help='run the tests that are marked long, and only those')
+
+
+def pytest_report_header(config):
+    if config.getoption('--long'):
+        return 'the tests marked long, and only those'
+    return 'without the tests marked long (trainings, notebooks and draws of minutes): --long runs those, .ci/run both'
+
+
+def pytest_collection_modifyitems(config, items):
+    "Either the tests that are marked long or the others, unless a test is asked for by its name."
+    if any('::' in o for o in config.args):
+        return
+    wanted = config.getoption('--long')
+    other = [o for o in items if bool(o.get_closest_marker('long')) != wanted]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [o for o in items if o not in set(other)]
+
+
 def files(folder):
     "The files below `folder`, without caches."
     res = set()
@@ -56,3 +77,23 @@ def nothing_is_left():
         tells(o, psutil.Process.kill)
     said += [f'a test left {o} in the checkout' for o in sorted(files(root) - before)]
     assert not said, '\n' + '\n'.join(said)
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    "Run the command in an empty folder: its exit code and what it said."
+    from celldeath_nb.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def f(*args):
+        code = 0
+        try:
+            main([str(a) for a in args])
+        except SystemExit as e:
+            code = e.code
+        out = capsys.readouterr()
+        assert 'Traceback' not in out.out + out.err
+        return code, out.out + out.err
+
+    return f

@@ -20,6 +20,7 @@ class Cell:
         self.kind = raw['cell_type']
         self.src = ''.join(raw['source'])
         self.outputs = raw.get('outputs', [])
+        self.meta = raw.get('metadata', {})
         self.dirs = re.findall(r'^#\| *([\w-]+)', self.src, re.M) if self.kind == 'code' else []
         self.code = (
             '\n'.join('pass' if re.match(r'\s*[!%]', o) else o for o in self.src.splitlines())
@@ -117,7 +118,11 @@ def no_notebook_that_nobody_runs(nb):
 
 
 def no_long_cell(nb):
-    return [f'cell {i}: {n} lines' for i, c in nb.code if (n := len(c.src.rstrip().splitlines())) > max_lines]
+    "A cell that should be two; a class or function alone in its cell has a little more room, since it cannot be cut."
+    if nb.path.stem.endswith('_all'):
+        return []  # a list of all rooms is as long as it is
+    room = lambda c: max_lines + 15 * (len(c.statements) == 1)
+    return [f'cell {i}: {n} lines' for i, c in nb.code if (n := len(c.src.rstrip().splitlines())) > room(c)]
 
 
 def _strings_and_comments(src):
@@ -489,9 +494,128 @@ def opens_and_ends_like_a_lesson(nb):
         res.append(f'{items(_ending[0])} things to remember, not 3')
     if items(_ending[1]) != 5:
         res.append(f'{items(_ending[1])} questions, not 5')
-    solved = [c for _, c in nb.code if 'code-fold' in c.dirs and re.search(r'^# ?@title Solution', c.src, re.M)]
-    if not solved or not any(re.search(r'\bassert\b|\btest_\w+\(', c.src) for c in solved):
-        res.append('no folded solution that checks its answer')
+    return res + _exercise_faults(nb)
+
+
+def _exercise_faults(nb):
+    "What is wrong with the stub, the check and the solution of an exercise."
+    code = [c for _, c in nb.code]
+    solved = [k for k, c in enumerate(code) if re.search(r'^# ?@title Solution', c.src, re.M)]
+    if len(solved) != 1 or solved[0] < 2:
+        return ['no solution after a stub and a cell that checks']
+    stub, check, solution = code[solved[0] - 2 : solved[0] + 1]
+    bound = lambda c: (
+        {o.id for o in ast.walk(c.tree) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)}
+        | {o.name for o in c.tree.body if isinstance(o, ast.FunctionDef)}
+    )
+    asserts = ' '.join(ast.unparse(o) for o in ast.walk(solution.tree) if isinstance(o, ast.Assert))
+    folded = solution.meta.get('cellView') == 'form' and solution.meta.get('jupyter', {}).get('source_hidden')
+    last = check.tree.body[-1] if check.tree.body else None
+    asked = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and "'right'" in check.code
+    return [
+        said
+        for wrong, said in (
+            (not folded, 'its solution is not folded in JupyterLab (source_hidden) and Colab (cellView: form)'),
+            (bound(stub) & bound(solution), "its solution overwrites the reader's answer"),
+            (not asked, 'the cell before the solution does not say right, or give a hint'),
+            ("== 'right'" not in asserts, 'no right answer is put to the check'),
+            ("!= 'right'" not in asserts, 'no wrong answer is put to the check'),
+        )
+        if wrong
+    ] + ([] if nb.prose.count('<details><summary>Answer') >= 5 else ['not every question has its folded answer'])
+
+
+_paths_of = {'Path', 'resolve', 'absolute', 'expanduser', 'joinpath', 'with_name', 'with_suffix', 'iterdir', 'glob'}
+_paths_of |= {'rglob', 'list_images', 'sorted', 'list', 'next', 'str'}
+_changes = {
+    'write_text',
+    'write_bytes',
+    'unlink',
+    'rename',
+    'replace',
+    'mkdir',
+    'makedirs',
+    'rmdir',
+    'rmtree',
+    'remove',
+}
+_changes |= {'touch', 'move', 'symlink_to', 'simulate_experiment'}  # what they are called on, or given first
+_writes = {
+    'save',
+    'savefig',
+    'to_csv',
+    'to_json',
+    'imwrite',
+    'imsave',
+    'dump',
+    'make_archive',
+    'write_csv',
+    'write_json',
+}
+_writes |= {
+    'copy',
+    'copy2',
+    'copyfile',
+    'copytree',
+    'move',
+    'cut_tiles',
+    'sample_data',
+    'take_road',
+    'train',
+    'write_report',
+}
+
+
+def _leads_to(node, given):
+    "Whether `node` is a path made from one of the names `given`."
+    if isinstance(node, ast.Name):
+        return node.id in given
+    if isinstance(node, ast.Call):
+        inner = [*node.args, *([node.func.value] if isinstance(node.func, ast.Attribute) else [])]
+        return _called(node) in _paths_of and any(_leads_to(o, given) for o in inner)
+    parts = {
+        ast.BinOp: lambda o: [o.left],
+        ast.IfExp: lambda o: [o.body, o.orelse],
+        ast.BoolOp: lambda o: o.values,
+        ast.Subscript: lambda o: [o.value],
+        ast.JoinedStr: lambda o: o.values,
+        ast.FormattedValue: lambda o: [o.value],
+        ast.Attribute: lambda o: [o.value] if o.attr in ('parent', 'parents') else [],
+    }
+    return any(_leads_to(o, given) for o in parts.get(type(node), lambda o: [])(node))
+
+
+def _spoils(node, given):
+    "Whether the call `node` writes, moves or removes something in a folder that was given."
+    receiver = [node.func.value] if isinstance(node.func, ast.Attribute) else []
+    named = [k.value for k in node.keywords if k.arg in ('out', 'dst', 'dest', 'file', 'path', 'fname')]
+    what = _called(node)
+    mode = next((t for o in [*node.args, *(k.value for k in node.keywords)] if (t := _text(o))), 'r')
+    at = (receiver + node.args[:1]) if what in _changes else []
+    at += (node.args[what.startswith('copy') :] + named) if what in _writes else []
+    at += (receiver + node.args[:1]) if what == 'open' and set(mode) & set('wax+') else []
+    return any(_leads_to(o, given) for o in at)
+
+
+def given_folders_are_only_read(nb):
+    "A folder of the reader's is named once, by `own`, and nothing is written into it."
+    res, given, named = [], {'own'}, False
+    for i, c in nb.code:
+        for o in sorted((o for o in ast.walk(c.tree) if hasattr(o, 'lineno')), key=lambda o: o.lineno):
+            if isinstance(o, (ast.Assign, ast.For)):
+                left = {
+                    x.id
+                    for t in getattr(o, 'targets', [getattr(o, 'target', o)])
+                    for x in ast.walk(t)
+                    if isinstance(x, ast.Name)
+                }
+                named |= 'own' in left
+                given |= left if _leads_to(getattr(o, 'value', getattr(o, 'iter', o)), given) else set()
+            if isinstance(o, ast.Call) and _spoils(o, given):
+                res.append(f'cell {i}: {ast.unparse(o)[:60]} writes where the reader keeps files')
+    asked = re.search(r'\bput the path\b|\bpath of (their|your) (own )?folder', nb.prose, re.I)
+    if asked and not named:
+        res.append('the reader is asked for a folder, and no cell binds it to `own`')
     return res
 
 
@@ -526,6 +650,7 @@ lints = [
     american,
     every_name_is_shown,
     opens_and_ends_like_a_lesson,
+    given_folders_are_only_read,
     valid_python,
 ]
 

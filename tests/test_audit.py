@@ -298,6 +298,7 @@ def test_audit_says_what_it_does_not_know():
         audit(tiles(), controls='all')
 
 
+@pytest.mark.long
 def test_an_audit_ends_in_a_verdict_whatever_the_names_do_not_tell():
     "Line, experiment, hour and well each there, partly missing or missing: a stranger's names tell none of them."
     from itertools import product

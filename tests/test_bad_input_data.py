@@ -313,7 +313,7 @@ def test_12_other_integers(dtype, tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / 'x.tif', window=(0, 4095)), np.round(a / 4095 * 255))
 
 
-def test_13_grey_in_three_channels(folder, tmp_path):
+def test_13_gray_in_three_channels(folder, tmp_path):
     a = picture(9)
     put(folder, png(np.dstack([a] * 3)))
     used(folder, tmp_path / 't', a)
@@ -335,12 +335,12 @@ def test_14_color_stops(folder, tmp_path):
     ]
 
 
-@pytest.mark.parametrize('grey', [True, False])
-def test_15_16_17_alpha(grey, folder, tmp_path):
+@pytest.mark.parametrize('gray', [True, False])
+def test_15_16_17_alpha(gray, folder, tmp_path):
     a = picture(9)
     full = np.full_like(a, 255)
     half = np.full_like(a, 128)
-    stack = (lambda al: np.dstack([a, al])) if grey else (lambda al: np.dstack([a, a, a, al]))
+    stack = (lambda al: np.dstack([a, al])) if gray else (lambda al: np.dstack([a, a, a, al]))
     put(folder, png(stack(full)))
     used(folder, tmp_path / 't', a)
     put(folder, png(stack(half)))
@@ -831,13 +831,12 @@ def test_56_both_or_none(tmp_path):
         read_fields(many(tmp_path / 'a', ['CPT_DMSO.png', 'CPT_1.png', 'DMSO_1.png']), labels=['CPT', 'DMSO'])
     f = read_fields(
         many(
-            tmp_path / 'b',
-            [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['overview.png'],
+            tmp_path / 'b', [f'CPT_{i}.png' for i in range(60)] + [f'DMSO_{i}.png' for i in range(60)] + ['leaflet.png']
         ),
         labels=['CPT', 'DMSO'],
     )
     assert len(f) == 120 and f.attrs['problems'] == [
-        dict(file='overview.png', reason='no label in its name, folder or CSV')
+        dict(file='leaflet.png', reason='no label in its name, folder or CSV')
     ]
     with pytest.raises(ValueError, match="'STS' fits no file"):
         read_fields(tmp_path / 'b', labels=['CPT', 'STS'])
@@ -959,7 +958,6 @@ def test_67_sources_change(store, folder):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         open_tiles(store.path)
-    b = p.read_bytes()
     p.write_bytes(png(picture(50)))
     with pytest.warns(UserWarning, match='changed since it was cut'):
         open_tiles(store.path)
@@ -1025,6 +1023,25 @@ def test_67_table_that_is_another(store):
         p.write_text(''.join(bad))
         with pytest.raises(ValueError, match='does not belong'):
             open_tiles(store.path)
+
+
+def test_67_labels_that_changed_places(store):
+    p = store.path / 'tiles.csv'
+    text = p.read_text()
+    p.write_text(text.replace('CPT,', 'X,').replace('DMSO,', 'CPT,').replace('X,', 'DMSO,'))
+    assert p.read_text() != text
+    with pytest.raises(ValueError, match='was changed or is damaged.*tiles.add.name=values, save=True'):
+        open_tiles(store.path)
+
+
+def test_67_a_damaged_tile_is_never_handed_out(store):
+    n = store.tile_px[0] * store.tile_px[1]
+    damage(store.path / 'pixels.u8', 5 * n + 77)
+    t = open_tiles(store.path)
+    assert t.batch([4, 6]).shape == (2, *store.tile_px)
+    for ask in (lambda: t[5], lambda: t.batch([4, 5]), lambda: t.field(t.table.field[5])):
+        with pytest.raises(ValueError, match='pixels.u8 is damaged: tile .* is not what was written'):
+            ask()
 
 
 def test_67_other_version(store):

@@ -359,6 +359,15 @@ def test_memory_does_not_grow_with_the_number_of_tiles():
     assert cam(model, Many(200), device='cpu', bs=16).maps.nbytes < 200 * 100 and max(seen) == 16
 
 
+def test_a_damaged_model_is_refused_in_the_words_of_predict():
+    from celldeath_nb.learn.prediction import predict
+
+    model = replace(model_of('resnet10t', 'linear'), info=dict(cut=dict(remedies=['flat'])))
+    for f in (cam, predict):
+        with pytest.raises(ValueError, match='This model is damaged: what it says of how its tiles were cut'):
+            f(model, noise())
+
+
 def test_masks_are_cut_as_the_tiles_were(tmp_path):
     "A photograph that is its own mask: wherever the store put its pixels, the mask goes too."
     from PIL import Image
@@ -380,6 +389,7 @@ def test_masks_are_cut_as_the_tiles_were(tmp_path):
             dict(tile_px=(100, 110), edge='drop'),
             dict(tile_px=(100, 110), edge='pad'),
             dict(tile_px=(48, 60), rescale_to=1.0),
+            dict(grid=(2, 2), rotate='portrait'),
         ]
     ):
         t = cut_tiles(fields, tmp_path / f't{i}', **kw)

@@ -85,6 +85,7 @@ def by_sklearn(classes, y, v, p, pos):
     decimals=st.sampled_from([None, 1, 2]),
     seed=st.integers(0, 10**6),
 )
+@pytest.mark.long
 def test_every_scalar_is_scikit_learns(n, k, absent, decimals, seed):
     df, classes, y, p = table(n, k, max(k - absent, 1), seed, decimals)
     m = evaluate_scores.metrics(df, n_boot=0, positive=classes[-1] if k == 2 else None)
@@ -111,6 +112,7 @@ def test_multiclass_auc_and_brier_as_scikit_learn_names_them(k):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 4), decimals=st.sampled_from([None, 1]))
+@pytest.mark.long
 def test_vectorized_resamples_equal_a_plain_loop(seed, k, decimals):
     df, classes, y, p = table(120, k, k, seed, decimals)
     unit = df.well.astype('category').cat.codes.to_numpy()
@@ -155,6 +157,7 @@ def wells_of(wells, tiles, mean, sd, seed):
     )
 
 
+@pytest.mark.long
 def test_interval_by_wells_covers_the_truth_and_the_naive_one_does_not(wells=16, mean=1.5, sd=0.8):
     truth = (1 / (1 + np.exp(-(mean + sd * np.random.default_rng(0).normal(size=10**6))))).mean()
     held = np.zeros(2)
@@ -162,6 +165,97 @@ def test_interval_by_wells_covers_the_truth_and_the_naive_one_does_not(wells=16,
         m = evaluate_scores.metrics(wells_of(wells, 40, mean, sd, seed + 1), n_boot=200, seed=seed)
         held += [lo <= truth <= hi for lo, hi in (m.interval('accuracy'), m.interval('accuracy', naive=True))]
     assert 930 <= held[0] <= 970 and held[1] < 800, held
+
+
+def some_wells(seed, right=0.8, one_verdict=False, classes=('CPT', 'DMSO'), wells=8, tiles=12):
+    "Predictions with probabilities of wells of unequal size, each well of one class."
+    rng = np.random.default_rng(seed)
+    well = np.repeat(np.arange(wells), rng.integers(1, tiles, wells))
+    y = well % len(classes)
+    v = np.where(rng.random(len(well)) < right, y, rng.integers(0, len(classes), len(well)))
+    v = np.zeros_like(v) if one_verdict else v
+    p = rng.dirichlet(np.ones(len(classes)), len(well))
+    p = np.take_along_axis(np.sort(p, 1)[:, ::-1], np.argsort(np.argsort(-(np.eye(len(classes))[v]), kind='stable')), 1)
+    df = pd.DataFrame(p, columns=[f'p_{c}' for c in classes])
+    return df.assign(
+        label=np.array(classes)[y],
+        pred=np.array(classes)[v],
+        well=[f'A{w}' for w in well],
+        field=[f'{w}_{i // 3}.png' for i, w in enumerate(well)],
+        tile=[f'{i}' for i in range(len(well))],
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    level=st.sampled_from(['tile', 'field', 'well']),
+    by=st.sampled_from(['well', 'tile', None]),
+    drop=st.sampled_from([[], ['well'], ['well', 'field'], ['tile']]),
+    most=st.sampled_from([5, 500]),
+)
+def test_the_order_of_rows_changes_nothing(seed, level, by, drop, most):
+    df = some_wells(seed).drop(columns=drop)
+    if level in drop or by in drop or by == 'tile' and level != 'tile':
+        return
+    ask = lambda t: evaluate_scores.metrics(t, level, by=by, n_boot=50, max_units=most).to_dict()
+    assert ask(df) == ask(df.sample(frac=1, random_state=seed).reset_index(drop=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    right=st.sampled_from([0.0, 0.9, 1.0]),
+    one=st.booleans(),
+    classes=st.sampled_from([('CPT', 'DMSO'), ('CPT', 'DMSO', 'STS')]),
+    level=st.sampled_from(['tile', 'well']),
+)
+def test_no_interval_has_no_width(seed, right, one, classes, level):
+    df = some_wells(seed, right, one, classes, wells=9)
+    t = evaluate_scores.metrics(df, level, n_boot=100).table
+    for low, high in (('low', 'high'), ('naive_low', 'naive_high')):
+        known = t[t[low].notna() & t.value.between(-1, 1)]
+        assert (known[high] - known[low] > 1e-3).all()
+        assert ((known[low] <= known.value + 1e-9) & (known.value <= known[high] + 1e-9)).all()
+    value, low, high = evaluate_intervals.balanced_share(df.label, df.pred, df.well)
+    assert high - low > 0.05 and low <= value <= high
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), right=st.sampled_from([0.5, 0.9, 1.0]), k=st.integers(2, 4), wells=st.integers(2, 700)
+)
+def test_balanced_share_is_the_balanced_accuracy_of_metrics(seed, right, k, wells):
+    df = some_wells(seed, right, classes=tuple('abcd'[:k]), wells=wells, tiles=3)
+    m = evaluate_scores.metrics(
+        df[['label', 'pred']].assign(field=df.well), by='field', positive='a' if k == 2 else None
+    )
+    got = evaluate_intervals.balanced_share(df.label, df.pred, df.well)
+    np.testing.assert_allclose(got, (m['balanced_accuracy'], *m.interval('balanced_accuracy')), rtol=0, atol=1e-12)
+
+
+def test_effective_units():
+    equal = evaluate_intervals.ScoreParts(*np.zeros((2, 40), int), None, np.arange(40) // 4, ['a', 'b'], None)
+    assert evaluate_intervals.effective_units(equal)['recall[a]'] == pytest.approx(10)
+    y = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1])
+    n = evaluate_intervals.effective_units(evaluate_intervals.ScoreParts(y, y, None, np.arange(10), ['a', 'b'], None))
+    assert n['balanced_accuracy'] == pytest.approx(4 / (1 / 2 + 1 / 8)) and n['precision[a]'] == pytest.approx(2)
+    big = np.repeat(np.arange(4), [97, 1, 1, 1])  # one well of 97 tiles and three of one tell as much as about one
+    zero = np.zeros(100, int)
+    n = evaluate_intervals.effective_units(evaluate_intervals.ScoreParts(zero, zero, None, big, ['a', 'b'], None))
+    assert 1 < n[''] < 1.1
+
+
+def test_wells_without_an_error_are_covered():
+    "Of wells that are right in 97 of 100 tiles, those draws in which nothing went wrong hold the truth in their interval."
+    truth, tiles, held = 0.97, 8, []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        right = rng.random((6, tiles)) < rng.beta(9.7, 0.3, 6)[:, None]
+        if right.all():
+            y = np.arange(6 * tiles) // tiles % 2
+            held.append(evaluate_intervals.balanced_share(y, y, np.arange(6 * tiles) // tiles)[1] <= truth)
+    assert len(held) > 20 and np.mean(held) > 0.95
 
 
 @pytest.mark.parametrize('t', [0.5, 1.0, 1.7, 3.0])

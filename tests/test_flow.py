@@ -1,6 +1,6 @@
 "Flow cytometry: files of many makers and of none, spill, gates, quadrants, and the truth of simulated tubes."
 
-import shutil, subprocess, sys, tracemalloc, warnings
+import shutil, subprocess, sys, tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ pytest.importorskip('flowutils', reason='the extra flow is not installed')
 
 from celldeath_nb.assays.fcs import find_channel, guess_tubes, read_fcs, read_tubes
 from celldeath_nb.assays.flow import compare_quadrants, plot_controls, plot_quadrants, quadrant_gates, quadrants
-from celldeath_nb.assays.gates import above_peak, find_valley, gate_cells, gate_singlets, prepare_events
+from celldeath_nb.assays.gates import above_peak, find_valley, gate_cells, gate_singlets
 from celldeath_nb.assays.spill import compensate, scale, spillover
 from celldeath_nb.files import write_csv
 from celldeath_nb.simulate.tubes import (

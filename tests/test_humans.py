@@ -695,3 +695,48 @@ def test_statsmodels_gee_in_many_trials():
         fit = people_compare._gee(ok.ravel().astype(float), np.ones((250, 1)), np.repeat(range(5), 50), 0.95)
         p.append(people_compare._gee_p(fit, 0, 5))
     assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.07
+
+
+def test_sign_flips_of_many_people_are_never_impossible():
+    "Beyond 16 pairs patterns are drawn at random, the seen one counts, and the method says so."
+    d = np.linspace(0.2, 0.4, 20)
+    assert 0 < people_compare._sign_flips(d) < 1e-4
+    assert people_compare._sign_flips(np.array([1.0, 1.0])) == 0.5
+
+
+def test_a_trial_of_few_answers_can_see_no_change():
+    assert np.isnan(people_plans.detectable(tiles=3, subjects=1)['change'])
+    assert 0 < people_plans.detectable(tiles=50, subjects=5)['change'] < 0.5
+
+
+def test_missing_answers_are_left_out_or_are_an_answer():
+    "Error consistency by both conventions, against counts made by hand."
+    from celldeath_nb.people.compare import compare_deciders, consistency_table
+    from celldeath_nb.people.judging import CANNOT_TELL
+
+    truth = ['CPT', 'DMSO'] * 4
+    a = ['CPT', 'DMSO', 'CPT', 'CPT', None, 'DMSO', 'DMSO', CANNOT_TELL]
+    b = ['CPT', 'DMSO', 'DMSO', 'CPT', None, 'DMSO', 'CPT', 'DMSO']
+    rows = [
+        dict(decider=d, kind='human', session='pre', trial=i, tile=f't{i}', truth=truth[i], answer=said[i], seconds=1.0)
+        for d, said in (('ann', a), ('ben', b))
+        for i in range(8)
+    ]
+    table = pd.DataFrame(rows)
+    right = lambda said: np.array([x == y for x, y in zip(said, truth)])
+    both = [i for i in range(8) if a[i] is not None and b[i] is not None and CANNOT_TELL not in (a[i], b[i])]
+
+    def kappa(x, y):
+        expected = x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean())
+        return ((x == y).mean() - expected) / (1 - expected)
+
+    for how, keep in (('left out', both), ('an answer', range(8))):
+        row = consistency_table(table, n_boot=50, missing=how).iloc[0]
+        assert row.n == len(keep) and how in row.method
+        assert row.kappa == pytest.approx(kappa(right(a)[list(keep)], right(b)[list(keep)]))
+        c = compare_deciders(table, n_boot=50, mixed=False, missing=how)
+        assert c.consistency.kappa[0] == row.kappa and any(f'not given are {how}' in o for o in c.notes)
+    same = consistency_table(table, n_boot=50, errors=False, missing='an answer').iloc[0]
+    assert same.n == 8 and same.observed == pytest.approx(
+        np.mean([x == y or i == 4 for i, (x, y) in enumerate(zip(a, b))])
+    )

@@ -5,10 +5,9 @@ import hashlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,17 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import celldeath_nb.learn.training as learn_training
 from celldeath_nb.evaluate.scores import collapse
 from celldeath_nb.files import write_csv
-from celldeath_nb.studies.queue import RayExecutor, Rehearsal, hold_run, open_runs, run_settings
+from celldeath_nb.learn.training import repeat
+from celldeath_nb.studies.queue import RayExecutor, Rehearsal, hold_run, open_results, run_settings
 from celldeath_nb.studies.results import leave_one_out_table, results_table, spread_of
-from celldeath_nb.studies.settings import check_settings, paper_settings, scale_settings, setting_tiles
+from celldeath_nb.studies.settings import check_settings, paper_settings, scale_settings, setting_recipe, setting_tiles
 from celldeath_nb.tiles.cut import cut_tiles
 from celldeath_nb.tiles.store import open_tiles
 
 told = {s: (0.9 + 0.01 * s, 0.7 + 0.02 * s) for s in range(5)}
 few = ['CvsD', 'AvsA', 'without_PC3', 'line_U2OS']
-slow = pytest.mark.skipif(not os.environ.get('CELLDEATH_SLOW'), reason='slow: set CELLDEATH_SLOW=1')
+forks = pytest.mark.skipif(not hasattr(os, 'fork'), reason='fork: this system has none')
 
 
 @pytest.fixture(scope='module')
@@ -56,12 +57,12 @@ def settings_of(names=few, seeds=2, **changes):
     return scale_settings(t, 'tiny', seeds=seeds, **changes)
 
 
-def bits(out):
-    "A digest of the table of results and of every prediction."
-    r = open_runs(out)
-    files = [p for s in r.settings.setting for run in r.of(s) for p in [run.path / 'predictions.csv']]
-    text = results_table(r).drop(columns=['low', 'high']).to_csv(index=False).encode()
-    return hashlib.sha256(text + b''.join(p.read_bytes() for p in files)).hexdigest(), len(files)
+def bits(out, table=False):
+    "A digest of every prediction, and of the table of results where it is worth its intervals."
+    r = open_results(out)
+    files = [run.path / 'predictions.csv' for s in r.settings.setting for run in r.of(s)]
+    text = results_table(r).to_csv(index=False) if table else ''
+    return hashlib.sha256(text.encode() + b''.join(p.read_bytes() for p in files)).hexdigest(), len(files)
 
 
 @pytest.fixture(scope='module')
@@ -90,77 +91,74 @@ def test_one_split_for_all_seeds_and_collapse(tiles, tmp_path):
     assert set(test.index) == set(two.index[two.split == 'test']) and (test.label == two.label[test.index]).all()
 
 
-def test_executors_agree(tiles, whole, tmp_path):
+def test_threads_agree(tiles, whole, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         run_settings(tiles, settings_of(), tmp_path / 't', executor=pool, train=Rehearsal(told))
+    assert bits(tmp_path / 't') == whole
+
+
+@pytest.mark.long
+def test_processes_agree(tiles, whole, tmp_path):
     with ProcessPoolExecutor(2) as pool:
         run_settings(tiles, settings_of(), tmp_path / 'p', executor=pool, train=Rehearsal(told))
-    assert bits(tmp_path / 't') == whole and bits(tmp_path / 'p') == whole
+    assert bits(tmp_path / 'p') == whole
 
 
-_script = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_queue import settings_of, told
-from celldeath_nb.studies.queue import Rehearsal, run_settings
-from celldeath_nb.tiles.store import open_tiles
-class Noted(Rehearsal):
+@dataclass
+class Noted:
+    "A rehearsal that writes down which run it did."
+
+    notes: Path
+    seconds: float = 0.05
+
     def __call__(self, tiles, recipe, out):
-        with open({notes!r}, 'a') as f:
-            f.write(Path(out).parent.name + Path(out).name + chr(10))
-        return super().__call__(tiles, recipe, out)
-print('ready', flush=True)
-run_settings(open_tiles({tiles!r}), settings_of(), {out!r}, train=Noted(told, {seconds}))
-"""
+        with open(self.notes, 'a') as f:
+            f.write(f'{Path(out).parent.name}/{Path(out).name}\n')
+        return Rehearsal(told, self.seconds)(tiles, recipe, out)
 
 
-def worker(tiles, out, notes, seconds=0.05):
-    text = _script.format(
-        tests=str(Path(__file__).parent), notes=str(notes), tiles=str(tiles.path), out=str(out), seconds=seconds
-    )
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', text], stdout=subprocess.DEVNULL)
-
-
-def _forked(tiles, out, seconds):
-    "The queue in a child that is made quickly, for it to be killed."
+def _forked(tiles, out, train):
+    "The queue in a child that is made quickly, for it to be killed or waited for."
     pid = os.fork()
     if pid:
         return pid
+    code = 1
     try:
-        run_settings(tiles, settings_of(), out, train=Rehearsal(told, seconds))
+        run_settings(tiles, settings_of(), out, train=train)
+        code = 0
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def kill_and_resume(tiles, out, times, seed):
     rng = random.Random(seed)
     for _ in range(times):
-        pid = _forked(tiles, out, 0.02)
+        pid = _forked(tiles, out, Rehearsal(told, 0.02))
         time.sleep(rng.uniform(0.0, 0.6))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     run_settings(tiles, settings_of(), out, train=Rehearsal(told))
 
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='fork: this system has none')
+@forks
 def test_killed_at_random_moments(tiles, whole, tmp_path):
-    kill_and_resume(tiles, tmp_path / 'o', 10, seed=1)
+    kill_and_resume(tiles, tmp_path / 'o', 5, seed=1)
     assert bits(tmp_path / 'o') == whole
     assert not [p for p in (tmp_path / 'o').rglob('*') if p.name.endswith('.lock')]
 
 
-@slow
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='fork: this system has none')
-def test_killed_fifty_times(tiles, whole, tmp_path):
+@pytest.mark.long
+@forks
+def test_killed_fifty_times(tiles, tmp_path):
+    run_settings(tiles, settings_of(), tmp_path / 'whole', train=Rehearsal(told))
     kill_and_resume(tiles, tmp_path / 'o', 50, seed=2)
-    assert bits(tmp_path / 'o') == whole
+    assert bits(tmp_path / 'o', table=True) == bits(tmp_path / 'whole', table=True)
 
 
+@forks
 def test_two_processes_on_one_folder(tiles, whole, tmp_path):
-    two = [worker(tiles, tmp_path / 'o', tmp_path / 'notes.txt') for _ in range(2)]
-    assert [p.wait(timeout=240) for p in two] == [0, 0]
+    two = [_forked(tiles, tmp_path / 'o', Noted(tmp_path / 'notes.txt')) for _ in range(2)]
+    assert [os.waitpid(p, 0)[1] for p in two] == [0, 0]
     done = (tmp_path / 'notes.txt').read_text().split()
     assert sorted(done) == sorted(set(done)) and len(done) == 8
     assert bits(tmp_path / 'o') == whole
@@ -195,7 +193,7 @@ def test_a_full_disk_stops_and_is_gone_on_with(tiles, whole, tmp_path):
 
     with pytest.raises(OSError, match='could not be written'):
         run_settings(tiles, settings_of(), tmp_path / 'o', train=full)
-    assert (open_runs(tmp_path / 'o').runs.state == 'finished').sum() == 4
+    assert (open_results(tmp_path / 'o').runs.state == 'finished').sum() == 4
     run_settings(tiles, settings_of(), tmp_path / 'o', train=Rehearsal(told))
     assert bits(tmp_path / 'o') == whole
 
@@ -323,6 +321,7 @@ def test_table_2_without_such_settings(tiles, tmp_path):
         leave_one_out_table(r)
 
 
+@pytest.mark.long
 def test_submitit(tiles, whole, tmp_path):
     submitit = pytest.importorskip('submitit', reason='submitit is not installed (extra slurm)')
     ex = submitit.AutoExecutor(folder=tmp_path / 'log', cluster='local')
@@ -334,8 +333,7 @@ def test_submitit(tiles, whole, tmp_path):
     assert bits(tmp_path / 'o') == whole
 
 
-@slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray(tiles, whole, tmp_path):
     ray = pytest.importorskip('ray', reason='ray is not installed (extra ray)')
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -350,6 +348,30 @@ def test_ray(tiles, whole, tmp_path):
     assert bits(tmp_path / 'o') == whole
 
 
+def test_one_seed_that_fails_leaves_the_others(tiles, tmp_path, monkeypatch):
+    row = settings_of(['CvsD']).iloc[0]
+    part = setting_tiles(tiles, row)
+
+    def train(tiles, recipe, out, *args, **kwargs):
+        if recipe.seed in bad:
+            raise FloatingPointError('The loss is no number any more.')
+        return Rehearsal(told)(tiles, recipe, out)
+
+    monkeypatch.setattr(learn_training, 'train', train)
+    bad = [1]
+    with pytest.warns(UserWarning, match='Seed 1 failed, and the numbers are those of the others: The loss'):
+        t = repeat(part, setting_recipe(row), tmp_path / 'o', seeds=3)
+    assert t.index.tolist() == [0, 2, 'mean', 'sd', 'sem', 'best', 'n'] and list(t.attrs['failed']) == [1]
+    x = t.loc[[0, 2], 'test_accuracy']
+    assert t.loc['n', 'test_accuracy'] == 2 and t.loc['best', 'test_accuracy'] == x.max()
+    assert abs(t.loc['sem', 'test_accuracy'] - x.std() / 2**0.5) < 1e-12
+    bad = [0, 1, 2]
+    with pytest.raises(FloatingPointError, match='no number'):
+        repeat(part, setting_recipe(row), tmp_path / 'none', seeds=3)
+    assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.long
 def test_results_table_of_a_written_csv(tiles, tmp_path):
     r = run_settings(tiles, settings_of(seeds=1), tmp_path / 'o', train=Rehearsal(told))
     write_csv(results_table(r), tmp_path / 'r.csv')

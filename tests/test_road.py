@@ -18,6 +18,8 @@ from celldeath_nb.learn.recipes import Recipe
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.road import take_road, train_safely
 from celldeath_nb.simulate.samples import sample_data
+from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.tiles.splits import split_by
 from celldeath_nb.tiles.store import Tiles
 
 tiny = dict(size=32, epochs=1, min_steps=0, batch_size=4)
@@ -42,7 +44,7 @@ def counted(monkeypatch):
         return g
 
     everywhere = dict(
-        find_near_duplicates=(tiles_places, learn_training, trust_audits),
+        find_near_duplicates=(tiles_places,),
         metrics=(evaluate_scores, learn_runs, report),
         load_model=(learn_models, learn_runs),
         predict=(learn_prediction, learn_runs),
@@ -71,9 +73,10 @@ def test_nothing_is_done_twice(photographs, tmp_path, counted):
     assert counted['predict'] == 1, 'validation and test in one pass'
     passes = counted['rows'] / len(road.tiles)
     print(f'{passes:.1f} passes over the store')
-    assert passes <= 12
+    assert passes <= 8, 'copies, audit, painted tiles, means, training and predictions are passes; none is made twice'
 
 
+@pytest.mark.long
 def test_what_the_road_knows_is_what_its_folder_holds(photographs, tmp_path):
     road = take_road(read_fields(photographs), tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
     test = road.run.preds.query('split == "test"')
@@ -82,6 +85,7 @@ def test_what_the_road_knows_is_what_its_folder_holds(photographs, tmp_path):
     assert (tmp_path / 'out' / 'predictions.csv').is_file()
 
 
+@pytest.mark.long
 def test_a_road_that_cannot_be_taken_leaves_nothing(photographs, tmp_path):
     fields = read_fields(photographs)
     with pytest.raises(ValueError):
@@ -90,3 +94,52 @@ def test_a_road_that_cannot_be_taken_leaves_nothing(photographs, tmp_path):
     road = take_road(fields, tmp_path / 'out', Recipe.quick(**tiny), device='cpu')
     with pytest.raises(FileExistsError):
         train_safely(road.tiles, road.run.path, Recipe.quick(**tiny), device='cpu')
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    "How often near-duplicates are looked for, from wherever."
+    n = Counter()
+    f = tiles_places.find_near_duplicates
+
+    def g(*args, **kwargs):
+        n['search'] += 1
+        return f(*args, **kwargs)
+
+    monkeypatch.setattr(tiles_places, 'find_near_duplicates', g)
+    return n
+
+
+@pytest.mark.long
+def test_what_shows_the_same_is_looked_for_once_for_all_runs(photographs, tmp_path, searched):
+    "Found pairs stay with the tiles: splits, audit and every seed take them from there."
+    tiles = cut_tiles(read_fields(photographs), tmp_path / 'tiles', grid=(1, 1))
+    tiles, pairs = tiles_places.group_by_place(tiles)
+    tiles = split_by(tiles, valid=0.3, group='place')
+    assert tiles.pairs is pairs
+    learn_training.repeat(tiles, Recipe.quick(**tiny), tmp_path / 'runs', seeds=2, device='cpu')
+    trust_audits.audit(tiles)
+    train_safely(tiles, tmp_path / 'safe', Recipe.quick(**tiny), test='none', device='cpu', places='strict')
+    assert searched['search'] == 1
+    half = tiles.subset(np.arange(len(tiles)) % 2 == 0)
+    assert set(half.pairs.tile_a) | set(half.pairs.tile_b) <= set(half.table.tile)
+
+
+@pytest.mark.parametrize('how', ['auto', 'strict', 'off'])
+@pytest.mark.long
+def test_the_report_says_how_places_were_kept_together(photographs, tmp_path, how):
+    tiles = cut_tiles(read_fields(photographs), tmp_path / 'tiles', grid=(1, 1))
+    went = train_safely(tiles, tmp_path / 'run', Recipe.quick(**tiny), device='cpu', places=how)
+    assert f'(places: {how})' in went.report.read_text(encoding='utf-8')
+    assert (went.pairs is None) == (how == 'off')
+
+
+def test_tiles_without_labels_are_refused_in_words(photographs, tmp_path):
+    "Neither training nor the road meets them with more than a sentence, and the sentence is about labels."
+    tiles = cut_tiles(read_fields(photographs, label_from=None), tmp_path / 'tiles', grid=(1, 1))
+    with pytest.raises(ValueError, match="no column 'label'") as e:
+        train_safely(tiles, tmp_path / 'safe', Recipe.quick(**tiny), device='cpu')
+    assert 'places=' not in str(e.value)
+    with pytest.raises(ValueError, match="no column 'label'"):
+        learn_training.train(tiles.add(split='train'), Recipe.quick(**tiny), tmp_path / 'run', 'cpu')
+    assert [o.name for o in tmp_path.iterdir()] == ['tiles']

@@ -1,10 +1,11 @@
 "What does not teach: bytes for any number of workers, bad input, full disks, interrupted runs, and label images beside Pillow."
 
-import contextlib, errno, os, signal, subprocess, sys, time
+import contextlib, errno, os, signal, subprocess, sys, time, warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from celldeath_nb.simulate.microscope import (
     simulate_field,
 )
 
+root = Path(__file__).resolve().parents[1]
 small = dict(lines=('U2OS',), experiments=2, wells=1, sites=1, size=(110, 130))
 
 
@@ -57,6 +59,49 @@ def test_threads_draw_what_killed_processes_did_not(made, tmp_path, monkeypatch)
     assert all_bytes(made) == all_bytes(
         simulate_experiment(tmp_path / 'set', workers=2, **{**small, 'experiments': 4})
     ) and asked == [('processes', 8), ('threads', 5)]
+
+
+long = """
+import sys
+import celldeath_nb.simulate.microscope as microscope
+from celldeath_nb.simulate import simulate_experiment
+microscope._worth = 0
+if __name__ == '__main__':
+    simulate_experiment(sys.argv[1] + '/set', experiments=4, wells=20, sites=9, size=(480, 640), workers=2)
+"""
+
+
+def workers_of(p):
+    "The processes below one, which are known before it ends."
+    return [o for o in psutil.Process(p.pid).children(recursive=True) if o.is_running()]
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='there is no SIGKILL here')
+@pytest.mark.parametrize('how, early', [('SIGKILL', True), ('SIGKILL', False), ('SIGTERM', False), ('SIGINT', False)])
+@pytest.mark.long
+def test_no_worker_outlives_its_parent(how, early, tmp_path):
+    "Killed as soon as there are workers, or when they have begun to draw; what they left goes with the next run."
+    # SIGINT may be ignored here, as in the background of a script, and is then ignored below
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    p = subprocess.Popen(
+        [sys.executable, '-c', long, str(tmp_path)], cwd=root, stderr=subprocess.DEVNULL, preexec_fn=heard
+    )
+    drawn = lambda: next(tmp_path.glob('.set.*/*.png'), None)
+    until = time.monotonic() + 60
+    while not (len(workers_of(p)) > 2 if early else drawn()) and time.monotonic() < until:
+        time.sleep(0.02)
+    workers = workers_of(p)
+    assert len(workers) > 2, 'two workers and what watches over their memory'
+    p.send_signal(getattr(signal, how))
+    p.wait(20)
+    _, left = psutil.wait_procs(workers, timeout=10)
+    for o in left:
+        o.kill()
+    assert not left, [o.cmdline()[:4] for o in left]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        simulate_experiment(tmp_path / 'set', workers=1, **{**small, 'experiments': 1})
+    assert [o.name for o in tmp_path.iterdir()] == ['set']
 
 
 def test_a_seed_is_a_seed(tmp_path):

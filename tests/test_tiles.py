@@ -1,6 +1,6 @@
 "Cutting, reading, resuming: properties, kills at random moments, threads."
 
-import os, pickle, random, shutil, signal, threading, time
+import os, pickle, random, shutil, signal, threading, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st, HealthCheck
@@ -14,6 +14,7 @@ from celldeath_nb.photos.reading import read_image
 from celldeath_nb.tiles.store import open_tiles
 from celldeath_nb.tiles.cut import add_photographs, cut_tiles
 from celldeath_nb.tiles.layout import tile_layout
+from celldeath_nb.tiles.remedies import normalize_fields
 
 SLOW = os.environ.get('CELLDEATH_SLOW') == '1'
 DATA = Path(__file__).parents[2] / 'shared' / 'data'
@@ -245,6 +246,23 @@ def test_many_threads_read_at_once(store, monkeypatch):
     assert wrong == []
 
 
+_JOB = dict(
+    grid=(1, 1),
+    tile_px=None,
+    overlap=0,
+    edge=None,
+    resize_to=None,
+    rescale_to=None,
+    turn=None,
+    min_cell_share=None,
+    quality=False,
+    page=None,
+    channel=None,
+    max_mpx=80,
+    window=None,
+)
+
+
 def test_a_large_table_opens_fast(tmp_path):
     "60,000 tiles of 15,000 photographs."
     n = 60_000 if SLOW else 20_000
@@ -263,6 +281,7 @@ def test_a_large_table_opens_fast(tmp_path):
             um_per_px=0.434221,
             format='PNG',
             acquired=1.0,
+            path=[str(tmp_path / o) for o in f],
         )
     )
     df.attrs['folder'] = str(tmp_path)
@@ -273,11 +292,13 @@ def test_a_large_table_opens_fast(tmp_path):
         height=2,
         width=2,
         tiles=4,
+        tile_crc='00000000' * 4,
+        clipped=0.0,
         places=[(0, 0, 0, 0), (0, 1, 0, 1), (1, 0, 1, 0), (1, 1, 1, 1)],
         notes=[],
     )
     done = [dict(d, block_crc=i) for i in range(len(f))]
-    job = dict(rescale_to=None, resize_to=None, grid=(2, 2), tile_px=None)
+    job = dict(_JOB, grid=(2, 2))
     tiles_cut._finish_store(tmp_path, df, done, job, (1, 1), ())
     (tmp_path / 'pixels.u8').write_bytes(bytes(n))
     start = time.process_time()
@@ -318,6 +339,89 @@ def test_adding_what_does_not_belong(folder, tmp_path):
     other = make(tmp_path / 'other', 1, 50, 50, seed=9)
     t = add_photographs(tmp_path / 't', read_fields(other, um_per_px=0.5).assign(field='other.png'))
     assert len(t) == 16 and 'tiles would be 25x25' in t.problems[0]['reason']
+
+
+def deep(folder, name, top, seed=0):
+    a = np.random.default_rng(seed).integers(0, top + 1, (96, 128)).astype(np.uint16)
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(a).save(folder / f'U2_CPT_1h_RGB_{name}_N1.tif')
+    return folder
+
+
+def test_adding_what_has_another_depth_or_is_brighter_is_refused_or_said(tmp_path):
+    d = deep(deep(tmp_path / 'p', '0001', 4000), '0002', 4000, 1)
+    t = cut_tiles(read_fields(d), tmp_path / 't')
+    assert t.manifest['settings']['window'] == [0, 4095] and t.manifest['notes'] == []
+    few = make(tmp_path / 'few', 1)
+    with pytest.raises(ValueError, match='new photographs have 8 bits, those of the store have more'):
+        add_photographs(tmp_path / 't', few)
+    deep(d, '0003', 8000, 2)
+    with pytest.warns(UserWarning, match=r'_0003_.*: 48.7 % of its pixels lie beyond the window from 0 to 4095'):
+        t = add_photographs(tmp_path / 't', d)
+    assert len(t) == 12 and '48.7 %' in t.manifest['notes'][-1]['reason'] and (t[8] == 255).mean() > 0.4
+    as_they_are = add_photographs(tmp_path / 't', few, allow=['depths'])
+    np.testing.assert_array_equal(
+        as_they_are.field('U2_DMSO_1h_RGB_0000_N1.png'), read_image(few / 'U2_DMSO_1h_RGB_0000_N1.png')
+    )
+    eight = cut_tiles(read_fields(few), tmp_path / 'e')
+    with pytest.raises(ValueError, match='more than 8 bits, those of the store have 8'):
+        add_photographs(eight.path, read_fields(d))
+    narrow = cut_tiles(read_fields(d), tmp_path / 'n', window=(0, 3900))
+    assert 'in 3 of 3 photographs' in narrow.manifest['notes'][0]['reason']
+
+
+def test_photographs_of_a_second_folder_keep_theirs(folder, tmp_path):
+    f = read_fields(folder, um_per_px=0.5)
+    cut_tiles(f, tmp_path / 't')
+    other = read_fields(make(tmp_path / 'other', 2, seed=9), um_per_px=0.5)
+    renamed = other.assign(field=['day 2/' + o for o in other.field])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        t = add_photographs(tmp_path / 't', renamed)
+        assert len(open_tiles(tmp_path / 't')) == len(t) == 32
+    for o, p in zip(renamed.field, renamed.path):
+        np.testing.assert_array_equal(t.field(o), read_image(p))
+    Path(renamed.path[1]).unlink()
+    with pytest.warns(UserWarning, match='1 of its photographs is not as when cut, for example day 2/.*missing'):
+        open_tiles(tmp_path / 't')
+    shutil.rmtree(tmp_path / 'other')
+    with pytest.warns(UserWarning, match='for example .*other .the folder of the photographs is not here'):
+        open_tiles(tmp_path / 't')
+
+
+def test_a_view_knows_its_store(store):
+    v = store.subset([5, 2])
+    v.table['field'] = 'renamed'
+    assert v.photographs.tolist() == store.table.field[[5, 2]].tolist() and len(v.whole()) == len(store)
+    seen = normalize_fields(v, 'standardize')
+    assert seen.photographs.tolist() == v.photographs.tolist()
+    np.testing.assert_array_equal(seen.whole()[:], normalize_fields(store, 'standardize')[:])
+    name = store.table.field[5]
+    whole = seen.field(name)
+    assert (whole != store.field(name)).any() and whole.shape == store.field(name).shape
+    np.testing.assert_array_equal(whole[:48, 64:], normalize_fields(store, 'standardize')[5])
+
+
+def test_columns_are_not_written_into_another_store(store, folder):
+    cut_tiles(read_fields(folder)[:3], store.path, grid=(1, 2), overwrite=True)
+    with pytest.raises(ValueError, match='was cut anew since it was opened'):
+        store.add(score=1, save=True)
+
+
+def test_a_stop_between_table_and_names(folder, tmp_path, monkeypatch):
+    "The manifest is there and its table has a hidden name still: it is found, and the next write gives it its name."
+    f = read_fields(folder)
+    cut_tiles(f[:4], tmp_path / 't')
+    monkeypatch.setattr(tiles_store, '_settle', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        add_photographs(tmp_path / 't', f)
+    monkeypatch.undo()
+    assert (tmp_path / 't' / '.tiles.csv').exists()
+    t = open_tiles(tmp_path / 't')
+    assert len(t) == 24 and t.verify() == []
+    t.add(score=1, save=True)
+    assert sorted(o.name for o in t.path.iterdir()) == ['manifest.json', 'pixels.u8', 'problems.csv', 'tiles.csv']
+    assert open_tiles(t.path).table.score.eq(1).all()
 
 
 # kills -----------------------------------------------------------------------------------------

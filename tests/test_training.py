@@ -1,6 +1,6 @@
 "Training that is killed, runs out of memory, meets no number or a full disk: the last good state is kept, and what to do is said."
 
-import os, signal, subprocess, sys
+import os, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import celldeath_nb.learn.recipes as learn_recipes
 import celldeath_nb.learn.runs as learn_runs
 import celldeath_nb.learn.loaders as learn_loaders
 import celldeath_nb.learn.sittings as learn_sittings
-from celldeath_nb.files import read_csv
+from celldeath_nb.files import file_sum, only_writer, read_csv, read_json, sealed, write_json
 from celldeath_nb.learn.models import load_model
 from celldeath_nb.learn.nets import make_net
 from celldeath_nb.learn.prediction import predict
@@ -70,11 +70,12 @@ class Kill(Callback):
         if self.training and self.epoch == 2: os.kill(os.getpid(), signal.SIGKILL)
 keep = sittings.make_learner
 if sys.argv[4] == 'kill': sittings.make_learner = lambda *a, **k: keep(*a, cbs=Kill(), **k)
-for out in sys.argv[3].split('|'): train(tiles, Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu')
+for out in sys.argv[3].split('|'): train(tiles, Recipe.quick(size=32, epochs=3, min_steps=0, batch_size=8, mixup=.2, balance='batches'), out, 'cpu', checkpoint_seconds=0)
 '''
 
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGKILL'), reason='there is no SIGKILL here')
+@pytest.mark.long
 def test_killed_and_called_again_gives_the_same_bits(tiles, tmp_path):
     def call(outs, how):
         return subprocess.run(
@@ -108,7 +109,27 @@ def test_killed_and_called_again_gives_the_same_bits(tiles, tmp_path):
     pd.testing.assert_frame_equal(ha, hb)
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monkeypatch):
+def no_room_on_a_gpu():
+    raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+
+
+def no_room_for_a_processor():
+    torch.empty(10**15)  # torch says so in its own words
+
+
+def no_room_under_windows():
+    raise RuntimeError(
+        '[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes.'
+    )
+
+
+def no_room_for_numpy():
+    np.empty(10**17)
+
+
+@pytest.mark.parametrize('fail', [no_room_on_a_gpu, no_room_for_a_processor, no_room_under_windows, no_room_for_numpy])
+@pytest.mark.long
+def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monkeypatch, fail):
     keep = learn_learner.make_learner
     seen = []
 
@@ -117,7 +138,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monk
             return
         seen.append(len(x[0]))
         if len(x[0]) > 4:
-            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+            fail()
 
     def short(*args, **kwargs):
         learn = keep(*args, **kwargs)
@@ -125,8 +146,8 @@ def test_out_of_memory_halves_the_batch_and_keeps_its_size(tiles, tmp_path, monk
         return learn
 
     monkeypatch.setattr(learn_sittings, 'make_learner', short)
-    run = learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
-    assert seen[0] == 8 and set(seen[1:]) == {4} and len(run.history) == 3
+    run = learn_training.train(tiles, learn_recipes.Recipe.quick(**{**small, 'epochs': 1}), tmp_path / 'r', 'cpu')
+    assert seen[0] == 8 and set(seen[1:]) == {4} and len(run.history) == 1
     log = (run.path / 'log.txt').read_text()
     assert log.count('out of memory') == 1 and 'parts of 4' in log
 
@@ -177,30 +198,170 @@ def test_a_full_disk_keeps_the_checkpoint_before(tiles, tmp_path, monkeypatch):
 
     monkeypatch.setattr(learn_sittings, 'save_file', full)
     with pytest.raises(OSError, match='after epoch 2 could not be written'):
-        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
+        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu', checkpoint_seconds=0)
     assert [o.name for o in (tmp_path / '.r.unfinished').glob('epoch*')] == ['epoch_0001']
     assert len(learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu').history) == 3
 
 
-def test_a_damaged_checkpoint_is_passed_over(tiles, tmp_path, monkeypatch):
+@pytest.mark.long
+def test_checkpoints_that_take_long_are_written_seldom(tiles, tmp_path, monkeypatch):
+    "Each costs as much as three epochs here: after the first one only that of the end is written, unless all are asked for."
+    keep = learn_sittings._save_checkpoint
+    seen = []
+
+    def slow(watch, folder, phase):
+        keep(watch, folder, phase)
+        seen.append(len(watch.rows))
+        clock[0] += 3
+
+    clock = [0.0]
+    monkeypatch.setattr(learn_sittings, '_save_checkpoint', slow)
+    monkeypatch.setattr(learn_sittings.time, 'perf_counter', lambda: clock[0])
+    after = learn_sittings.log_line
+    monkeypatch.setattr(learn_sittings, 'log_line', lambda *a: (clock.__setitem__(0, clock[0] + 1), after(*a)))
+    for every, want in ((None, [1, 5]), (0, [1, 2, 3, 4, 5])):
+        seen.clear()
+        out = tmp_path / f'r{every}'
+        recipe = learn_recipes.Recipe.quick(**{**small, 'epochs': 5})
+        learn_training.train(tiles, recipe, out, 'cpu', checkpoint_seconds=every)
+        assert seen == want, every
+
+
+def stopped(tiles, out, monkeypatch, r=learn_recipes.Recipe.quick(**small)):
+    "The folder that a training leaves which is stopped in its last epoch."
     keep = learn_learner.make_learner
 
     class Stop(Callback):
         def before_epoch(self):
-            if self.epoch == 2:
+            if self.epoch == r.epochs - 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(learn_sittings, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
-    with pytest.raises(KeyboardInterrupt):
-        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
-    monkeypatch.undo()
-    f = tmp_path / '.r.unfinished' / 'epoch_0002' / 'state.safetensors'
-    f.write_bytes(f.read_bytes()[:1000])
+    with monkeypatch.context() as m:
+        m.setattr(learn_sittings, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
+        with pytest.raises(KeyboardInterrupt):
+            learn_training.train(tiles, r, out, 'cpu', checkpoint_seconds=0)
+    return out.with_name(f'.{out.name}.unfinished')
+
+
+@pytest.fixture(scope='module')
+def unfinished(tiles, tmp_path_factory):
+    "A training of three epochs that was stopped after two, and the weights that it ends with."
+    d = tmp_path_factory.mktemp('unfinished')
+    with pytest.MonkeyPatch.context() as m:
+        part = stopped(tiles, d / 'r', m)
+    shutil.copytree(part, d / 'part')
+    run = learn_training.train(tiles, learn_recipes.Recipe.quick(**small), d / 'r', 'cpu')
+    return d / 'part', weights(run.path)
+
+
+def edited(page, **change):
+    write_json(sealed({**read_json(page), **change}), page)
+
+
+def cut_off(f):
+    b = f.read_bytes()
+    f.write_bytes(b[: len(b) * 2 // 3])
+
+
+def zeroed(f):
+    b = f.read_bytes()
+    f.write_bytes(b[: -len(b) // 3] + bytes(len(b) // 3))
+
+
+def flipped(f):
+    b = bytearray(f.read_bytes())
+    b[len(b) // 2] ^= 16
+    f.write_bytes(b)
+
+
+def linked(f):
+    elsewhere = f.parents[1] / 'elsewhere'
+    f.rename(elsewhere)
+    f.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize('name', ['state.safetensors', 'state.json'])
+@pytest.mark.parametrize('how', [cut_off, zeroed, flipped, linked])
+def test_a_damaged_checkpoint_is_passed_over(unfinished, how, name, tmp_path):
+    shutil.copytree(unfinished[0], tmp_path / 'part')
+    assert learn_sittings._load_checkpoint(tmp_path / 'part')['epoch'] == 2
+    how(tmp_path / 'part' / 'epoch_0002' / name)
+    with pytest.warns(UserWarning, match='epoch_0002 is damaged .* and is passed over'):
+        assert learn_sittings._load_checkpoint(tmp_path / 'part') is None
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(phase=-1),
+        dict(epoch='2'),
+        dict(rows=[]),
+        dict(rows=[dict(epoch=1)]),
+        dict(hypers=[5]),
+        dict(opt=5),
+        dict(chance={}),
+        dict(chance=dict(numpy=['MT19937', [1], 0, 0, 0.0], python=[3, [1], None], loader=[3, [1], None], torch=[1])),
+        dict(sha256='0' * 64),
+    ],
+)
+def test_a_checkpoint_of_a_stranger_is_passed_over(unfinished, change, tmp_path):
+    shutil.copytree(unfinished[0], tmp_path / 'part')
+    edited(tmp_path / 'part' / 'epoch_0002' / 'state.json', **change)
+    with pytest.warns(UserWarning, match='epoch_0002 is damaged .* and is passed over'):
+        assert learn_sittings._load_checkpoint(tmp_path / 'part') is None
+
+
+def test_after_a_damaged_checkpoint_the_weights_are_the_same(tiles, unfinished, tmp_path):
+    shutil.copytree(unfinished[0], tmp_path / '.r.unfinished')
+    zeroed(tmp_path / '.r.unfinished' / 'epoch_0002' / 'state.safetensors')
     with pytest.warns(UserWarning, match='epoch_0002 is damaged'):
         run = learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
-    assert len(run.history) == 3
+    assert all(torch.equal(v, unfinished[1][k]) for k, v in weights(run.path).items())
 
 
+def test_the_state_of_another_network_is_passed_over(tiles, unfinished, tmp_path):
+    shutil.copytree(unfinished[0], tmp_path / '.r.unfinished')
+    f = tmp_path / '.r.unfinished' / 'epoch_0002' / 'state.safetensors'
+    learn_sittings.save_file({k: v for k, v in load_file(f).items() if 'bn1' not in k}, f)
+    edited(f.with_name('state.json'), sha256=file_sum(f))
+    with pytest.warns(UserWarning, match='state of another network, which is passed over'):
+        run = learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
+    assert all(torch.equal(v, unfinished[1][k]) for k, v in weights(run.path).items())
+
+
+@pytest.mark.parametrize('how', [cut_off, zeroed, flipped, lambda f: f.write_text('[]'), lambda f: edited(f, recipe=5)])
+def test_a_damaged_note_of_what_was_begun_is_refused(tiles, unfinished, how, tmp_path):
+    shutil.copytree(unfinished[0], tmp_path / '.r.unfinished')
+    f = tmp_path / '.r.unfinished' / 'identity.json'
+    how(f)
+    with pytest.raises(ValueError, match='identity.json is damaged'):
+        learn_training.train(tiles, learn_recipes.Recipe.quick(**small), tmp_path / 'r', 'cpu')
+    r = learn_recipes.Recipe.quick(**{**small, 'epochs': 1})
+    assert len(learn_training.train(tiles, r, tmp_path / 'r', 'cpu', overwrite=True).history) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs a POSIX system')
+def test_two_trainings_into_one_folder(tiles, tmp_path):
+    "The second is refused with the number of the first; when the first is killed, its place is taken."
+    ready = tmp_path / 'ready'
+    pid = os.fork()
+    if pid == 0:
+        with only_writer(tmp_path / 'r'):
+            ready.write_text('x')
+            time.sleep(120)
+    while not ready.exists():
+        time.sleep(0.01)
+    r = learn_recipes.Recipe.quick(**{**small, 'epochs': 1})
+    with pytest.raises(FileExistsError, match=rf'by another process \(process {pid} on .*, since 2'):
+        learn_training.train(tiles, r, tmp_path / 'r', 'cpu')
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with pytest.warns(UserWarning, match=f'process {pid} on .* was stopped before it was done'):
+        assert len(learn_training.train(tiles, r, tmp_path / 'r', 'cpu').history) == 1
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['r', 'ready']
+
+
+@pytest.mark.long
 def test_finetuning_interrupted_in_its_second_phase(tiles, tmp_path, monkeypatch):
     import timm
 
@@ -217,7 +378,7 @@ def test_finetuning_interrupted_in_its_second_phase(tiles, tmp_path, monkeypatch
 
     monkeypatch.setattr(learn_sittings, 'make_learner', lambda *a, **k: keep(*a, cbs=Stop(), **k))
     with pytest.raises(KeyboardInterrupt):
-        learn_training.train(tiles, r, tmp_path / 'b', 'cpu')
+        learn_training.train(tiles, r, tmp_path / 'b', 'cpu', checkpoint_seconds=0)
     monkeypatch.undo()
     a, b = (weights(learn_training.train(tiles, r, tmp_path / o, 'cpu').path) for o in 'ab')
     assert 'taken up after epoch 2' in (tmp_path / 'b' / 'log.txt').read_text() and all(
@@ -248,6 +409,7 @@ def test_what_moves(tiles, tmp_path, arm):
     assert moved == ({k for k in was if k.startswith('1.')} if arm == 'frozen' else set(was))
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_while_the_run_is_written(tiles, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, 'No space left on device')
@@ -384,6 +546,7 @@ def test_compiled(tiles, tmp_path):
     assert np.allclose(plain.p_CPT, b.preds.p_CPT, atol=1e-3) and weights(a.path).keys() == weights(b.path).keys()
 
 
+@pytest.mark.long
 def test_early_stopping_and_the_extras(tiles, tmp_path):
     r = learn_recipes.Recipe.quick(
         **{**small, 'epochs': 30},
@@ -459,9 +622,9 @@ def test_tiles_that_cannot_be_learned_from(tiles):
         learn_loaders.make_dls(tiles.add(label=lone.values))
 
 
-def test_tiles_of_one_grey(tiles, monkeypatch):
+def test_tiles_of_one_gray(tiles, monkeypatch):
     monkeypatch.setattr(Tiles, 'batch', lambda self, idxs, out=None: np.full((len(idxs), 32, 32), 100, np.uint8))
-    with pytest.raises(ValueError, match='all of one grey'):
+    with pytest.raises(ValueError, match='all of one gray'):
         learn_loaders.make_dls(tiles, learn_recipes.Recipe.quick(**small))
 
 
@@ -480,9 +643,7 @@ def test_too_small_a_tile_for_the_network():
     reason='slow: nine trainings of about 100 tiles, 11 minutes on one core; set CELLDEATH_SLOW=1, or run benchmarks/training.py --part celltype',
 )
 def test_quick_learns_two_real_cell_types():
-    import importlib.util
+    from benchmark_of import benchmark
 
-    spec = importlib.util.spec_from_file_location('training_benchmark', root / 'benchmarks' / 'training.py')
-    spec.loader.exec_module(b := importlib.util.module_from_spec(spec))
-    res = b.celltype(root.parent / 'shared' / 'data' / 'celltype')
+    res = benchmark('training').celltype(root.parent / 'shared' / 'data' / 'celltype')
     assert res['one_split']['network']['test']['mean'] > 0.7 and res['over_splits']['network_less_hog']['mean'] > 0

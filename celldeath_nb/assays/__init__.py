@@ -3,12 +3,14 @@
 from importlib import import_module
 
 _rooms = {
-    'arms': ['ARM', 'COMPARED', 'MARKS', 'NO_SPREAD', 'PRINTED_LIMIT', 'SHADES', 'TESTS', 'compare_arms', 'p_text',
-        'plot_distributions', 'plot_superplot', 'simulate_comparisons'],
+    'arms': ['compare_arms', 'p_text', 'plot_distributions', 'plot_superplot', 'simulate_comparisons'],
     'fcs': ['find_channel', 'guess_tubes', 'read_fcs', 'read_tubes'],
     'flow': ['QUADRANTS', 'compare_quadrants', 'plot_controls', 'plot_quadrants', 'quadrant_gates', 'quadrants'],
     'gates': ['above_peak', 'find_valley', 'gate_cells', 'gate_singlets', 'prepare_events'],
+    'nuclei': ['count_foci', 'guess_scale', 'match_nuclei', 'measure_nuclei', 'segment_nuclei', 'show_nuclei'],
+    'sheets': ['answer_nuclei', 'answer_tubes', 'whole_nuclei', 'write_nuclei_page', 'write_tubes_page'],
     'spill': ['compensate', 'scale', 'single_cells', 'spillover'],
+    'stained': ['PAPER_PATTERN', 'read_channel', 'read_channels'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

@@ -108,7 +108,8 @@ def _keywords(f, path, size, at):
 # %% ../../nbs/api/67_assays.fcs.ipynb #ff5a1863
 def _sets(f, path, size):
     "Offset, header and keywords of every data set of a file."
-    found, at = [], 0
+    found = []
+    at = 0
     while len(found) < _most_sets:
         head, kw = _keywords(f, path, size, at)
         found.append((at, head, kw))
@@ -174,7 +175,8 @@ def _channels(kw, path):
     n = _whole_number(kw['$PAR'], path, '$PAR, the number of channels,', _most_channels)
     if not n:
         raise _bad(path, 'has no channels: $PAR is 0')
-    rows, kind = [], kw['$DATATYPE'].upper()
+    rows = []
+    kind = kw['$DATATYPE'].upper()
     for i in range(1, n + 1):
         top = _float(kw.get(f'$P{i}R', '0'), path, f'$P{i}R, the range of channel {i},')
         if top < 0 or (kind == 'I' and top < 1):
@@ -211,7 +213,8 @@ def _words(text):
 
 def _matches(rows, name):
     "The channels that `name` may mean, by the strictest rule that finds any."
-    n, s = _plain(name), _plain(_stem(name))
+    n = _plain(name)
+    s = _plain(_stem(name))
     texts = [(r['name'], r['marker']) for r in rows]
     rules = (
         lambda a, m: name == a,
@@ -326,7 +329,9 @@ def _columns(raw, widths, kw, order, channels, scaled):
     kind = kw['$DATATYPE'].upper()
     if kind != 'I':
         return np.frombuffer(raw, f'{order}f{widths[0]}').reshape(n, -1).T.astype(float, order='C')
-    out, rows, left = np.empty((len(widths), n)), np.frombuffer(raw, np.uint8).reshape(n, -1), np.cumsum([0, *widths])
+    out = np.empty((len(widths), n))
+    rows = np.frombuffer(raw, np.uint8).reshape(n, -1)
+    left = np.cumsum([0, *widths])
     for i, (w, c) in enumerate(zip(widths, channels)):
         size = next(o for o in (1, 2, 4, 8) if o >= w)
         padded = np.zeros((n, size), np.uint8)
@@ -353,7 +358,8 @@ def _spill_of(kw, channels):
     for key in ('$SPILLOVER', 'SPILLOVER', '$SPILL', 'SPILL', '$COMP', 'COMP'):
         parts = [o.strip() for o in kw.get(key, '').replace('\n', ',').split(',')]
         n = int(parts[0]) if parts[0].isdigit() and len(parts[0]) < 5 else 0
-        named, bare = len(parts) == 1 + n + n * n, len(parts) == 1 + n * n and n == len(dyes)
+        named = len(parts) == 1 + n + n * n
+        bare = len(parts) == 1 + n * n and n == len(dyes)
         if n and (named or bare):
             s = _matrix(
                 parts[-n * n :],
@@ -442,7 +448,8 @@ def read_fcs(
     size = path.stat().st_size
     with open(path, 'rb') as f:
         at, head, kw = _chosen(_sets(f, path, size), dataset, path)
-        channels, order = _channels(kw, path), _order(kw, path)
+        channels = _channels(kw, path)
+        order = _order(kw, path)
         widths = _widths(kw, len(channels), path)
         n = _count(kw, head, widths, path)
         if not n:
@@ -507,7 +514,7 @@ def _read_map(map_csv, folder):
     return (
         path.copy()
         if isinstance(path, pd.DataFrame)
-        else read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        else read_csv(path, dtype=str, na_filter=False, skipinitialspace=True)
     )
 
 
@@ -571,16 +578,15 @@ def read_tubes(
     | None = None,  # which file is which: columns file, role, and replicate, treatment, hour; `None`: `tubes.csv` in the folder
 ) -> pd.DataFrame:  # one row a tube: `tube, path, role, replicate, treatment, hour`, the map's other columns, `events, channels, cytometer`
     "The tubes of an experiment; what cannot be used is in `attrs['problems']`."
-    files, table = _fcs_files(folder), _map_of(map_csv, folder)
+    files = _fcs_files(folder)
+    table = _map_of(map_csv, folder)
     table['file'] = [_fitting(o, files) for o in table.file]
     if not set(table.file) & set(files):
         raise ValueError(
             f'None of the {len(table)} files of the tube map is in {Path(folder).name}. The map begins with {", ".join(table.file[:3])}; the folder has {", ".join(files[:3]) or "no FCS files"}. Give the map of this folder.'
         )
-    kept, problems = (
-        [],
-        [dict(file=o, problem='is in the folder and not in the map') for o in files if o not in set(table.file)],
-    )
+    kept = []
+    problems = [dict(file=o, problem='is in the folder and not in the map') for o in files if o not in set(table.file)]
     for _, row in bar(table.iterrows(), total=len(table), what='reading headers'):
         try:
             kept.append({**row, **_look(folder, row)})

@@ -17,7 +17,7 @@ from .fcs import find_channel, read_fcs
 from .gates import above_peak, find_valley, gate_cells, prepare_events
 from .spill import single_cells, spillover
 from ..evaluate.figures import class_colors
-from ..evaluate.preds import CONTROLS
+from ..photos.classes import is_control
 from ..files import bar
 
 # %% ../../nbs/api/69_assays.flow.ipynb #a6c6356f
@@ -39,7 +39,8 @@ def _axis(events, name, axis, other=None):
         if found != other:
             return found
     raise ValueError(
-        f'{events.attrs.get("file", "This table")}: no channel of {list(events.columns)} is known as {"annexin" if axis == "x" else "7-AAD or PI"}. Say which one with {axis}=.'
+        f'{events.attrs.get("file", "This table")}: no channel of {list(events.columns)} is known as '
+        f'{"annexin" if axis == "x" else "7-AAD or PI"}. Say which one with {axis}=.'
     )
 
 # %% ../../nbs/api/69_assays.flow.ipynb #d8ec9d0c
@@ -67,7 +68,9 @@ def _pair(untreated, singles, method, x, y):
         raise ValueError(f'Both axes are {x}. Give two channels, x= and y=.')
     if len(cells) < 500:
         raise ValueError(
-            f'{untreated.attrs.get("file", "The untreated tube")} has {len(cells)} cells; a line drawn from fewer than 500 stands where chance puts it. Record more events, or write the lines yourself: quadrants(tubes, {{{x!r}: 1000, {y!r}: 1000}}).'
+            f'{untreated.attrs.get("file", "The untreated tube")} has {len(cells)} cells; a line drawn from fewer than '
+            '500 stands where chance puts it. Record more events, or write the lines yourself: quadrants(tubes, '
+            f'{{{x!r}: 1000, {y!r}: 1000}}).'
         )
     own = {find_channel(e, d): single_cells(e) for d, e in singles.items()}
     (a, note), (b, more) = (_line(cells, own.get(c), c, method) for c in (x, y))
@@ -106,12 +109,13 @@ def _own_rows(tubes, replicate):
         own = [t[t.replicate == replicate], t[t.replicate == ''], t]
         out[role] = _records(next(o for o in own if len(o)))
     if 'untreated' not in out:
-        vehicle = tubes[(tubes.role == 'sample') & tubes.treatment.str.lower().isin(CONTROLS)]
+        vehicle = tubes[(tubes.role == 'sample') & tubes.treatment.map(is_control).astype(bool)]
         own = [vehicle[vehicle.replicate == replicate], vehicle]
         out['untreated'] = _records(next((o for o in own if len(o)), vehicle))
     if not out['untreated']:
         raise ValueError(
-            f'No tube has the role untreated, and no sample is of a vehicle; the roles are {sorted(set(tubes.role))}. Say in the map which tube is untreated and stained with both dyes.'
+            f'No tube has the role untreated, and no sample is of a vehicle; the roles are {sorted(set(tubes.role))}. '
+            'Say in the map which tube is untreated and stained with both dyes.'
         )
     return out
 
@@ -129,7 +133,9 @@ def _matrix_for(controls, spill):
     if own is None:
         lack = 'no unstained tube' if len(singles) > 1 else f'single stains of {len(singles)} dyes'
         raise ValueError(
-            f'There are {lack}, and {controls["untreated"].attrs.get("file", "the untreated tube")} brings no spill matrix. Add those controls to the map, give spill= a matrix, or spill=False to count without compensation.'
+            f'There are {lack}, and {controls["untreated"].attrs.get("file", "the untreated tube")} brings no spill '
+            'matrix. Add those controls to the map, give spill= a matrix, or spill=False to count without '
+            'compensation.'
         )
     return pd.DataFrame(own)
 
@@ -158,16 +164,21 @@ def quadrant_gates(
     "The line across each axis, from controls."
     if method not in ('valley', 'peak'):
         raise ValueError(f"method={method!r} is not known. Choose 'valley' or 'peak'.")
-    rows, matrices, ellipses = [], {}, {}
+    rows = []
+    matrices = {}
+    ellipses = {}
     for replicate, tables in _control_sets(controls):
         if isinstance(controls, pd.DataFrame) and 'role' not in controls:
-            row, s, gate = _pair(tables['untreated'], {}, method, x, y), None, None
+            row = _pair(tables['untreated'], {}, method, x, y)
+            s = None
+            gate = None
             raw = '' if controls.attrs.get('compensated') else 'the events as they were given, not compensated'
             row['note'] = '; '.join(o for o in (row['note'], raw) if o)
         else:
             row, s, gate = _gates_of(tables, method, x, y, spill, cells)
         rows.append(dict(replicate=replicate, **row))
-        matrices[replicate], ellipses[replicate] = None if s is None else s.to_dict(), gate
+        matrices[replicate] = None if s is None else s.to_dict()
+        ellipses[replicate] = gate
     gates = pd.DataFrame(rows).assign(compensated=[matrices[o] is not None for o in matrices])
     gates.attrs.update(spill=matrices, cell_gate=ellipses)
     return gates
@@ -217,7 +228,8 @@ def _gates_for(gates, replicate):
     spill, cell_gate = (gates.attrs.get(k, {}).get(g.replicate) for k in ('spill', 'cell_gate'))
     if g.get('compensated') and spill is None:
         raise ValueError(
-            'These gates were drawn on compensated events, and their spill matrix was lost on the way (a CSV does not keep it). Make them again with quadrant_gates.'
+            'These gates were drawn on compensated events, and their spill matrix was lost on the way (a CSV does not '
+            'keep it). Make them again with quadrant_gates.'
         )
     return g.x, g.x_gate, g.y, g.y_gate, None if spill is None else pd.DataFrame(spill), cell_gate
 
@@ -313,7 +325,8 @@ def compare_quadrants(
     lack = [c for c in (group, unit) if c not in t]
     if lack or not len(t):
         raise ValueError(
-            f'The table has {len(t)} samples and the columns {list(t.columns)}; it needs {" and ".join(lack) or "samples"}. Give the table that `quadrants` made of `read_tubes`.'
+            f'The table has {len(t)} samples and the columns {list(t.columns)}; it needs '
+            f'{" and ".join(lack) or "samples"}. Give the table that `quadrants` made of `read_tubes`.'
         )
     out = compare_arms(t, which, group, unit, log=False, reference=reference, objects='tubes')
     means = t.dropna(subset=[which]).groupby([group, unit])[which].mean().groupby(level=0).agg(['mean', 'sem', 'count'])
@@ -325,7 +338,8 @@ def compare_quadrants(
 # %% ../../nbs/api/69_assays.flow.ipynb #b8c3083a
 def _clouds(samples, gates, most, rng):
     "Compensated single cells by arm, at most `most` each, and the lines of each replicate."
-    arms, lines = {}, {}
+    arms = {}
+    lines = {}
     for told, load in _each(samples):
         if told.get('role', 'sample') != 'sample':
             continue
@@ -368,16 +382,26 @@ _corners = dict(
 )
 
 
+def _percent(v):
+    "Mean and standard error of percentages, with a digit more where the error would read 0.0."
+    if len(v) < 2:
+        return f'{v.mean():.1f} %'
+    digits = 2 if v.sem() < 0.05 else 1
+    return f'{v.mean():.{digits}f} ± {v.sem():.{digits}f} %'
+
+
 def _corner_text(ax, table, colors, group):
     "Mean and standard error of each arm in each corner."
     for q, (x, y, ha, va) in _corners.items():
         words = [(f'{q} {QUADRANTS[q]}', 'k')]
         for arm in colors:
             v = table.loc[table[group].astype(str) == arm, q].dropna()
-            words.append((f'{arm} {v.mean():.1f}' + (f' ± {v.sem():.1f} %' if len(v) > 1 else ' %'), colors[arm]))
+            words.append((f'{arm} {_percent(v)}', colors[arm]))
         for i, (text, color) in enumerate(words if va == 'top' else words[::-1]):
             step = -0.055 * i if va == 'top' else 0.055 * i
-            ax.text(x, y + step, text, ha=ha, va=va, fontsize=8, color=color, transform=ax.transAxes)
+            where = dict(ha=ha, va=va, transform=ax.transAxes, zorder=5)
+            back = dict(facecolor='white', alpha=0.8, lw=0, pad=0.8)  # dots and lines stay out of the words
+            ax.text(x, y + step, text, fontsize=8, color=color, bbox=back, **where)
 
 # %% ../../nbs/api/69_assays.flow.ipynb #34324fd0
 def plot_quadrants(
@@ -396,7 +420,7 @@ def plot_quadrants(
     table = table[table.role == 'sample'] if 'role' in table else table
     rng = np.random.default_rng(seed)
     arms, labels, lines = _clouds(samples, gates, most, rng)
-    control_first = sorted(arms, key=lambda o: (o.lower() not in CONTROLS, o))
+    control_first = sorted(arms, key=lambda o: (not is_control(o), o))
     colors = class_colors(control_first)
     points = np.concatenate([arms[k] for k in control_first])
     paint = np.repeat([colors[k] for k in control_first], [len(arms[k]) for k in control_first])
@@ -407,7 +431,8 @@ def plot_quadrants(
     _corner_text(ax, table, colors, group)
     days = table.replicate.nunique() if 'replicate' in table else 1
     title = ' and '.join(control_first) if len(control_first) < 4 else f'{len(control_first)} arms'
-    ax.set_title(f'{title}, {days} replicate{"s" * (days > 1)}' + (', mean ± SEM' if days > 1 else ''), fontsize=10)
+    counted = f'{days} replicate{"s" * (days > 1)}, {int(table.n.sum()):,} cells'
+    ax.set_title(f'{title}, {counted}' + (', mean ± SEM' if days > 1 else ''), fontsize=10)
     return ax
 
 # %% ../../nbs/api/69_assays.flow.ipynb #b6e592d0
@@ -431,13 +456,15 @@ def plot_controls(
     axes = np.atleast_1d(axes)
     rng = np.random.default_rng(seed)
     tables = [single_cells(prepare_events(_pooled(rows[role]), spill, cell_gate)) for role in order]
-    labels, shown = [_label(tables[0], c) for c in (x, y)], [o[[x, y]].to_numpy() for o in tables]
+    labels = [_label(tables[0], c) for c in (x, y)]
+    shown = [o[[x, y]].to_numpy() for o in tables]
     everything = np.concatenate(shown)
     for ax, role, v in zip(axes, order, shown):
         ax.scatter(*v[rng.permutation(len(v))[:most]].T, s=2, color='#0072B2', lw=0, rasterized=True)
         _show_axes(ax, labels, everything, [(a, b)])
         ax.set_title(
-            f'{role.replace("single_", "single ")}\n{100 * (v[:, 0] > a).mean():.1f} % right, {100 * (v[:, 1] > b).mean():.1f} % above',
+            f'{role.replace("single_", "single ")}, {len(v):,} cells\n{100 * (v[:, 0] > a).mean():.1f} % right, '
+            f'{100 * (v[:, 1] > b).mean():.1f} % above',
             fontsize=8,
         )
     return axes

@@ -47,7 +47,8 @@ def _peaks(u, h, bins=512):
 def _lowest(smooth, left, right):
     "The middle of the flat bottom between two bins."
     part = smooth[left : right + 1]
-    i, flat = int(part.argmin()), part <= part.min() + 0.02 * (min(part[0], part[-1]) - part.min())
+    i = int(part.argmin())
+    flat = part <= part.min() + 0.02 * (min(part[0], part[-1]) - part.min())
     start = i - int(np.argmin(flat[i::-1])) + 1 if not flat[: i + 1].all() else 0
     stop = i + int(np.argmin(flat[i:])) - 1 if not flat[i:].all() else len(part) - 1
     return left + (start + stop) // 2
@@ -76,7 +77,8 @@ def find_valley(
         center, smooth, peaks = _peaks(u, more * _smoothing(u))
         big = np.flatnonzero(_parted(smooth, peaks) >= 0.05) if len(peaks) else []
         if len(big) and big[0] < len(peaks) - 1:
-            dim, rest = peaks[big[0]], peaks[big[0] + 1 :]
+            dim = peaks[big[0]]
+            rest = peaks[big[0] + 1 :]
             top = rest[smooth[rest].argmax()]
             at, *lights = bend * np.sinh(center[[_lowest(smooth, dim, max(top, rest[-1])), dim, *rest]])
             return AttrDict(at=float(at), dim=float(lights[0]), bright=[float(o) for o in lights[1:]])
@@ -90,7 +92,8 @@ def above_peak(
     "A line above the dim cells, from their peak and their spread."
     x = np.asarray(x, float)
     bend = _bend(x) / 2
-    u, peak = np.arcsinh(x / bend), np.arcsinh(find_valley(x).dim / bend)
+    u = np.arcsinh(x / bend)
+    peak = np.arcsinh(find_valley(x).dim / bend)
     below = peak - u[u < peak]
     sd = 1.4826 * np.median(below) if len(below) else 0.0
     return float(bend * np.sinh(peak + spreads * sd))
@@ -107,7 +110,8 @@ def _scatter(events, ends, what):
     return None
 
 
-_area, _heights = ('-a', '-area', '-alin'), ('-h', '-hlin', '-height')
+_area = ('-a', '-area', '-alin')
+_heights = ('-h', '-hlin', '-height')
 
 
 def _debris_below(x):
@@ -148,17 +152,20 @@ def _fit_cells(events, radius):
     where = events.attrs.get('file', 'This table')
     if not names or len(events) < 50:
         raise ValueError(
-            f'{where} has {len(events):,} events and the channels {list(events.columns)}; cells are told from debris by the scatter (FSC-A, SSC-A) of at least 50 events. Count without: cells=False.'
+            f'{where} has {len(events):,} events and the channels {list(events.columns)}; cells are told from debris '
+            'by the scatter (FSC-A, SSC-A) of at least 50 events. Count without: cells=False.'
         )
     x = events[names].to_numpy(float)[:: max(1, len(events) // 50000)]
     floor = _debris_below(x[:, 0])
     x = x[x[:, 0] > floor]
     bend = np.maximum(np.median(x, axis=0) / 10, 1e-9)
     u = np.arcsinh(x / bend)
-    center, cov = np.median(u, axis=0), _spread_of(u)
+    center = np.median(u, axis=0)
+    cov = _spread_of(u)
     for _ in range(10):
         near = u[_distance(u, center, cov) < _inner]
-        center, cov = near.mean(0), _spread_of(near) / _shrunk
+        center = near.mean(0)
+        cov = _spread_of(near) / _shrunk
     return dict(
         channels=names, floor=floor, bend=bend.tolist(), center=center.tolist(), cov=cov.tolist(), radius=float(radius)
     )
@@ -191,9 +198,11 @@ def gate_singlets(
     area, height = (_scatter(events, o, 'fsc') for o in (_area, _heights))
     if area is None or height is None:
         raise ValueError(
-            f'{events.attrs.get("file", "This table")} has the channels {list(events.columns)}; doublets are told by area and height of forward scatter (FSC-A and FSC-H). Without them they cannot be seen.'
+            f'{events.attrs.get("file", "This table")} has the channels {list(events.columns)}; doublets are told by '
+            'area and height of forward scatter (FSC-A and FSC-H). Without them they cannot be seen.'
         )
-    a, h = events[area].to_numpy(float), events[height].to_numpy(float)
+    a = events[area].to_numpy(float)
+    h = events[height].to_numpy(float)
     ok = (a > 0) & (h > 0)
     ratio = np.log(np.where(ok, h, 1) / np.where(ok, a, 1))
     own = ok & (events['cell'].to_numpy(bool) if 'cell' in events else True)

@@ -34,7 +34,9 @@ def _bright(unstained, single, own, what):
     bright = np.arcsinh(x / width) > (low + high) / 2
     if high - low < 1.5 or bright.sum() < 50:
         raise ValueError(
-            f'{_file_of(single, what)} has {int(bright.sum())} bright cells in {own}, too few to see where its light spills. A single stain needs cells that take the dye (killed cells, or beads); give another tube, or a matrix of your own.'
+            f'{_file_of(single, what)} has {int(bright.sum())} bright cells in {own}, too few to see where its light '
+            'spills. A single stain needs cells that take the dye (killed cells, or beads); give another tube, or a '
+            'matrix of your own.'
         )
     return bright
 
@@ -51,7 +53,8 @@ def _row_of(unstained, single, own, dyes, what):
     cut = _cut_off(bright, dyes)
     if cut.mean() > 0.5:
         raise ValueError(
-            f'{_file_of(single, what)}: {100 * cut.mean():.0f} % of its bright cells are at the top of the range, where a detector counts no further. Measure it with less gain.'
+            f'{_file_of(single, what)}: {100 * cut.mean():.0f} % of its bright cells are at the top of the range, '
+            'where a detector counts no further. Measure it with less gain.'
         )
     rise = bright.loc[~cut, dyes].median() - unstained[dyes].median()
     if rise.idxmax() != own:
@@ -68,7 +71,8 @@ def spillover(
     "The spill matrix by medians of single-stained cells."
     if len(singles) < 2:
         raise ValueError(
-            f'Single stains of {len(singles)} dyes were given ({", ".join(map(str, singles)) or "none"}); spill is between two or more. Give one single-stained tube for each dye.'
+            f'Single stains of {len(singles)} dyes were given ({", ".join(map(str, singles)) or "none"}); spill is '
+            'between two or more. Give one single-stained tube for each dye.'
         )
     unstained = single_cells(unstained)
     own = {find_channel(e, dye): dye for dye, e in singles.items()}
@@ -127,7 +131,8 @@ def _logicle(x, t, w, m, a, inverse):
         from flowutils import transforms
     except ImportError as e:
         raise ImportError(
-            "The logicle scale is computed by flowutils, which is not installed here. Type: pip install \"celldeath_nb[flow]\" (or: pip install flowutils), or take scale(x, 'asinh')."
+            "The logicle scale is computed by flowutils, which is not installed here. Type: pip install "
+            "\"celldeath_nb[flow]\" (or: pip install flowutils), or take scale(x, 'asinh')."
         ) from e
     if not (m > 0 and 0 <= w <= m / 2 and -w <= a <= m - 2 * w):
         raise ValueError(
@@ -138,7 +143,8 @@ def _logicle(x, t, w, m, a, inverse):
 
 
 def _asinh(x, t, m, a, inverse):
-    pre, step = np.sinh(m * np.log(10)) / t, np.log(10)
+    pre = np.sinh(m * np.log(10)) / t
+    step = np.log(10)
     return (
         np.sinh(x * (m + a) * step - a * step) / pre if inverse else (np.arcsinh(x * pre) + a * step) / ((m + a) * step)
     )
@@ -159,7 +165,8 @@ def scale(
     v = np.asarray(x, float)
     if not (np.isfinite([t, w, m, a]).all() and t > 0 and m > 0 and m + a > 0) or not np.isfinite(v).all():
         raise ValueError(
-            f'scale needs finite numbers, t and m above 0, and m+a above 0; t={t!r}, m={m!r}, a={a!r}, and {int((~np.isfinite(v)).sum()):,} numbers are not finite.'
+            f'scale needs finite numbers, t and m above 0, and m+a above 0; t={t!r}, m={m!r}, a={a!r}, and '
+            f'{int((~np.isfinite(v)).sum()):,} numbers are not finite.'
         )
     out = _logicle(v, t, w, m, a, inverse) if method == 'logicle' else _asinh(v, t, m, a, inverse)
     return (

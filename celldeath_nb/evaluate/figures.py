@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from ..photos.pictures import scale_bar
-from .preds import check_preds, class_names, positive_class
+from .preds import check_preds, class_names, known_positive
 from .intervals import ratio_of
 from .scores import Metrics, accuracy_only, as_arrays, confusion
 
@@ -81,13 +81,25 @@ def _cell_style(ax, k):
 
 def _names_of_two(classes, positive):
     "'true positives' and so on for two classes, nothing for more."
-    if len(classes) != 2:
+    if len(classes) != 2 or positive is None:
         return [[''] * len(classes)] * len(classes)
-    pos = list(classes).index(positive_class(classes, positive))
+    pos = list(classes).index(positive)
     return [
         [f"{'true' if i == j else 'false'} {'positives' if j == pos else 'negatives'}" for j in range(2)]
         for i in range(2)
     ]
+
+# %% ../../nbs/api/43_evaluate.figures.ipynb #b8cdb957
+def _fill_cells(ax, C, share, names, cmap):
+    "The colors and the words of the cells; how the words are written, and their size."
+    k = len(C)
+    style, size = _cell_style(ax, k)
+    ax.imshow(np.nan_to_num(share), cmap=cmap, vmin=0, vmax=1)
+    write = dict(ha='center', va='center', fontsize=size, linespacing=1 if k > 4 else 1.25)
+    for i, line in enumerate(_cell_text(C, share, names, style)):
+        for j, s in enumerate(line):
+            ax.text(j, i, s, color='white' if share[i, j] > 0.55 else 'black', **write)
+    return style, size
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #9ebe1008
 def plot_confusion(
@@ -95,7 +107,8 @@ def plot_confusion(
     ax: plt.Axes = None,  # where to draw; a new figure of a size that suits the number of classes if not given
     level: str = 'tile',  # what is counted: 'tile', 'field', 'well' or 'experiment'
     by: str | None = None,  # what is resampled for the interval in the title; None: wells if the table names them
-    positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
+    positive: str
+    | None = None,  # two classes: the positive one; None: that of `scores`, or the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     cmap: str = 'Blues',  # color map of the shares of each row
     scores: Metrics = None,  # of `metrics` on the same table, for the title; None: computed
@@ -115,31 +128,16 @@ def plot_confusion(
         ax = plt.subplots(
             figsize=(1.6 + 1.3 * k,) * 2 if k <= 4 else (2.2 + 0.5 * k, 2 + 0.5 * k), layout='constrained'
         )[1]
-    (style, size) = _cell_style(ax, k)
-    wide = k > 4
-    ax.imshow(np.nan_to_num(row), cmap=cmap, vmin=0, vmax=1)
-    for i, line in enumerate(_cell_text(C, row, _names_of_two(names, positive), style)):
-        for j, s in enumerate(line):
-            ax.text(
-                j,
-                i,
-                s,
-                ha='center',
-                va='center',
-                fontsize=size,
-                linespacing=1 if wide else 1.25,
-                color='white' if row[i, j] > 0.55 else 'black',
-            )
-    ax.set_xticks(range(k), names, rotation=90 if wide else 0, fontsize=max(size, 6), parse_math=False)
+    positive = known_positive(names, positive or getattr(scores, 'positive', None)) if k == 2 else None
+    style, size = _fill_cells(ax, C, row, _names_of_two(names, positive), cmap)
+    small = style == 'small'
+    ax.set_xticks(range(k), names, rotation=90 if k > 4 else 0, fontsize=max(size, 6), parse_math=False)
     ax.set_yticks(range(k), names, fontsize=max(size, 6), parse_math=False)
-    ax.set_xlabel(
-        'predicted (cells: % of row)' if style == 'small' else 'predicted', fontsize=8 if style == 'small' else 10
-    )
-    ax.set_ylabel('true', fontsize=8 if style == 'small' else 10)
-    ax.set_title(
-        _accuracy_title(C, scores or (None if given else accuracy_only(preds, level, by, classes)), level),
-        fontsize=10 if style != 'small' else 8,
-    )
+    told = 'predicted (cells: % of row)' if small else f'predicted; positive: {positive}' if positive else 'predicted'
+    ax.set_xlabel(told, fontsize=8 if small else 10)
+    ax.set_ylabel('true', fontsize=8 if small else 10)
+    m = scores or (None if given else accuracy_only(preds, level, by, classes))
+    ax.set_title(_accuracy_title(C, m, level), fontsize=8 if small else 10)
     return ax
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #3f9c7219

@@ -10,25 +10,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from ..units import WELL_COLUMNS, unit_columns
+from ..units import WELL_COLUMNS, unit_columns, unit_ids
+from ..files import read_csv
+from ..photos.classes import clean_name, cleaned, control_of, control_words, refuse_twins
+
+# %% ../../nbs/api/40_evaluate.preds.ipynb #2332016d
+def ask_positive(classes):
+    "The question which class is the effect, with every way to answer it."
+    names = list(classes)[:6]
+    said = ' or '.join(f'positive={o!r}' for o in names)
+    return f'Which of the classes {", ".join(names)} is the effect (the positive class) cannot be told from their names. Name it: {said}.'
+
+
+def label_names(table):
+    "The different labels of a table, as text and in order; none where it has no labels."
+    return sorted(table['label'].dropna().astype(str).unique()) if 'label' in table else []
+
+
+def known_positive(classes, positive=None):
+    "The positive class: the one that is named, or of two the one that is no control; None where neither tells."
+    positive = None if positive is None else clean_name(positive)
+    if positive is not None and positive not in classes:
+        raise ValueError(f'positive={positive!r} is none of the classes {list(classes)}; give one of them.')
+    if positive is not None or len(classes) != 2:
+        return positive
+    control = control_of(classes)
+    return next((o for o in classes if o != control), None) if control else None
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #ad6722b1
-CONTROLS = {
-    'dmso',
-    'control',
-    'ctrl',
-    'vehicle',
-    'untreated',
-    'mock',
-    'negative',
-    'neg',
-    'no',
-    'false',
-    '0',
-    'live',
-    'alive',
-    'healthy',
-}
+CONTROLS = control_words
 
 
 def class_names(
@@ -37,20 +47,22 @@ def class_names(
 ) -> list:  # class names, in the order of every table and figure
     "The classes of a table of predictions."
     if classes is not None:
-        return [str(c) for c in classes]
-    cs = [c[2:] for c in map(str, preds.columns) if c.startswith('p_')]
-    return sorted(cs or {str(c) for col in ('label', 'pred') if col in preds for c in preds[col].dropna()})
+        return [clean_name(c) for c in classes]
+    cs = [clean_name(c[2:]) for c in map(str, preds.columns) if c.startswith('p_') and clean_name(c[2:])]
+    return sorted(
+        cs or {clean_name(c) for col in ('label', 'pred') if col in preds for c in preds[col].dropna().unique()}
+    )
 
 
 def positive_class(
     classes: list,  # two class names
     positive: str | None = None,  # the class to call positive; the one that is not a known control if not given
 ) -> str:  # the positive class
-    "Which of two classes is the positive one: the treatment, not its control."
-    if positive is not None and positive not in classes:
-        raise ValueError(f'positive={positive!r} is none of the classes {list(classes)}; give one of them.')
-    others = [c for c in classes if c.lower() not in CONTROLS]
-    return positive if positive is not None else (others if len(others) == 1 else list(classes))[-1]
+    "Which of two classes is the positive one: the treatment, not its control; `ValueError` asks where names do not tell."
+    found = known_positive(classes, positive)
+    if found is None:
+        raise ValueError(ask_positive(classes))
+    return found
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #62e0b66d
 def _refuse(preds, bad, why, fix):
@@ -90,11 +102,13 @@ def check_preds(
     "The predictions, once their labels and probabilities have been found usable."
     if 'label' not in preds:
         raise ValueError(
-            f"The predictions have no column 'label' with the truth; they have {list(preds.columns)[:12]}. Rename yours: preds.rename(columns={{'truth': 'label'}})."
+            f"The predictions have no column 'label' with the truth; they have {list(preds.columns)[:12]}. Rename "
+            f"yours: preds.rename(columns={{'truth': 'label'}})."
         )
     if not len(preds):
         raise ValueError('The predictions have no rows. Check which file or split was chosen.')
     classes = class_names(preds, classes)
+    preds = _tidy(preds, classes)
     out = preds.copy()
     p = check_probs(preds, classes, tol)
     if p is None and 'pred' not in preds:
@@ -125,6 +139,21 @@ def check_preds(
             )
     return out
 
+# %% ../../nbs/api/40_evaluate.preds.ipynb #52d540e1
+def _tidy(preds, classes):
+    "The predictions with names of classes in one spelling; near twins among them are refused."
+    names = {c: f'p_{clean_name(c[2:])}' for c in map(str, preds.columns) if c.startswith('p_') and clean_name(c[2:])}
+    preds = preds.rename(columns={k: v for k, v in names.items() if k != v})
+    texts = {k: cleaned(preds[k]) for k in ('label', 'pred') if k in preds}
+    said = [*classes, *(o for s in texts.values() for o in s.dropna().unique())]
+    refuse_twins(
+        said,
+        'The predictions have the classes',
+        "preds.replace({'{old}': '{new}'}), or rename them where they come from.",
+    )
+    changed = {k: v for k, v in texts.items() if (v.dropna() != preds[k].dropna()).any()}
+    return preds.assign(**changed) if changed else preds
+
 # %% ../../nbs/api/40_evaluate.preds.ipynb #2a62b2d9
 def _columns_there(table, names):
     "Refuse names of columns that the table lacks."
@@ -138,7 +167,8 @@ def _two_from_one(table, score, positive):
     others = sorted(set(table.label) - {positive})
     if positive is None or len(others) != 1:
         raise ValueError(
-            f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth holds {sorted(set(table.label))}.'
+            f'One score needs positive= and exactly one other class in the truth; positive={positive!r}, and the truth '
+            f'holds {sorted(set(table.label))}.'
         )
     return pd.DataFrame({f'p_{positive}': table[score].astype(float), f'p_{others[0]}': 1 - table[score].astype(float)})
 
@@ -154,7 +184,16 @@ def as_preds(
     **columns,  # our name = their name, of any of tile, field, well, experiment, line, treatment, hour, dose_um, split
 ) -> pd.DataFrame:  # predictions that every function here takes
     "A table of predictions from any other tool's table."
-    t = pd.read_csv(table) if not isinstance(table, pd.DataFrame) else table.reset_index(drop=True)
+    names = {
+        truth: str,
+        **({verdict: str} if verdict else {}),
+        **dict.fromkeys((v for k, v in columns.items() if k not in ('hour', 'dose_um')), str),
+    }
+    t = (
+        table.reset_index(drop=True)
+        if isinstance(table, pd.DataFrame)
+        else read_csv(table, dtype=_text_columns(table, names))
+    )
     _columns_there(
         t,
         [
@@ -175,6 +214,12 @@ def as_preds(
     if verdict:
         out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
     return check_preds(out)
+
+# %% ../../nbs/api/40_evaluate.preds.ipynb #3b716b9e
+def _text_columns(path, names):
+    "Those of the columns `names` that the file has."
+    have = read_csv(path, nrows=0).columns
+    return {k: v for k, v in names.items() if k in have}
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #a1a8c63d
 COMBINE = dict(mean=lambda p: p.mean(0), median=lambda p: np.median(p, 0) / max(np.median(p, 0).sum(), 1e-300))
@@ -205,8 +250,8 @@ def to_level(
     classes, out = class_names(preds, classes), check_preds(preds, classes)
     if level == 'tile':
         return out
-    cols = list(dict.fromkeys(unit_columns(out, level) + ['label']))
-    unit = out.groupby(cols, dropna=False, sort=False, observed=True).ngroup().to_numpy()
+    cols = unit_columns(out, level)
+    unit = pd.factorize(pd.MultiIndex.from_arrays([unit_ids(out, level), out.label]))[0]
     first = np.unique(unit, return_index=True)[1]
     keep = [
         c

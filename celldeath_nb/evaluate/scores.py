@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from ..units import LEVELS, has_level, unit_ids
-from .preds import check_preds, check_probs, class_names, positive_class, to_level
-from .intervals import ScoreParts, boot_limits, naive_limits, ratio_of, wilson_shares
+from .preds import check_preds, check_probs, ask_positive, class_names, known_positive, to_level
+from .intervals import ScoreParts, boot_limits, join_units, naive_limits, ratio_of, wilson_shares
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #25069b65
 class Metrics(Mapping):
@@ -31,6 +31,10 @@ class Metrics(Mapping):
         settings: dict,  # of the resampling
     ):
         self.__dict__.update({k: v for k, v in locals().items() if k != 'self'})
+
+    @property
+    def _positive_said(self):
+        return f'; positive class: {self.positive}' if self.positive else ''
 
     def __getitem__(self, k):
         return float(self.table.loc[k, 'value'])
@@ -55,7 +59,10 @@ class Metrics(Mapping):
     ) -> str:  # one sentence
         "Metric `k` with its interval and what was resampled, in plain words."
         lo, hi = self.interval(k)
-        return f"{k} {self[k]:.3f} ({100 * self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling {self.counts['resampled']} {self.by}s)"
+        return (
+            f"{k} {self[k]:.3f} ({100 * self.settings['confidence']:g} % interval {lo:.3f} to {hi:.3f}, resampling "
+            f"{self.counts['resampled']} {self.by}s)"
+        )
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #e14d5b50
 @patch
@@ -80,15 +87,19 @@ def to_dict(
 @patch
 def to_html(self: Metrics) -> str:  # a fragment of HTML
     "The table and its notes as HTML, with names escaped."
-    n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items())
+    n = ', '.join(f'{v:,} {k}' for k, v in self.counts.items()) + self._positive_said
     notes = ''.join(f'<li>{escape(s)}</li>' for s in self.notes)
-    return f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: {escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
+    return (
+        f'<p>Judged by {escape(self.level)}, resampled by {escape(self.by)}: '
+        f'{escape(n)}.</p>{self.table.to_html(float_format="{:.3f}".format)}<ul>{notes}</ul>'
+    )
 
 
 @patch
 def __repr__(self: Metrics):
-    return f"Metrics by {self.level}, resampled by {self.by}, {self.counts}\n{self.table.round(3)}" + ''.join(
-        f'\n- {s}' for s in self.notes
+    return (
+        f"Metrics by {self.level}, resampled by {self.by}, {self.counts}{self._positive_said}\n{self.table.round(3)}"
+        + ''.join(f'\n- {s}' for s in self.notes)
     )
 
 
@@ -101,13 +112,14 @@ def choose_unit(preds, level, by, notes):
     "The level of the units to resample, said in `notes` where it is not the well."
     if by is None:
         by = next(
-            l
-            for l in ('well', 'field', 'experiment', 'tile')
-            if has_level(preds, l) and LEVELS.index(l) >= LEVELS.index(level)
+            each
+            for each in ('well', 'field', 'experiment', 'tile')
+            if has_level(preds, each) and LEVELS.index(each) >= LEVELS.index(level)
         )
         if by in ('tile', 'field'):
             notes.append(
-                f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these intervals, which are therefore too narrow.'
+                f'The table does not name wells, so whole {by}s were resampled; differences between wells are not in these '
+                'intervals, which are therefore too narrow.'
             )
     if by not in LEVELS:
         raise ValueError(f'by={by!r} is unknown; it is one of {LEVELS}.')
@@ -122,7 +134,8 @@ def _few(n, by, notes):
     "Say so where there are too few units for an interval."
     if n < 5:
         notes.append(
-            f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see how much they differ, and 10 or more to see it well.'
+            f'Only {n} {by}{"s" if n != 1 else ""}: do not trust these intervals. At least 5 units are needed to see '
+            'how much they differ, and 10 or more to see it well.'
         )
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #eb4531d2
@@ -139,29 +152,31 @@ def _mixed(preds, P, notes):
     if n:
         notes.append(f'{n:,} rows repeat a tile that stands in the table already, and are counted again.')
 
+# %% ../../nbs/api/42_evaluate.scores.ipynb #e609837b
+def _untold(classes, pos, P, notes):
+    "Say so where no class is called positive although there are two."
+    if len(classes) == 2 and pos is None and P is not None:
+        notes.append(
+            f'Neither {classes[0]} nor {classes[1]} is known as the control by its name, so no class is called '
+            'positive, and average_precision is the mean over both. '
+            f'Name one: positive={classes[0]!r} or positive={classes[1]!r}.'
+        )
 
-def join_units(unit, y, most, notes, by, seed):
-    "Units joined at random into at most `most` groups, of one true class as far as may be."
-    n = int(unit.max()) + 1
-    if n <= most:
-        return unit
-    notes.append(f'{n:,} {by}s were joined at random into {most} groups, and whole groups were resampled.')
-    of = np.zeros(n, int)
-    of[unit] = y
-    order = np.lexsort([np.random.default_rng(seed).random(n), of])
-    group = np.empty(n, int)
-    group[order] = np.arange(n) * most // n
-    return group[unit]
+
+def _in_order(preds, classes):
+    "The rows sorted by units, truth, verdict and probabilities, so that nothing drawn over them hangs on how they came."
+    keys = [preds[f'p_{c}'].to_numpy(float) for c in classes if f'p_{c}' in preds]
+    keys += [preds[c].map(classes.index).to_numpy() for c in ('pred', 'label')]
+    keys += [unit_ids(preds, each) for each in LEVELS[1:] if has_level(preds, each)]
+    return preds.iloc[np.lexsort(keys)]
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #39516db3
 def metrics(
     preds: pd.DataFrame,  # predictions, one row a tile: `label`, `p_<class>` and or `pred`, and the columns that name field, well, experiment
     level: str = 'tile',  # what is judged: 'tile', 'field', 'well' or 'experiment'
-    by: str
-    | None = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
+    by: str = None,  # what is resampled, at least as coarse as `level`; None: wells, or fields, experiments, tiles, whichever the table names first
     combine: str = 'mean',  # how tiles make a unit above the tile: 'mean', 'median', 'vote', or a function [n, k] -> [k]
-    threshold: float
-    | None = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
+    threshold: float = None,  # two classes: call a unit positive from this probability on; None: the verdict in `pred`, or the likelier class
     positive: str | None = None,  # two classes: the positive one; None: the one that is not a known control
     classes: list | None = None,  # the classes in the order wanted; sorted order if not given
     n_boot: int = 2000,  # resamples
@@ -175,7 +190,7 @@ def metrics(
     "Every number that describes a table of predictions, with intervals that respect wells."
     classes = class_names(preds, classes)
     notes = []
-    preds = check_preds(preds, classes)
+    preds = _in_order(check_preds(preds, classes), classes)
     by = choose_unit(preds, level, by, notes)
     units = to_level(preds, level, combine, classes)
     y, v, P, pos = as_arrays(units, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
@@ -183,10 +198,11 @@ def metrics(
     n = int(unit.max()) + 1
     _few(n, by, notes)
     _mixed(preds, P, notes)
+    _untold(classes, pos, P, notes)
     arrays = (y, v, P)
     grouped = join_units(unit, y, max_units, notes, by, seed)
     table = _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, n == len(units), notes)
-    counts = {f'{l}s': int(unit_ids(preds, l).max()) + 1 for l in LEVELS if has_level(preds, l)} | dict(
+    counts = {f'{each}s': int(unit_ids(preds, each).max()) + 1 for each in LEVELS if has_level(preds, each)} | dict(
         units=len(units), resampled=n
     )
     settings = dict(
@@ -197,25 +213,29 @@ def metrics(
         bins=bins,
         seed=seed,
     )
-    return Metrics(table, level, by, counts, classes, classes[pos] if len(classes) == 2 else None, notes, settings)
+    return Metrics(table, level, by, counts, classes, None if pos is None else classes[pos], notes, settings)
 
 # %% ../../nbs/api/42_evaluate.scores.ipynb #0bc03c11
 def as_arrays(units, classes, threshold, positive):
     "Truth and verdict as class numbers `[n]`, probabilities `[n, k]` or None, and the number of the positive class."
     code = {c: i for i, c in enumerate(classes)}
     P = check_probs(units, classes, 1e-3)
-    pos = code[positive_class(classes, positive)] if len(classes) == 2 else None
+    named = known_positive(classes, positive) if len(classes) == 2 else None
+    pos = None if named is None else code[named]
     y = units.label.map(code).to_numpy(int)
     v = units.pred.map(code).to_numpy(int)
     if threshold is None:
         return y, v, P, pos
+    if pos is None and len(classes) == 2:
+        raise ValueError(f'A threshold is one for the positive class. {ask_positive(classes)}')
     if pos is None or P is None:
         raise ValueError(
-            f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, by=...) to make two classes of many.'
+            f'threshold={threshold} needs two classes with probabilities; these are {classes}. Use collapse(preds, '
+            'by=...) to make two classes of many.'
         )
     return y, np.where(P[:, pos] >= threshold, pos, 1 - pos), P, pos
 
-
+# %% ../../nbs/api/42_evaluate.scores.ipynb #7bbcf308
 def _table(arrays, unit, grouped, classes, pos, bins, confidence, n_boot, seed, independent, notes):
     "Value, interval and naive interval of every metric."
     y, v, P = arrays
@@ -292,7 +312,8 @@ def _groups(preds, by, classes):
     else:
         if by not in preds:
             raise ValueError(
-                f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a dict from class to group, or a function.'
+                f'by={by!r} is no column of the predictions, which have {list(preds.columns)[:12]}. Give such a column, a '
+                'dict from class to group, or a function.'
             )
         of = preds.groupby('label', observed=True)[by].unique()
         mixed = [c for c in of.index if len(of[c]) > 1]
@@ -351,7 +372,7 @@ def _one(run, metric, level, **kwargs):
     )
     return {s: metrics(p, level, n_boot=0, **kwargs)[metric] for s, p in (parts or {'': preds}).items()}
 
-
+# %% ../../nbs/api/42_evaluate.scores.ipynb #2502879f
 def report_table(
     runs: Mapping
     | list,  # name of a setting -> its runs, or one list of runs; a run is an object with `.preds`, a table, a `Metrics` or a number
@@ -359,8 +380,10 @@ def report_table(
     level: str = 'tile',  # what is judged
     percent: bool = True,  # whether `text` is in percent
     **kwargs,  # handed to `metrics`, such as threshold=.3
-) -> pd.DataFrame:  # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `n`, `min`, `max`, `text`
-    "Several runs as mean and standard deviation, number of runs, lowest and highest."
+) -> (
+    pd.DataFrame
+):  # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `sem`, `n`, `best`, `min`, `max`, `text`
+    "Several runs as mean, standard deviation and standard error, number of runs, best, lowest and highest."
     runs = runs if isinstance(runs, Mapping) and not isinstance(runs, Metrics) else {'': runs}
     rows = []
     k = 100 if percent else 1
@@ -381,7 +404,9 @@ def report_table(
                     metric=metric,
                     mean=x.mean(),
                     sd=sd,
+                    sem=sd / np.sqrt(len(x)),
                     n=len(x),
+                    best=x.max(),
                     min=x.min(),
                     max=x.max(),
                     text=text,

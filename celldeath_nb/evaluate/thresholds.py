@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from ..units import unit_ids
 from .preds import check_preds, check_probs, class_names, positive_class, to_level
-from .intervals import boot_weights, ratio_of, score_limits, strata_of, wilson
-from .scores import as_arrays, choose_unit, join_units
+from .intervals import boot_weights, join_units, ratio_of, score_limits, strata_of, wilson
+from .scores import as_arrays, choose_unit
 from .figures import class_colors
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #4908f4b6
@@ -45,7 +45,8 @@ def calibrate(
             else 'their probabilities say nothing about the truth'
         )
         raise ValueError(
-            f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more validation tiles, or leave the probabilities as they are.'
+            f'No temperature between {limits[0]} and {limits[1]} fits these {len(y)} predictions: {why}. Use more '
+            'validation tiles, or leave the probabilities as they are.'
         )
     return t
 
@@ -66,8 +67,7 @@ def apply_temperature(
 def calibration_table(
     preds: pd.DataFrame,  # predictions with probabilities, one row a tile
     bins: int = 10,  # bins of equal width from 0 to 1
-    of: str
-    | None = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    of: str = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
     classes: list | None = None,  # the classes; all `p_` columns if not given
 ) -> pd.DataFrame:  # one row a bin that is not empty: `low`, `high`, `n`, `probability`, `share`, and Wilson's `share_low`, `share_high`
     "Mean probability and observed share, bin by bin."
@@ -95,8 +95,7 @@ def plot_calibration(
     preds: pd.DataFrame,  # predictions with probabilities, one row a tile
     ax: plt.Axes | None = None,  # where to draw; a new figure if not given
     bins: int = 10,  # bins of equal width from 0 to 1
-    of: str
-    | None = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
+    of: str = None,  # a class, whose probability is compared with its share; None: the verdict's probability with the share right
     label: str | None = None,  # name of the curve
     color: str | None = None,  # of the curve; the class's color, or black
     classes: list | None = None,  # the classes; all `p_` columns if not given
@@ -205,7 +204,7 @@ def _sweep(s, pos):
     return edges, tp, n - tp
 
 
-def _rule(tp, fp, P, N, cost, sensitivity, specificity):
+def _rule(tp, fp, P, N, cost, sensitivity, specificity, names):
     "The thresholds that are best, as an array of bool, and the rule in words."
     if cost is not None:
         c = dict(false_negative=cost, false_positive=1) if np.isscalar(cost) else dict(cost)
@@ -216,16 +215,16 @@ def _rule(tp, fp, P, N, cost, sensitivity, specificity):
         loss = c['false_negative'] * (P - tp) + c['false_positive'] * fp
         return (
             loss == loss.min(),
-            f"lowest cost with a miss at {c['false_negative']:g} and a false alarm at {c['false_positive']:g}",
+            f"lowest cost with a missed {names[0]} at {c['false_negative']:g} and a {names[1]} called {names[0]} at {c['false_positive']:g}",
         )
     if sensitivity is not None:
         return np.arange(len(tp)) == np.argmax(
             tp >= sensitivity * P - 1e-9
-        ), f'highest threshold with sensitivity of at least {sensitivity:g}'
+        ), f'highest threshold with sensitivity to {names[0]} of at least {sensitivity:g}'
     ok = fp <= (1 - specificity) * N + 1e-9
     return np.arange(len(tp)) == len(ok) - 1 - np.argmax(
         ok[::-1]
-    ), f'lowest threshold with specificity of at least {specificity:g}'
+    ), f'lowest threshold with specificity (share of {names[1]} left alone) of at least {specificity:g}'
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #68bbe94b
 def choose_threshold(
@@ -258,7 +257,9 @@ def choose_threshold(
             f'The validation predictions hold only {classes[pos] if hit.all() else classes[1 - pos]}; a threshold needs both classes.'
         )
     t, tp, fp = _sweep(s, hit)
-    best, rule = _rule(tp, fp, hit.sum(), (~hit).sum(), cost, sensitivity, specificity)
+    best, rule = _rule(
+        tp, fp, hit.sum(), (~hit).sum(), cost, sensitivity, specificity, (classes[pos], classes[1 - pos])
+    )
     i = np.flatnonzero(best)[np.argmin(np.abs(t[best] - 0.5))]
     out = Threshold(t[i])
     out.positive = classes[pos]
@@ -272,8 +273,7 @@ def choose_threshold(
 def apply_threshold(
     preds: pd.DataFrame,  # predictions of two classes with probabilities, one row a tile
     threshold: float,  # what `choose_threshold` gave
-    positive: str
-    | None = None,  # the positive class; None: the threshold's own, or the one that is not a known control
+    positive: str = None,  # the positive class; None: the threshold's own, or the one that is not a known control
     classes: list | None = None,  # the two classes; all `p_` columns if not given
 ) -> pd.DataFrame:  # a copy with new verdicts
     "Predictions with the verdicts that a threshold gives."

@@ -7,9 +7,9 @@ _rooms = {
     'loaders': ['flip_turn', 'make_dls', 'relight'],
     'models': ['Model', 'load_model', 'save_model'],
     'nets': ['ahead', 'as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
-    'prediction': ['grey_range', 'predict', 'tile_greys'],
-    'recipes': ['Recipe'],
-    'runs': ['Run', 'environment', 'open_run'],
+    'prediction': ['gray_range', 'predict', 'tile_grays'],
+    'recipes': ['Recipe', 'fit_batch'],
+    'runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'sittings': ['NoNumber'],
     'training': ['expected_seconds', 'repeat', 'train'],
 }

@@ -30,7 +30,7 @@ from .nets import best_device, make_net
 def _groups(net):
     "Layer groups of a network: the first half of the body, the second half, the head."
     layers = _layers(net[0])
-    late = [p for l in layers[max(1, len(layers) // 2) :] for p in l.parameters()]
+    late = [p for each in layers[max(1, len(layers) // 2) :] for p in each.parameters()]
     ids = {id(p) for p in late}
     return [g for g in ([p for p in net[0].parameters() if id(p) not in ids], late, list(net[1].parameters())) if g]
 
@@ -280,7 +280,7 @@ def _callbacks(dls, r, most):
         if o
     ]
 
-
+# %% ../../nbs/api/55_learn.learner.ipynb #865c3d0c
 def make_learner(
     dls: DataLoaders,  # from `make_dls`
     recipe: Recipe = None,  # None: the quick one
@@ -338,7 +338,9 @@ def find_rate(
     end: float = 1.0,  # the last rate; the search stops before it where the loss has grown fourfold
     steps: int = 100,  # batches, at least 20
     seed: int = 0,  # of the order of tiles and the augmentation
-) -> pd.DataFrame:  # `lr` and `loss` (smoothed) of each batch; in `.attrs`, `steep` (where the loss falls most steeply), `valley` and `minimum` (a tenth of the rate of the lowest loss)
+) -> (
+    pd.DataFrame
+):  # `lr` and smoothed `loss` of each batch; in `.attrs` the suggestions `steep`, `valley` and `minimum`
     "Try learning rates from small to large; the learner is left as it was."
     if not 0 < start < end:
         raise ValueError(f'start={start}, end={end}: give the smaller rate first, both above 0.')

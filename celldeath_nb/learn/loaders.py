@@ -105,8 +105,8 @@ def flip_turn(
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #fcd5780f
 def relight(
-    x: torch.Tensor,  # grey levels from 0 to 1, [n, 1, h, w]
-    most: float = 0.1,  # largest change; 0.1 moves a middle grey by up to 0.05
+    x: torch.Tensor,  # gray levels from 0 to 1, [n, 1, h, w]
+    most: float = 0.1,  # largest change; 0.1 moves a middle gray by up to 0.05
 ) -> torch.Tensor:  # the same shape
     "Change brightness and contrast of each tile at random, in log-odds."
     if not most:
@@ -116,7 +116,7 @@ def relight(
     return torch.sigmoid(z * (1 - most) ** u[0] + torch.logit(0.5 * (1 + u[1] * most)))
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #1a6dadc2
-def _grey_stats(tiles, most=512):
+def _gray_stats(tiles, most=512):
     "Mean and standard deviation, on the scale 0..1, of up to `most` evenly spaced tiles."
     idx = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).astype(int))
     n = s = q = 0.0
@@ -129,7 +129,7 @@ def _grey_stats(tiles, most=512):
     std = np.sqrt(max(q / n - (s / n) ** 2, 0)) / 255
     if std < 1e-3:
         raise ValueError(
-            'The training tiles are all of one grey: there is nothing to learn from. Look at them with tiles.show().'
+            'The training tiles are all of one gray: there is nothing to learn from. Look at them with tiles.show().'
         )
     return float(mean), float(std)
 
@@ -153,7 +153,8 @@ def _classes(table):
     for s in ('train', 'valid'):
         if lost := set(classes) - set(table.label[table.split == s].astype(str)):
             raise ValueError(
-                f"No tile of {', '.join(sorted(lost))} is in '{s}' ({table.groupby(['split', 'label']).size().to_dict()}). Photograph more of it, or split another way."
+                f"No tile of {', '.join(sorted(lost))} is in '{s}' ({table.groupby(['split', 'label']).size().to_dict()}). "
+                "Photograph more of it, or split another way."
             )
     return classes
 
@@ -162,6 +163,7 @@ def make_dls(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe = None,  # None: the quick one
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
+    grays: tuple = None,  # mean and standard deviation of the gray levels, on the scale 0..1; None: of the training tiles
 ) -> DataLoaders:  # fastai's, with `train` and `valid`; `.vocab` holds the classes in order
     "Loaders of training and validation tiles, straight from the store."
     r = recipe or Recipe.quick()
@@ -172,7 +174,7 @@ def make_dls(
         raise ValueError(
             f"A batch of {r.batch_size} tiles is more than the {len(sets['train'])} there are to train on. Use a smaller batch_size."
         )
-    (mean, std) = _grey_stats(sets['train'].tiles)
+    mean, std = grays or _gray_stats(sets['train'].tiles)
     size = _shown_size(tiles.tile_px, r.size)
 
     def plain(x):

@@ -6,16 +6,35 @@
 __all__ = ['Model', 'save_model', 'load_model']
 
 # %% ../../nbs/api/52_learn.models.ipynb #c1134829
-import hashlib
 import json
-import math
+import struct
+import threading
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from ..files import new_folder, read_json, write_json
+from celldeath_nb.files import (
+    a_list,
+    a_number,
+    a_page,
+    a_text,
+    a_whole,
+    check_page,
+    check_seal,
+    either,
+    file_sum,
+    misfits,
+    new_folder,
+    own_file,
+    read_json,
+    sealed,
+    write_json,
+)
+from ..tiles.store import cut_rules
 from .nets import as_input, first_line, make_net
 
 # %% ../../nbs/api/52_learn.models.ipynb #2d2b23bf
@@ -28,8 +47,8 @@ class Model:
     classes: list  # what it tells apart, in the order of its outputs
     tile_px: tuple  # height and width in pixels of the tiles it was trained on
     size: tuple  # height and width in pixels that the network is shown
-    mean: float = 0.0  # grey level taken off, on the scale 0..1
-    std: float = 1.0  # grey level divided by, likewise
+    mean: float = 0.0  # gray level taken off, on the scale 0..1
+    std: float = 1.0  # gray level divided by, likewise
     head: str = 'fastai'  # which head it has
     um_per_px: float = None  # scale of the tiles in micrometers per pixel, None if it was unknown
     info: dict = field(default_factory=dict)  # how it was trained
@@ -65,11 +84,6 @@ def _spec(m):
 def _short(page):
     return json.dumps({k: page[k] for k in _fields if k != 'info'}, sort_keys=True)
 
-
-def _sha256(path):
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
-
 # %% ../../nbs/api/52_learn.models.ipynb #f5901ac0
 def save_model(
     model: Model,  # what to save
@@ -77,90 +91,168 @@ def save_model(
     overwrite: bool = False,  # replace one that is there
 ) -> Path:  # `path`
     "Write a model as a folder of `model.safetensors` and `model.json`, whole or not at all."
+    spec = _spec(model)
+    check_page(sealed(spec), _fields, 'This model', 'It could not be loaded again, so it is not saved.')
     with new_folder(path, overwrite) as tmp:
         state = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
-        spec = _spec(model)
         save_file(state, tmp / 'model.safetensors', dict(made_with=_short(spec)))
-        write_json(
-            dict(format='celldeath_nb model', version=1, sha256=_sha256(tmp / 'model.safetensors'), **spec),
-            tmp / 'model.json',
-        )
+        page = dict(format='celldeath_nb model', version=2, sha256=file_sum(tmp / 'model.safetensors'), **spec)
+        write_json(sealed(page), tmp / 'model.json')
     return Path(path)
 
 # %% ../../nbs/api/52_learn.models.ipynb #f0cf7434
-def _size(o):
-    return (
-        isinstance(o, list)
-        and len(o) == 2
-        and all(isinstance(i, int) and not isinstance(i, bool) and 0 < i <= 20_000 for i in o)
-        and o[0] * o[1] <= 25_000_000
-    )
+_px = a_list(a_whole(1, 20_000), 2, 2)
 
 
-def _num(o):
-    return isinstance(o, (int, float)) and not isinstance(o, bool) and math.isfinite(o)
+def _if_there(**rules):
+    "The rule that asks for fields only where they are."
+    return lambda o: isinstance(o, dict) and not misfits(o, {k: r for k, r in rules.items() if k in o})
 
 
+def _values(rule):
+    "The rule that asks for a list of values, or for none where there was no such column."
+    return either(None, a_list(rule, 0, 1_000_000))
+
+
+_remedies = a_list(a_page(how=a_text(50)), 0, 100)
+_cut = _if_there(**cut_rules, remedies=either(None, _remedies))
+_info = _if_there(
+    cut=lambda o: _cut(o) and (not o.get('resize_to') or 'grid' in o),
+    gray=_if_there(brightness=a_list(a_number(), 2, 2), contrast=a_list(a_number(), 2, 2)),
+    positive=either(None, a_text(1000)),
+    seen=_if_there(line=_values(a_text(1000)), hour=_values(a_number()), dose_um=_values(a_number())),
+    precision=either(None, a_text(20)),
+    best_epoch=a_whole(),
+    valid_loss=a_number(),
+    recipe=a_page(),
+    counts=a_page(),
+)
 _fields = dict(
-    arch=lambda o: isinstance(o, str),
-    head=lambda o: o in ('fastai', 'linear'),
-    tile_px=_size,
-    size=_size,
-    mean=_num,
-    std=lambda o: _num(o) and o > 0,
-    classes=lambda o: (
-        isinstance(o, list) and 1 < len(o) <= 10_000 and all(isinstance(i, str) for i in o) and len(set(o)) == len(o)
-    ),
-    um_per_px=lambda o: o is None or _num(o) and o > 0,
-    info=lambda o: isinstance(o, dict),
+    arch=a_text(200),
+    head=either('fastai', 'linear'),
+    tile_px=lambda o: _px(o) and o[0] * o[1] <= 25_000_000,
+    size=lambda o: _px(o) and o[0] * o[1] <= 8_400_000,
+    mean=a_number(0, 1),
+    std=a_number(1e-4, 1),
+    classes=lambda o: a_list(a_text(1000), 2, 10_000)(o) and len(set(o)) == len(o),
+    um_per_px=either(None, a_number(1e-9, 1e9)),
+    info=_info,
 )
 
-
-def _check_page(page, path):
-    "Refuse a `model.json` that is not one."
+# %% ../../nbs/api/52_learn.models.ipynb #d90a0990
+def _check_model(page, path):
+    "Refuse a `model.json` that is not one; a page of the first version has no checksum, which is said."
     if not isinstance(page, dict) or page.get('format') != 'celldeath_nb model':
         raise ValueError(f'{path} does not describe a celldeath_nb model.')
-    if page.get('version') != 1:
+    if page.get('version') not in (1, 2):
         raise ValueError(
-            f'{path} is of version {page.get("version")!r}; this celldeath_nb reads version 1. Upgrade celldeath_nb, or save the model again.'
+            f'{path} is of version {str(page.get("version"))[:20]}; this celldeath_nb reads versions 1 and 2. Upgrade '
+            'celldeath_nb, or save the model again.'
         )
-    bad = [k for k, ok in _fields.items() if k not in page or not ok(page[k])]
-    if bad:
-        raise ValueError(
-            f'{path} is damaged: it has no usable {", ".join(bad)}. Take a copy that is whole, or train again.'
-        )
-
-# %% ../../nbs/api/52_learn.models.ipynb #11654bba
-def _same_page(f, page):
-    "Refuse a page that says other things than the weights were saved with."
-    with safe_open(f, 'pt') as o:
-        was = (o.metadata() or {}).get('made_with')
-    if was in (None, _short(page)):
-        return
-    raise ValueError(
-        f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said {was[:300]}. Take a copy that is whole.'
+    check_page(page, _fields, path, 'Take a copy that is whole, or train again.')
+    if page['version'] == 2:
+        return check_seal(page, path, 'Take a copy that is whole, or train again.')
+    warnings.warn(
+        f'{path} was written by an earlier version and has no checksum of its own: what it says of how the tiles '
+        'were cut cannot be checked. Save the model again.'
     )
 
+# %% ../../nbs/api/52_learn.models.ipynb #11654bba
+def _header(f):
+    "Shape of each tensor in a safetensors file, and what was noted there; nothing of the numbers is read."
+    try:
+        with open(f, 'rb') as o:
+            (n,) = struct.unpack('<Q', o.read(8))
+        if n > 20_000_000:
+            raise ValueError(f'a head of {n:,} bytes')
+        with safe_open(f, 'pt') as o:
+            parts = {k: o.get_slice(k) for k in o.keys()}
+            odd = {p.get_dtype() for p in parts.values()} - {'F16', 'BF16', 'F32', 'F64', 'I32', 'I64'}
+            if odd:
+                raise ValueError(f'numbers of the kind {odd.pop()}')
+            return {k: tuple(p.get_shape()) for k, p in parts.items()}, o.metadata() or {}
+    except (SafetensorError, ValueError, KeyError, struct.error) as e:
+        raise ValueError(f'{f} cannot be read as safetensors ({first_line(e)}).') from None
 
-def _weights(path, page):
-    "The numbers of `model.safetensors`, checked."
-    f = path / 'model.safetensors'
-    if f.resolve().parent != path.resolve():
-        raise ValueError(
-            f'{f} is a link that leads out of its folder, to {f.resolve()}. Copy the file itself into the folder.'
-        )
-    if not f.is_file():
-        raise FileNotFoundError(
-            f'{path} has no model.safetensors. A model is a folder of model.json and model.safetensors; copy both.'
-        )
-    if _sha256(f) != page.get('sha256'):
+
+def _check_weights(f, page):
+    "The shapes that the file of weights holds, once it is known to be the one of the page."
+    if file_sum(f) != page.get('sha256'):
         raise ValueError(
             f'{f} is damaged or belongs to another model: its checksum is not the one in model.json. Copy the folder again.'
         )
+    shapes, notes = _header(f)
+    was = notes.get('made_with')
+    if was not in (None, _short(page)):
+        raise ValueError(
+            f'{f.parent}/model.json was changed since the weights were saved. It says {_short(page)[:300]}; it said '
+            f'{was[:300]}. Take a copy that is whole.'
+        )
+    return shapes
+
+# %% ../../nbs/api/52_learn.models.ipynb #3d342f8a
+class _TooLarge(ValueError):
+    "A network has more numbers than it was allowed."
+
+
+_building = threading.Lock()
+
+
+@contextmanager
+def _at_most(n):
+    "Networks that are built here may have `n` numbers in all; `_TooLarge` before the one that is too many is filled."
+    keep = nn.Module.register_parameter
+    me = threading.get_ident()
+    left = n
+
+    def register(self, name, param):
+        nonlocal left
+        left -= param.numel() if param is not None and threading.get_ident() == me else 0
+        if left < 0 and threading.get_ident() == me:
+            raise _TooLarge(f'more than {n:,} numbers')
+        keep(self, name, param)
+
+    with _building:
+        nn.Module.register_parameter = register
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = keep
+
+# %% ../../nbs/api/52_learn.models.ipynb #59c04b22
+_large_ends = (
+    'torchvision/vgg',
+    'torchvision/alexnet',
+)  # their last layers, which are taken off, hold most of their numbers
+
+
+def _net_of(page, path, shapes):
+    "The network that a page names, empty, if the weights of these shapes fit it."
+    n = sum(torch.Size(s).numel() for s in shapes.values())
+    said = f'The weights in {path} do not fit a {page["arch"]} with {len(page["classes"])} classes'
     try:
-        return load_file(f)
-    except (SafetensorError, ValueError, KeyError) as e:
-        raise ValueError(f'{f} cannot be read as safetensors ({first_line(e)}).') from None
+        with _at_most(2 * n + (150_000_000 if page['arch'].startswith(_large_ends) else 10_000_000)):
+            net = make_net(page['arch'], len(page['classes']), page['size'], page['head'])
+    except _TooLarge:
+        raise ValueError(f'{said}: they are {n:,} numbers, and it has far more. Take a copy that is whole.') from None
+    own = {k: tuple(v.shape) for k, v in net.state_dict().items()}
+    odd = [k for k in {**own, **shapes} if own.get(k) != shapes.get(k)]
+    if odd:
+        raise ValueError(f'{said} ({len(odd)} tensors differ, such as {odd[0][:100]}). Take a copy that is whole.')
+    return net
+
+
+def _fill(net, f):
+    "Put the numbers of a file into a network; `ValueError` if some are none."
+    state = load_file(f)
+    odd = [k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    odd += [k for k, v in state.items() if k.endswith('running_var') and (v < 0).any()]
+    if odd:
+        raise ValueError(
+            f'{f} holds no numbers where there must be some ({odd[0][:100]}). Train again with a lower learning rate.'
+        )
+    net.load_state_dict(state)
+    return net.eval()
 
 # %% ../../nbs/api/52_learn.models.ipynb #aa479364
 def load_model(
@@ -174,15 +266,9 @@ def load_model(
         raise FileNotFoundError(
             f'{path} is not a model: there is no model.json in it. Give the folder that `celldeath train` wrote.'
         )
-    page = read_json(path / 'model.json', max_bytes=5_000_000)
-    _check_page(page, path / 'model.json')
-    net = make_net(page['arch'], len(page['classes']), page['size'], page['head'])
-    try:
-        net.load_state_dict(_weights(path, page))
-    except RuntimeError as e:
-        raise ValueError(
-            f'The weights in {path} do not fit a {page["arch"]} with {len(page["classes"])} classes ({first_line(e)}).'
-        ) from None
-    _same_page(path / 'model.safetensors', page)
+    page = read_json(own_file(path, 'model.json'), max_bytes=5_000_000)
+    _check_model(page, path / 'model.json')
+    f = own_file(path, 'model.safetensors', 2**34)
+    net = _fill(_net_of(page, path, _check_weights(f, page)), f)
     kw = {k: page[k] for k in _fields}
-    return Model(net.eval(), **{**kw, 'tile_px': tuple(kw['tile_px']), 'size': tuple(kw['size'])}, path=path)
+    return Model(net, **{**kw, 'tile_px': tuple(kw['tile_px']), 'size': tuple(kw['size'])}, path=path)

@@ -32,7 +32,8 @@ def best_device(
     kind = str(name).split(':')[0]
     if not have.get(kind):
         raise ValueError(
-            f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave it out to use the best of these.'
+            f'The device {name!r} is not available here; there is {", ".join(k for k, v in have.items() if v)}. Leave '
+            'it out to use the best of these.'
         )
     return torch.device(name)
 
@@ -57,6 +58,7 @@ def check_arch(
 
 # %% ../../nbs/api/51_learn.nets.ipynb #45e376d2
 def first_line(e):
+    "The first line of what an error says, shortened."
     return (str(e).strip() or type(e).__name__).splitlines()[0][:200]
 
 
@@ -76,7 +78,7 @@ def _download(arch):
 
 
 def _timm_body(arch, pretrained, weights_file, **kwargs):
-    "The feature layers of one of timm's networks, for grey pictures."
+    "The feature layers of one of timm's networks, for gray pictures."
     try:
         overlay = dict(file=str(weights_file or _download(arch))) if pretrained else None
         return timm.create_model(
@@ -100,7 +102,7 @@ _after_grid = ('avgpool', 'classifier', 'fc', 'head', 'heads')
 
 
 def _tv_body(name, weights_file=None):
-    "The feature layers of one of torchvision's networks, for grey pictures."
+    "The feature layers of one of torchvision's networks, for gray pictures."
     if 'vit' in name:
         raise ValueError(
             f"torchvision's {name} gives no grid of features. timm has such networks that do, for example vit_base_patch32_224."
@@ -139,7 +141,7 @@ def _fill(net, weights_file):
 
 # %% ../../nbs/api/51_learn.nets.ipynb #91cf04c9
 def _body(arch, pretrained, weights_file=None, **kwargs):
-    "The feature layers of `arch` for grey pictures."
+    "The feature layers of `arch` for gray pictures."
     arch = check_arch(arch)
     tv = arch.removeprefix('torchvision/') if arch.startswith('torchvision/') else None
     if pretrained and weights_file and Path(weights_file).suffix != '.safetensors':
@@ -151,7 +153,8 @@ def _body(arch, pretrained, weights_file=None, **kwargs):
         return _timm_body(arch, pretrained, weights_file if pretrained else None, **kwargs)
     if pretrained and not weights_file:
         raise ValueError(
-            f"torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a file once where you trust it and give it as weights_file=: "
+            "torchvision's pretrained weights come as pickles, which are not read. Use a network of timm, or make a "
+            "file once where you trust it and give it as weights_file=: "
             f"safetensors.torch.save_file(torchvision.models.get_model('{tv}', weights='DEFAULT').state_dict(), 'weights.safetensors')."
         )
     return _tv_body(tv, weights_file if pretrained else None)
@@ -213,7 +216,8 @@ def _body_for(arch, size, pretrained, weights_file):
     y = _try(body, size)
     if y.ndim != 4 or not min(y.shape):
         raise ValueError(
-            f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). Use a convolutional one, such as resnet18.'
+            f'{arch} gives no grid of features for tiles of {size[0]}x{size[1]} pixels (it gives {tuple(y.shape)}). '
+            'Use a convolutional one, such as resnet18.'
         )
     return body, y.shape[1]
 
@@ -231,7 +235,7 @@ def make_net(
     pretrained: bool = False,  # begin from ImageNet weights
     weights_file: str = None,  # a local file of those weights, where there is no network
 ) -> nn.Sequential:  # body, head; takes float [n, 1, h, w], gives logits [n, n_classes]
-    "A network for grey tiles; `ValueError` says what does not fit."
+    "A network for gray tiles; `ValueError` says what does not fit."
     if head not in ('fastai', 'linear'):
         raise ValueError(f"head={head!r} is unknown; use 'fastai' or 'linear'.")
     body, nf = _body_for(arch, size, pretrained, weights_file)

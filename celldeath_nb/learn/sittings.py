@@ -21,7 +21,21 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from ..files import bar, new_folder, read_json, write_json
+from celldeath_nb.files import (
+    a_list,
+    a_number,
+    a_page,
+    a_whole,
+    bar,
+    check_page,
+    check_seal,
+    file_sum,
+    new_folder,
+    own_file,
+    read_json,
+    sealed,
+    write_json,
+)
 from .learner import make_learner
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #3cea8cfa
@@ -97,8 +111,11 @@ def _why(self: _Watch, loss, idxs, batch):
     "Where a loss became no number, and what to do; `.files` keeps the tiles of the batch."
     self.files = self.learn.dl.dataset.tiles.table.tile.iloc[list(idxs)].astype(str).tolist()
     return (
-        f'The loss became {loss / max(len(idxs), 1)} in {"training" if self.learn.training else "validation"}, epoch {len(self.rows) + 1}, batch {batch}. The usual reason is a learning rate that is too high (try a tenth); '
-        f'others are half precision and damaged tiles (tiles.verify()). The batch held {", ".join(self.files[:4])}{f" and {len(self.files) - 4} more" if len(self.files) > 4 else ""}.'
+        f'The loss became {loss / max(len(idxs), 1)} in {"training" if self.learn.training else "validation"}, '
+        f'epoch {len(self.rows) + 1}, batch {batch}. The usual reason is a learning rate that is too high (try a '
+        'tenth); '
+        'others are half precision and damaged tiles (tiles.verify()). The batch held '
+        f'{", ".join(self.files[:4])}{f" and {len(self.files) - 4} more" if len(self.files) > 4 else ""}.'
     )
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #13f4962d
@@ -187,31 +204,81 @@ def _save_checkpoint(watch, folder, phase):
     try:
         with new_folder(folder / f'epoch_{n:04d}', overwrite=True) as tmp:
             save_file(tensors, tmp / 'state.safetensors')
-            write_json(page, tmp / 'state.json')
+            write_json(sealed(dict(page, sha256=file_sum(tmp / 'state.safetensors'))), tmp / 'state.json')
     except (OSError, SafetensorError) as e:
         raise OSError(
-            f'The state after epoch {n} could not be written to {folder} ({e}). The state written before it is whole: make room, and the same call goes on from there.'
+            f'The state after epoch {n} could not be written to {folder} ({e}). The state written before it is whole: '
+            'make room, and the same call goes on from there.'
         ) from e
     for old in folder.glob('epoch_*'):
         if old.name < f'epoch_{n:04d}':
             shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #75eb7bb0
+_row = a_page(epoch=a_whole(1), **{k: a_number() for k in ('train_loss', 'valid_loss', 'accuracy', 'lr', 'seconds')})
+_state_rules = dict(
+    phase=a_whole(0, 10),
+    epoch=a_whole(0, 10**9),
+    rows=a_list(_row, 1),
+    opt=a_list(a_page()),
+    hypers=a_list(a_page(lr=a_number())),
+    chance=lambda o: isinstance(o, dict) and _is_chance(o),
+    scaler=a_page(),
+)
+
+
+def _is_chance(s):
+    "Whether sources of chance take these states."
+    try:
+        np.random.RandomState().set_state(tuple(s['numpy']))
+        for k in ('python', 'loader'):
+            random.Random().setstate((s[k][0], tuple(s[k][1]), s[k][2]))
+        torch.Generator().set_state(torch.tensor(s['torch'], dtype=torch.uint8))
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RuntimeError):
+        return False
+    return True
+
+# %% ../../nbs/api/56_learn.sittings.ipynb #57b91c7b
+def _read_checkpoint(f):
+    "A checkpoint, whole; `OSError` or `ValueError` with what is wrong."
+    page = read_json(own_file(f, 'state.json'))
+    check_seal(page, f / 'state.json', '')
+    check_page(page, _state_rules, f / 'state.json', '')
+    state = own_file(f, 'state.safetensors', 2**36)
+    if file_sum(state) != page.get('sha256'):
+        raise ValueError(f'{state} is not as it was written')
+    tensors = load_file(state)
+    part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
+    return dict(page, net=part('net.'), best=part('best.'), opt_tensors=part('opt.'))
+
+
 def _load_checkpoint(folder):
     "The newest whole checkpoint in `folder`, or None; one that a power cut damaged is passed over, and said."
     for f in sorted(folder.glob('epoch_*'), reverse=True) if folder.is_dir() else ():
         try:
-            tensors = load_file(f / 'state.safetensors')
-            page = read_json(f / 'state.json')
+            return _read_checkpoint(f)
         except (OSError, ValueError, SafetensorError) as e:
             warnings.warn(
                 f'{f} is damaged ({str(e)[:200]}) and is passed over: training goes on from an older checkpoint, or begins anew.'
             )
-            continue
-        part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
-        return dict(page, net=part('net.'), best=part('best.'), opt_tensors=part('opt.'))
+    return None
 
 
+def _fitting(ckpt, learn, folder):
+    "The checkpoint, or None if it is of another network, which is said."
+    shapes = lambda o: {k: v.shape for k, v in o.items()}
+    own = shapes(learn.model.state_dict())
+    places = [k.split('.')[0] for k in ckpt['opt_tensors']] if ckpt else []
+    if (
+        not ckpt
+        or own == shapes(ckpt['net']) == shapes(ckpt['best'])
+        and set(places) <= set(map(str, range(len(ckpt['opt']))))
+    ):
+        return ckpt
+    warnings.warn(f'{folder} holds the state of another network, which is passed over: training begins anew.')
+    return None
+
+# %% ../../nbs/api/56_learn.sittings.ipynb #dee201c8
 class _TakeUp(Callback):
     "Put a checkpoint back, once the optimizer is there."
 
@@ -277,13 +344,15 @@ def log_line(folder, text):
 
 
 class _Saver:
-    "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old."
+    "Write the log after each epoch, and a checkpoint if the last is at least `every` seconds old; None: 20 times as old as it took to write."
 
-    def __init__(self, folder, every, total):
+    def __init__(self, folder, every, total, on_epoch=None):
         self.folder = folder
+        self.on_epoch = on_epoch
         self.every = every
         self.total = total
         self.last = time.perf_counter()
+        self.cost = 0.0  # seconds that the last checkpoint took
 
     def __call__(self, watch):
         row = watch.rows[-1]
@@ -293,10 +362,15 @@ class _Saver:
                 **row
             ),
         )
-        if time.perf_counter() - self.last < self.every and len(watch.rows) < self.total:
+        if self.on_epoch is not None:
+            self.on_epoch(pd.DataFrame(watch.rows), self.total)
+        begun = time.perf_counter()
+        least = 20 * self.cost if self.every is None else self.every
+        if begun - self.last < least and len(watch.rows) < self.total:
             return
         _save_checkpoint(watch, self.folder, watch.phase)
         self.last = time.perf_counter()
+        self.cost = self.last - begun
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #87e1c6e1
 @contextmanager
@@ -321,21 +395,20 @@ def _machine(r, device):
             os.environ.pop(key, None)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #0571ba1c
-def _sitting(dls, r, folder, most, every):
+def _sitting(dls, r, folder, most, every, on_epoch):
     "The learner and its watch, trained to the end from a checkpoint in `folder` if there is one."
     ckpt = _load_checkpoint(folder)
     with no_random(r.seed), _machine(r, dls.device):
         learn = make_learner(dls, r, most=most)
+        ckpt = _fitting(ckpt, learn, folder)
         if ckpt:
             learn.model.load_state_dict(ckpt['net'])
-        if ckpt:
             _set_chance(ckpt['chance'], dls.train)
         epochs = sum(e for _, e, _ in _phases(r, len(dls.train)))
         per_epoch = len(dls.train) + len(dls.valid)
         with bar(total=epochs * per_epoch, what='training') as progress, learn.no_bar(), learn.no_logging():
-            watch = _Watch(
-                ckpt['rows'] if ckpt else (), ckpt['best'] if ckpt else None, progress, _Saver(folder, every, epochs)
-            )
+            saver = _Saver(folder, every, epochs, on_epoch)
+            watch = _Watch(ckpt['rows'] if ckpt else (), ckpt['best'] if ckpt else None, progress, saver)
             if ckpt:
                 log_line(folder, f'taken up after epoch {len(watch.rows)}')
             progress.update(len(watch.rows) * per_epoch)
@@ -348,19 +421,24 @@ def _sitting(dls, r, folder, most, every):
     return learn, watch
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #7ddec4ff
+_full = ('out of memory', 'alloc_failed', 'allocate memory', 'not enough memory', 'defaultcpuallocator')
+
+
 def _out_of_memory(e):
-    return any(o in str(e).lower() for o in ('out of memory', 'alloc_failed')) or type(e).__name__ == 'OutOfMemoryError'
+    "Whether an error says, in whose words ever, that memory ran out."
+    said = str(e).lower()
+    return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(o in said for o in _full)
 
 
-def train_net(dls, r, folder, every=0.0):
+def train_net(dls, r, folder, every=None, on_epoch=None):
     "The best network and the history, from a checkpoint in `folder` if there is one."
     most = r.batch_size
     rng = dls.train.rng.getstate()
     while True:
         try:
-            learn, watch = _sitting(dls, r, folder, most, every)
+            learn, watch = _sitting(dls, r, folder, most, every, on_epoch)
             break
-        except RuntimeError as e:
+        except (RuntimeError, MemoryError) as e:
             if not _out_of_memory(e) or most < 4:
                 raise
         most //= 2

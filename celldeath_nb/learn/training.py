@@ -6,7 +6,6 @@
 __all__ = ['train', 'expected_seconds', 'repeat']
 
 # %% ../../nbs/api/58_learn.training.ipynb #2d9cb578
-import json
 import shutil
 import time
 import warnings
@@ -14,17 +13,32 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
 from fastai.torch_core import no_random
-from ..files import check_free, new_folder, read_json, write_csv, write_json
+from celldeath_nb.files import (
+    a_page,
+    a_text,
+    check_free,
+    check_page,
+    check_seal,
+    new_folder,
+    only_writer,
+    own_file,
+    read_json,
+    sealed,
+    write_csv,
+    write_json,
+)
+from ..units import need
+from ..evaluate.preds import known_positive, label_names
 from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
-from ..tiles.places import find_near_duplicates
+from ..tiles.places import pairs_of
 from .recipes import Recipe, check_recipe
 from .nets import best_device, make_net
 from .models import save_model
 from .loaders import make_dls
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
-from .runs import Run, model_of, open_run, run_identity, split_hash, write_run
+from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run, write_sums
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
 def _unfinished(out):
@@ -35,22 +49,40 @@ def _begin(out, identity, overwrite):
     "The folder of checkpoints, new or one that the same call left."
     check_free(out, overwrite)
     work = _unfinished(out)
-    now = json.loads(json.dumps(identity))
-    was = read_json(work / 'identity.json') if (work / 'identity.json').is_file() else None
-    if was not in (None, now) and not overwrite:
-        odd = [
-            f'{k}={was["recipe"].get(k)!r} then, {v!r} now'
-            for k, v in now['recipe'].items()
-            if was['recipe'].get(k) != v
-        ] or ['the tiles or their split']
+    now = sealed(identity)
+    was = None if overwrite else _begun(work)
+    if was not in (None, now):
         raise ValueError(
-            f'{out} was begun differently and is unfinished ({"; ".join(odd[:3])}). Call it as then to go on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
+            f'{out} was begun differently and is unfinished ({how_they_differ(was, identity)}). Call it as then to go '
+            'on, give another name, or allow overwriting to begin anew (--overwrite, overwrite=True).'
         )
     if was != now:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    write_json(identity, work / 'identity.json')
+    write_json(now, work / 'identity.json')
     return work
+
+
+def _begun(work):
+    "What an unfinished training was begun with; None if there is none."
+    if not (work / 'identity.json').exists():
+        return None
+    page = read_json(own_file(work, 'identity.json'))
+    again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
+    check_seal(page, work / 'identity.json', again)
+    check_page(page, dict(recipe=a_page(), store=a_text(100), split=a_text(100)), work / 'identity.json', again)
+    return page
+
+
+def _finished(out, identity):
+    "The run that the same call has finished; `ValueError` says how the run that is there differs."
+    run = open_run(out)
+    if odd := how_they_differ(run.identity, identity):
+        raise ValueError(
+            f'{out} is a finished run of something else ({odd}), so it was neither opened nor replaced. '
+            f'Give another name, such as {out.name}_2, or allow overwriting (overwrite=True).'
+        )
+    return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #9c09e89a
 _most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
@@ -60,10 +92,10 @@ def _copies(tiles, how, pairs=None):
     "A sentence on tiles of two photographs that show the same on two sides of the split; a warning or `ValueError` if there are any."
     if how not in ('warn', 'refuse', 'ignore'):
         raise ValueError(f"duplicates={how!r}: use 'warn', 'refuse' or 'ignore'.")
-    if how == 'ignore' or (pairs is None and len(tiles) > _most_compared):
+    if how != 'ignore' and pairs is None:
+        pairs = pairs_of(tiles, most=_most_compared)
+    if how == 'ignore' or pairs is None:
         return 'Whether tiles of different photographs show the same was not looked at.'
-    if pairs is None:
-        pairs = find_near_duplicates(getattr(tiles, 'tiles', tiles))  # of a store seen through something, the store
     side = tiles.table.set_index('tile').split
     crosses = [side.get(a) != side.get(b) for a, b in zip(pairs.tile_a, pairs.tile_b)]
     pairs = pairs[pd.Series(crosses, pairs.index, dtype=bool)]
@@ -71,7 +103,11 @@ def _copies(tiles, how, pairs=None):
         check_leaks(tiles.table, pairs=pairs)
     if not len(pairs):
         return 'No two tiles of different photographs on two sides were found to show the same.'
-    said = f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} ({side[pairs.tile_b.iloc[0]]})'
+    said = (
+        f'{len(pairs)} pairs of tiles of different photographs show nearly the same on two sides of the split, '
+        f'such as {pairs.tile_a.iloc[0]} ({side[pairs.tile_a.iloc[0]]}) and {pairs.tile_b.iloc[0]} '
+        f'({side[pairs.tile_b.iloc[0]]})'
+    )
     warnings.warn(
         said
         + ', so what is asked has partly been seen in training. Split by place: group_by_place, then split_by(..., group=\'place\').'
@@ -79,7 +115,7 @@ def _copies(tiles, how, pairs=None):
     return said + '.'
 
 # %% ../../nbs/api/58_learn.training.ipynb #147329c6
-def _keep_last_good(out, tiles, r, dls, watch, work):
+def _keep_last_good(out, tiles, r, dls, watch, work, positive):
     "Write the best network until the loss became no number, and say where it is."
     log_line(work, f'stopped: the loss is no number; the batch held {", ".join(watch.files)}')
     if not watch.rows:
@@ -88,12 +124,16 @@ def _keep_last_good(out, tiles, r, dls, watch, work):
     net = make_net(r.arch, dls.c, dls.size, r.head, r.dropout)
     net.load_state_dict(watch.best)
     with new_folder(out.with_name(f'{out.name}.stopped'), overwrite=True) as tmp:
-        save_model(model_of(net.eval(), dls, r, tiles, history), tmp / 'model')
+        save_model(model_of(net.eval(), dls, r, tiles, history, positive), tmp / 'model')
         write_csv(history, tmp / 'history.csv')
         write_json(asdict(r), tmp / 'recipe.json')
         write_csv(pd.DataFrame(dict(tile=watch.files)), tmp / 'batch.csv')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
-    return f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in {out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
+        write_sums(tmp)
+    return (
+        f'The network of epoch {1 + int(history.valid_loss.argmin())}, the best until then, is kept in '
+        f'{out.name}.stopped (load_model reads it; batch.csv there names all tiles of the batch).'
+    )
 
 # %% ../../nbs/api/58_learn.training.ipynb #402387ee
 def train(
@@ -102,31 +142,56 @@ def train(
     out: str | Path,  # the run folder to make
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
     overwrite: bool = False,  # replace a run folder that is there
-    checkpoint_seconds: float = 0,  # least time between two checkpoints; 0: one after each epoch
-    duplicates: str = 'warn',  # tiles of two photographs that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (not looked for, as above 10,000 tiles)
-    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where they are known; None: they are looked for
+    again: str = 'refuse',  # what to do with a finished run of the same call: 'refuse', or 'open' it
+    checkpoint_seconds: float = None,  # least time between two checkpoints; 0: one after each epoch; None: writing takes at most 5 % of the time
+    duplicates: str = 'warn',  # tiles that show the same on two sides of the split: 'warn', 'refuse', or 'ignore' (as above 10,000 tiles)
+    pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where known; None: those that `group_by_place` left with the tiles, or looked for
+    positive: str = None,  # two classes: the positive one, kept with the run; None: the one that is not a known control
+    on_epoch=None,  # function of (history so far, number of epochs planned) that is called after each epoch, such as a `LiveCurve`
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
     t0 = time.perf_counter()
     check_recipe(recipe)
+    need(tiles.table, 'label', 'split')
     check_leaks(tiles.table)
+    positive = known_positive(label_names(tiles.table), positive)
+    identity = run_identity(tiles, recipe)
+    if again not in ('refuse', 'open'):
+        raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
+    if again == 'open' and out.exists() and not overwrite:
+        return _finished(out, identity)
+    check_free(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out) as still_ours:
+        sitting = dict(every=checkpoint_seconds, on_epoch=on_epoch)
+        return _train(
+            tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive
+        )
+
+# %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
+def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive):
+    "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
-    work = _begin(out, run_identity(tiles, recipe), overwrite)
+    work = _begin(out, identity, overwrite)
     copies = _copies(tiles, duplicates, pairs)
     log_line(
         work,
-        f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: {len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
+        f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: '
+        f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
     )
     try:
-        net, history = train_net(dls, recipe, work, checkpoint_seconds)
+        net, history = train_net(dls, recipe, work, **sitting)
     except NoNumber as e:
-        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work)}', e.watch) from None
+        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch) from None
+    if not still_ours():
+        raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
-        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies)
+        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
+        write_sums(tmp)
     shutil.rmtree(work, ignore_errors=True)
     run = Run(out)
     run.model = model  # what was trained need not be read again
@@ -142,7 +207,7 @@ def expected_seconds(
     if best_device(device).type != 'cpu':
         return None
     with no_random(recipe.seed):
-        dls = make_dls(tiles, recipe, 'cpu')
+        dls = make_dls(tiles, recipe, 'cpu', grays=(0.5, 0.2))  # any will do to see how long it takes
         learn = make_learner(dls, recipe)
         b = dls.train.one_batch()
         net = learn.model.train()
@@ -167,26 +232,49 @@ def _summary(run, seed):
     )
 
 
+_of_one_seed = (FloatingPointError, RuntimeError, MemoryError, ValueError)  # a full disk is of all seeds
+
+
+def _with_spread(rows, failed):
+    "Rows of runs with what stands behind a ±; what failed is told, and raised if nothing else is left."
+    if failed and not rows:
+        raise next(iter(failed.values()))
+    df = pd.DataFrame(rows).set_index('seed')
+    best = df.filter(like='accuracy').max()
+    told = pd.DataFrame(dict(mean=df.mean(), sd=df.std(), sem=df.sem(), best=best, n=df.count().astype(float))).T
+    table = pd.concat([df, told[df.columns]])
+    table.attrs['failed'] = {seed: str(e) for seed, e in failed.items()}
+    for seed, why in table.attrs['failed'].items():
+        warnings.warn(f'Seed {seed} failed, and the numbers are those of the others: {why}')
+    return table
+
+# %% ../../nbs/api/58_learn.training.ipynb #d328f69d
 def repeat(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe,  # its seed is replaced
     out: str | Path,  # folder of the runs, one folder a seed
     seeds=5,  # how many (0, 1, ...), or a list of seeds
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> pd.DataFrame:  # a row a seed, then `mean` and `sd` (of a sample, n-1)
-    "Train with several seeds; `ValueError` if a run of another recipe is in the way."
+) -> (
+    pd.DataFrame
+):  # a row a seed, then `mean`, `sd` (of a sample, n-1), `sem`, `best` and `n`; `.attrs['failed']`: seed -> why
+    "Train with several seeds, of which one that fails leaves the others; `ValueError` if a run of another recipe is in the way."
     rows = []
-    out = Path(out)
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
-        r = replace(recipe, seed=int(seed))
-        at = out / f'seed_{int(seed)}'
+    failed = {}
+    pairs = None
+    for seed in map(int, range(seeds) if isinstance(seeds, int) else seeds):
+        r = replace(recipe, seed=seed)
+        at = Path(out) / f'seed_{seed}'
         if at.exists():
             run = open_run(at)
-            env = read_json(at / 'environment.json')
-            if run.recipe != r or (env['store'], env['split']) != (tiles.fingerprint, split_hash(tiles.table)):
-                raise ValueError(f'{at} is a run of another recipe, store or split. Give another folder, or remove it.')
+            if odd := how_they_differ(run.identity, run_identity(tiles, r)):
+                raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
-            run = train(tiles, r, at, device)
-        rows.append(_summary(run, int(seed)))
-    df = pd.DataFrame(rows).set_index('seed')
-    return pd.concat([df, pd.DataFrame(dict(mean=df.mean(), sd=df.std())).T])
+            pairs = pairs_of(tiles, most=_most_compared) if pairs is None else pairs  # looked for once for all runs
+            try:
+                run = train(tiles, r, at, device, pairs=pairs)
+            except _of_one_seed as e:
+                failed[seed] = e
+                continue
+        rows.append(_summary(run, seed))
+    return _with_spread(rows, failed)

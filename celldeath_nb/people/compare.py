@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..evaluate.preds import positive_class
+from ..evaluate.preds import known_positive, positive_class
 from ..evaluate.intervals import wilson
 from .judging import CANNOT_TELL, check_judgements, judged_classes, with_correct, with_judges
 
@@ -69,7 +69,7 @@ def _one_decider(d, classes, pos, chance, confidence):
     )
     out['balanced_accuracy'] = d[d.answered].groupby('truth').correct.mean().mean() if n else np.nan
     out |= dict(zip(('seconds', 'seconds_low', 'seconds_high'), _median(d.seconds, confidence)))
-    return out | (_two_classes(d, pos, confidence) if len(classes) == 2 else {})
+    return out | (dict(positive=pos, **_two_classes(d, pos, confidence)) if len(classes) == 2 else {})
 
 
 def _two_classes(d, pos, confidence):
@@ -200,9 +200,12 @@ def _sign_flips(d):
         if k <= 16
         else np.random.default_rng(0).choice([-1, 1], (65536, k))
     )
-    return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-12))
+    beyond = np.abs(signs @ d) >= abs(d.sum()) - 1e-12
+    if k <= 16:
+        return float(np.mean(beyond))
+    return float((beyond.sum() + 1) / (len(signs) + 1))  # random patterns: the one that was seen counts too
 
-
+# %% ../../nbs/api/62_people.compare.ipynb #3d524cfd
 def change_table(
     table: pd.DataFrame,  # of `judgements`
     before: str = 'pre',  # session
@@ -237,7 +240,7 @@ def change_table(
         rows.append(
             dict(
                 kind=kind,
-                method='exact sign flips',
+                method='exact sign flips' if len(diff) <= 16 else 'sign flips, 65,536 drawn at random',
                 estimate=m['mean'],
                 p=_sign_flips(diff),
                 n=len(both),
@@ -435,7 +438,7 @@ def _group_pair(P, net, confidence, n_boot, rng):
         difference=float(np.nanmean(d)), low=lo, high=hi, low_people_too=lo2, high_people_too=hi2, note=''
     )
 
-
+# %% ../../nbs/api/62_people.compare.ipynb #7444376d
 def group_pair_table(
     table: pd.DataFrame,  # of `judgements`
     confidence: float = 0.95,  # of the intervals
@@ -484,7 +487,8 @@ def fleiss_kappa(
     n = c.sum(1)
     if len(set(n)) > 1:
         raise ValueError(
-            f'Fleiss\' kappa needs the same number of answers for each tile; there are between {n.min():g} and {n.max():g}. Keep the tiles that everybody answered.'
+            f'Fleiss\' kappa needs the same number of answers for each tile; there are between {n.min():g} and '
+            f'{n.max():g}. Keep the tiles that everybody answered.'
         )
     return float(_fleiss_weighted(np.ones((1, len(c))), c)[0])
 
@@ -529,6 +533,20 @@ def _kappa_row(C, confidence, n_boot, rng):
     )
 
 # %% ../../nbs/api/62_people.compare.ipynb #c78838f9
+_none_given = '(no answer)'
+
+
+def _with_missing(t, classes, how):
+    "The judgements and classes with missing answers as an answer of its own, which is wrong, if that is asked for."
+    if how not in ('left out', 'an answer'):
+        raise ValueError(f"missing={how!r} is unknown; it is 'left out' or 'an answer'.")
+    if how == 'left out':
+        return t, classes
+    none = ~t.answered
+    said = t.said.where(~none, _none_given)
+    return t.assign(said=said, correct=t.correct.astype(float).where(~none, 0.0)), [*classes, _none_given]
+
+
 def consistency_table(
     table: pd.DataFrame,  # of `judgements`
     confidence: float = 0.95,  # of the intervals
@@ -536,12 +554,13 @@ def consistency_table(
     seed: int = 0,  # of the bootstrap
     errors: bool = True,  # True: error consistency, the kappa of right and wrong; False: Cohen's kappa of the answers
     classes: list = None,  # class names; None: those of the table
+    missing: str = 'left out',  # tiles that one of two did not answer: 'left out', or 'an answer', which is wrong, as in published error consistency
 ) -> pd.DataFrame:  # one row for each pair of judges, `kappa`, `low`, `high`, `observed` and `expected` agreement
-    "Error consistency, or Cohen's kappa of the answers, for every pair of judges, on the tiles that both answered."
+    "Error consistency, or Cohen's kappa of the answers, for every pair of judges, on the tiles that both answered (or saw)."
     t = with_judges(with_correct(table))
     rng = np.random.default_rng(seed)
     classes = judged_classes(table, classes)
-    t = t.assign(said=t.answer.where(t.answered, None))
+    t, classes = _with_missing(t.assign(said=t.answer.where(t.answered, None)), classes, missing)
     W = wide_table(t, 'correct' if errors else 'said')
     X, k = (np.nan_to_num(W.to_numpy(float), nan=-1).astype(int), 2) if errors else (_codes(W, classes), len(classes))
     kind = t.drop_duplicates('judge').set_index('judge').kind
@@ -556,7 +575,8 @@ def consistency_table(
         for j in range(i + 1, W.shape[1])
     ]
     out = pd.DataFrame(rows, columns=['a', 'b', 'kinds', 'n', 'kappa', 'low', 'high', 'observed', 'expected', 'note'])
-    return out.assign(method=f'{"kappa of right and wrong" if errors else "Cohen kappa"}; bootstrap over tiles')
+    what = 'kappa of right and wrong' if errors else 'Cohen kappa'
+    return out.assign(method=f'{what}; missing answers are {missing}; bootstrap over tiles')
 
 # %% ../../nbs/api/62_people.compare.ipynb #63a17340
 def agreement_table(
@@ -683,15 +703,22 @@ class Comparison:
         return self.groups.round(3).to_html(na_rep='') + (f'<ul>{notes}</ul>' if notes else '')
 
 # %% ../../nbs/api/62_people.compare.ipynb #4d0a3277
-def _notes(table, c):
+def _notes(table, c, missing='left out'):
     "What a reader must know about missing answers, other tiles and refusals."
     t = with_correct(table)
     out = []
     for name, bad in (('missing', t.answer.isna()), (f'"{CANNOT_TELL}"', t.answer == CANNOT_TELL)):
         if bad.any():
             out.append(
-                f'{int(bad.sum())} of {len(t)} answers are {name}, of {t[bad].decider.nunique()} deciders; they count in shown and low_bound, not in accuracy.'
+                f'{int(bad.sum())} of {len(t)} answers are {name}, of {t[bad].decider.nunique()} deciders; they count in '
+                'shown and low_bound, not in accuracy.'
             )
+    if not t.answered.all():
+        other = 'an answer' if missing == 'left out' else 'left out'
+        out.append(
+            f'In both consistencies answers that were not given are {missing}; published error consistency counts them '
+            f'as an answer that is wrong. missing={other!r} gives the other.'
+        )
     for (kind, session), d in t[t.kind != 'network'].groupby(['kind', 'session'], sort=False):
         n = d.groupby('decider').size()
         sets = d.groupby('decider').tile.agg(frozenset)
@@ -727,6 +754,7 @@ def compare_deciders(
     positive: str = None,  # two classes: the positive one; None: the one that is not a known control
     classes: list = None,  # class names; None: those of the table
     mixed: bool = True,  # fit the mixed model, which may take seconds
+    missing: str = 'left out',  # of the two consistencies, see `consistency_table`
 ) -> Comparison:  # tables, and notes in words
     "Every question about people and networks, each with interval, n and method."
     classes = judged_classes(table, classes)
@@ -743,14 +771,20 @@ def compare_deciders(
         pairs=pair_table(table, **boot),
         group_pairs=group_pair_table(table, **boot),
         agreement=agreement_table(table, **boot),
-        answers=consistency_table(table, errors=False, **boot),
-        consistency=consistency_table(table, **boot),
+        answers=consistency_table(table, errors=False, missing=missing, **boot),
+        consistency=consistency_table(table, missing=missing, **boot),
         tiles=tile_table(table),
         missed=missed_table(table),
     )
     return Comparison(
         **c,
-        notes=_notes(table, c),
+        notes=_notes(table, c, missing),
         table=table,
-        settings=dict(chance=chance or 1 / len(classes), classes=classes, positive=positive, **boot),
+        settings=dict(
+            chance=chance or 1 / len(classes),
+            classes=classes,
+            positive=known_positive(classes, positive),
+            missing=missing,
+            **boot,
+        ),
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from ..files import plain_text, read_json
-from ..evaluate.preds import check_preds, positive_class
+from ..files import a_list, a_text, a_whole, check_page, check_seal, either, own_file, read_json
+from ..evaluate.preds import check_preds, known_positive, positive_class
+from ..photos.classes import cleaned, refuse_twins
+from ..photos.joins import read_table
 
 # %% ../../nbs/api/60_people.judging.ipynb #d66f5f6a
 JUDGEMENT_COLUMNS = ['decider', 'kind', 'session', 'trial', 'tile', 'truth', 'answer', 'seconds']
@@ -61,6 +63,7 @@ def check_judgements(df, what, classes=None, tiles=None):
     bad = df.truth.isna()
     if bad.any():
         _refuse_rows(df, bad, what, 'the truth is missing', 'Without it no answer is right or wrong.')
+    df = _tidy_answers(df, what, classes)
     if tiles is not None:
         _check_tiles(df, what, tiles)
     if classes is not None:
@@ -105,6 +108,19 @@ def _check_classes(df, what, classes):
                 'Deciders can only be compared over the same classes; map the names first.',
             )
 
+# %% ../../nbs/api/60_people.judging.ipynb #094fbef0
+def _tidy_answers(df, what, classes):
+    "Truths and answers in one spelling; near twins among them and the classes are refused."
+    texts = {k: cleaned(df[k]) for k in ('truth', 'answer')}
+    said = [*(classes or ()), *(o for s in texts.values() for o in s.dropna().unique())]
+    refuse_twins(
+        said,
+        f'{what} has the classes',
+        "replace one by the other in a copy of the file: table.replace({'{old}': '{new}'}).",
+    )
+    changed = {k: v for k, v in texts.items() if (v.dropna() != df[k].dropna()).any()}
+    return df.assign(**changed) if changed else df
+
 # %% ../../nbs/api/60_people.judging.ipynb #5a20d1b8
 def _shares(guess, classes):
     "The probability of each class when an observer guesses."
@@ -133,7 +149,8 @@ def labels_of(tiles, classes=None):
         )
     if t.label.isna().any():
         raise ValueError(
-            f'{int(t.label.isna().sum())} tiles have no label, the first is {t.tile[t.label.isna()].iloc[0]!r}. Leave them out: tiles.subset(tiles.table.label.notna()).'
+            f'{int(t.label.isna().sum())} tiles have no label, the first is {t.tile[t.label.isna()].iloc[0]!r}. Leave '
+            'them out: tiles.subset(tiles.table.label.notna()).'
         )
     label = t.label.astype(str).to_numpy()
     classes = sorted(set(label)) if classes is None else [str(c) for c in classes]
@@ -168,7 +185,7 @@ def simulate_observer(
     difficulty: dict = None,  # two classes: tile -> standard deviations by which it is harder, for all observers who are given it
     cannot_tell: float = 0.0,  # share of tiles answered "cannot tell", 0 to 1
     classes: list = None,  # class names; sorted labels if not given
-    positive: str = None,  # two classes: the positive one; None: the one that is not a known control
+    positive: str = None,  # two classes: the positive one, which `bias` needs; None: the one that is not a known control
     decider: str = 'sim01',  # the observer's name
     session: str = 'pre',  # the session's name
     seconds: float = 3.0,  # median time for an answer
@@ -184,9 +201,9 @@ def simulate_observer(
         dict(accuracy=accuracy or 0, lapse=lapse, cannot_tell=cannot_tell),
     )
     rng = np.random.default_rng(seed)
-    pos = positive_class(classes, positive)
-    order = classes if len(classes) != 2 else [c for c in classes if c != pos] + [pos]
-    y = np.array([order.index(l) for l in label])
+    pos = positive_class(classes, positive) if bias and len(classes) == 2 else known_positive(classes, positive)
+    order = classes if pos is None or len(classes) != 2 else [c for c in classes if c != pos] + [pos]
+    y = np.array([order.index(each) for each in label])
     hard = np.array([(difficulty or {}).get(t, 0.0) for t in tile])
     v = _see(y, len(order), accuracy, d_prime, bias, hard, rng)
     v = np.where(rng.random(len(y)) < lapse, rng.choice(len(order), len(y), p=_shares(guess, order)), v)
@@ -206,13 +223,8 @@ def simulate_observer(
 
 # %% ../../nbs/api/60_people.judging.ipynb #f9371de9
 def read_text_table(path):
-    "A CSV with every cell as text, and empty cells as missing."
-    try:
-        df = pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise ValueError(f'{path} cannot be read as a table: {e}. Take a copy that is whole.') from None
-    df = df.map(plain_text)
-    return df.where(df != '', None)
+    "A table, also as a spreadsheet saved it, with every cell as text, and empty cells as missing."
+    return read_table(path)
 
 
 def _from_model_vs_human(df, path):
@@ -240,6 +252,38 @@ def _from_model_vs_human(df, path):
 
 _formats = {'celldeath': lambda df, path: df, 'model-vs-human': _from_model_vs_human}
 
+# %% ../../nbs/api/60_people.judging.ipynb #45a2bef7
+_some_names = a_list(a_text(5000), 1, 10**7)
+_design_rules = dict(
+    version=a_whole(1, 1),
+    subject=a_text(100),
+    session=a_text(100),
+    n=a_whole(1, 10**7),
+    classes=lambda o: _some_names(o) and len(set(o)) == len(o),
+    sessions=_some_names,
+    split=either(None, a_text(100)),
+    store=a_text(100),
+    tiles=lambda o: _some_names(o) and len(set(o)) == len(o),
+)
+_trial_rules = dict(
+    kind=either('human', 'simulated'), cannot_tell=either(True, False), tile_px=a_list(a_whole(1, 100_000), 2, 2)
+)
+
+
+def read_design(path):
+    "The design of a trial or gallery, checked; an empty page if the file is something else."
+    page = read_json(own_file(Path(path).parent, Path(path).name))
+    what = page.get('what') if isinstance(page, dict) else None
+    if what not in ('trial', 'gallery'):
+        return page if isinstance(page, dict) else {}
+    instead = 'Take a copy that is whole, or begin a new subject or session.'
+    if 'checksum' in page:
+        check_seal(page, path, instead)
+    check_page(page, {**_design_rules, **(_trial_rules if what == 'trial' else {})}, path, instead)
+    if page['n'] != len(page['tiles']):
+        raise ValueError(f'{path} is damaged: it names {len(page["tiles"])} tiles, and n is {page["n"]}. {instead}')
+    return page
+
 # %% ../../nbs/api/60_people.judging.ipynb #f990afd2
 def _numbers(df, path):
     "`trial` as whole numbers and `seconds` as numbers."
@@ -257,7 +301,7 @@ def _numbers(df, path):
 
 def read_judgements(
     path: str | Path,  # a CSV of one or more deciders
-    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': subj, session, trial, rt, object_response, category, condition, imagename
+    format: str = 'celldeath',  # 'celldeath': the columns of a trial; 'model-vs-human': those of the public data of that name
     tiles=None,  # Tiles or their table: refuse a tile that is not among them, or whose label there is another
     classes: list = None,  # class names: refuse any other; None: those of the trial's design, if its JSON lies beside the file
 ) -> pd.DataFrame:  # judgements, one row an answer
@@ -271,11 +315,12 @@ def read_judgements(
     lack = [c for c in JUDGEMENT_COLUMNS if c not in df]
     if lack:
         raise ValueError(
-            f'{path} lacks the columns {lack}; it has {list(df.columns)[:12]}. A file of judgements has {JUDGEMENT_COLUMNS}; for {list(_formats)[1]!r} say so with format=.'
+            f'{path} lacks the columns {lack}; it has {list(df.columns)[:12]}. A file of judgements has '
+            f'{JUDGEMENT_COLUMNS}; for {list(_formats)[1]!r} say so with format=.'
         )
     design = path.with_suffix('.json')
     if classes is None and format == 'celldeath' and design.exists():
-        classes = read_json(design).get('classes')
+        classes = read_design(design).get('classes')
     return check_judgements(_numbers(df, path), str(path), classes, tiles)
 
 # %% ../../nbs/api/60_people.judging.ipynb #584bd087
@@ -320,7 +365,7 @@ def _judgement_files(paths):
         if not p.is_dir():
             yield p
             continue
-        found = [f.with_suffix('.csv') for f in sorted(p.glob('*.json')) if read_json(f).get('what') == 'trial']
+        found = [f.with_suffix('.csv') for f in sorted(p.glob('*.json')) if read_design(f).get('what') == 'trial']
         if not found:
             raise FileNotFoundError(
                 f'{p} has no trial in it (a CSV with the JSON of its design). Give the folder that was given to Trial(out=...), or the files.'
@@ -345,7 +390,7 @@ def _known(what, df):
     "The classes that a source speaks of."
     design = Path(what).with_suffix('.json') if isinstance(what, Path) else None
     if design is not None and design.exists():
-        return set(read_json(design).get('classes', []))
+        return set(read_design(design).get('classes', []))
     return (set(df.truth) | set(df.answer.dropna())) - {CANNOT_TELL}
 
 # %% ../../nbs/api/60_people.judging.ipynb #e72a4958
@@ -370,7 +415,8 @@ def judgements(
     for name, (what, df) in zip(names, got):
         if not _known(what, df) <= ref:
             raise ValueError(
-                f'{name} speaks of the classes {sorted(_known(what, df))}, and the others of {sorted(ref)}. Deciders can only be compared over the same classes; map the names first.'
+                f'{name} speaks of the classes {sorted(_known(what, df))}, and the others of {sorted(ref)}. Deciders can '
+                'only be compared over the same classes; map the names first.'
             )
         check_judgements(df, name, None, tiles)
         for key in set(zip(df.decider, df.session)):
@@ -400,7 +446,8 @@ def _check_together(df):
     if (n > 1).any():
         d = df[df.tile == n.index[n > 1][0]].drop_duplicates('truth')
         raise ValueError(
-            f'Tile {d.tile.iloc[0]!r} is {d.truth.iloc[0]} for {d.decider.iloc[0]!r} and {d.truth.iloc[1]} for {d.decider.iloc[1]!r} ({int((n > 1).sum())} such tiles). One of the labelings is wrong.'
+            f'Tile {d.tile.iloc[0]!r} is {d.truth.iloc[0]} for {d.decider.iloc[0]!r} and {d.truth.iloc[1]} for '
+            f'{d.decider.iloc[1]!r} ({int((n > 1).sum())} such tiles). One of the labelings is wrong.'
         )
 
 # %% ../../nbs/api/60_people.judging.ipynb #6d2dc36f
@@ -413,6 +460,7 @@ def with_correct(df):
 
 # %% ../../nbs/api/60_people.judging.ipynb #cf26b684
 def judged_classes(table, classes=None):
+    "The classes that were judged, in order."
     return list(
         classes or table.attrs.get('classes') or sorted((set(table.truth) | set(table.answer.dropna())) - {CANNOT_TELL})
     )

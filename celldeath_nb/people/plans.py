@@ -101,7 +101,8 @@ def plan_trial(
     first = 0 if not len(low) else low[-1] + 1
     if rough > 1.3 * most or first >= len(ns):
         raise ValueError(
-            f'More than {ns[-1]:,} tiles a person would be needed to notice {accuracy:.1%} against {chance:.1%} with {subjects} people. More people, or a larger difference.'
+            f'More than {ns[-1]:,} tiles a person would be needed to notice {accuracy:.1%} against {chance:.1%} with '
+            f'{subjects} people. More people, or a larger difference.'
         )
     n = int(ns[first])
     method = (
@@ -109,7 +110,10 @@ def plan_trial(
         if subject_sd
         else 'exact binomial test of all answers'
     )
-    s = f'{subjects} people with {n} tiles each ({n * subjects} answers) notice an accuracy of {accuracy:.1%} against {chance:.1%} with power {p[first]:.2f} (two-sided {method}, alpha {alpha:g}).'
+    s = (
+        f'{subjects} people with {n} tiles each ({n * subjects} answers) notice an accuracy of {accuracy:.1%} '
+        f'against {chance:.1%} with power {p[first]:.2f} (two-sided {method}, alpha {alpha:g}).'
+    )
     return TrialPlan(
         n,
         n * subjects,
@@ -134,7 +138,8 @@ def detectable(
     k = np.flatnonzero(_rejected(n, chance, alpha))
     ok = stats.binom.pmf(k, n, grid[:, None]).sum(1) >= power
     z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
-    top = np.sin(np.arcsin(np.sqrt(chance)) + z / np.sqrt(2 * n)) ** 2
+    angle = np.arcsin(np.sqrt(chance)) + z / np.sqrt(2 * n)  # beyond a right angle no change is large enough
+    top = np.sin(angle) ** 2 if angle <= np.pi / 2 else np.nan
     return dict(
         answers=n,
         accuracy=float(grid[ok].min()) if ok.any() else np.nan,

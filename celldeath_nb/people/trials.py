@@ -17,8 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..files import guard_text, read_json, write_json
-from .judging import CANNOT_TELL, JUDGEMENT_COLUMNS, labels_of, read_judgements, read_text_table
+from ..files import guard_text, sealed, write_json
+from celldeath_nb.people.judging import (
+    CANNOT_TELL,
+    JUDGEMENT_COLUMNS,
+    labels_of,
+    read_design,
+    read_judgements,
+    read_text_table,
+)
 
 # %% ../../nbs/api/63_people.trials.ipynb #dfd4dfe5
 def _deal(t, seed, sessions):
@@ -91,7 +98,10 @@ def draw_tiles(
         order = _one_each(mine[mine.label == c], rng)
         if len(order) < k:
             raise ValueError(
-                f'{k} tiles of {c} were asked for and {len(order)} may be shown in session {session!r}: of {out["tiles"]} tiles of all classes, {out["in_training"]} belong to photographs used for training, {out["seen_before"]} to photographs seen before, and the rest is dealt to {list(sessions)} and the gallery. Ask for fewer (n=), or add photographs.'
+                f'{k} tiles of {c} were asked for and {len(order)} may be shown in session {session!r}: of {out["tiles"]} '
+                f'tiles of all classes, {out["in_training"]} belong to photographs used for training, {out["seen_before"]} '
+                f'to photographs seen before, and the rest is dealt to {list(sessions)} and the gallery. Ask for fewer '
+                '(n=), or add photographs.'
             )
         picks.append(order[:k])
     return np.concatenate(picks)
@@ -111,7 +121,8 @@ def _append(path, row, size):
     try:
         if os.fstat(fd).st_size != size:
             raise ValueError(
-                f'{path} has changed since the last answer; the trial goes on somewhere else. Nothing was written. Close the other one and run the cell again.'
+                f'{path} has changed since the last answer; the trial goes on somewhere else. Nothing was written. Close '
+                'the other one and run the cell again.'
             )
         os.lseek(fd, 0, os.SEEK_END)
         try:
@@ -170,7 +181,8 @@ def _same_design(path, old, new):
         )
     if old.get('store') != new['store']:
         raise ValueError(
-            f'{path}: the trial was drawn from a store of tiles with fingerprint {old.get("store")}, and this one has {new["store"]}. The tiles changed since; open the old store, or begin a new subject or session.'
+            f'{path}: the trial was drawn from a store of tiles with fingerprint {old.get("store")}, and this one has '
+            f'{new["store"]}. The tiles changed since; open the old store, or begin a new subject or session.'
         )
     diff = [k for k in new if k not in ('tiles', 'created', 'store') and old.get(k) != new[k]]
     if diff:
@@ -185,7 +197,7 @@ def _shown_before(out, subject, session):
     "Names of tiles that other sessions and galleries of this subject have used, from the designs in a folder."
     seen = set()
     for p in sorted(Path(out).glob(f'{subject}_*.json')):
-        d = read_json(p)
+        d = read_design(p)
         if d.get('subject') == subject and d.get('session') != session:
             seen |= set(d.get('tiles', ()))
     return seen
@@ -194,14 +206,15 @@ def _shown_before(out, subject, session):
 def _open_design(path, design, draw):
     "The design on disk if there is one and it is the same, or a new one written down with the tiles that `draw` gives."
     if path.exists():
-        old = read_json(path)
+        old = read_design(path)
         _same_design(path, old, design)
         return old
     if path.with_suffix('.csv').exists():
         raise FileExistsError(
-            f'{path.with_suffix(".csv")} has answers whose design, {path.name}, is missing. Put it back, or choose another subject or session. Nothing was changed.'
+            f'{path.with_suffix(".csv")} has answers whose design, {path.name}, is missing. Put it back, or choose '
+            'another subject or session. Nothing was changed.'
         )
-    design = dict(design, tiles=draw(), created=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+    design = sealed(dict(design, tiles=draw(), created=time.strftime('%Y-%m-%dT%H:%M:%S%z')))
     write_json(design, path, overwrite=False)
     return design
 
@@ -229,17 +242,19 @@ def _strip(w, um_per_px, height=26):
 
 
 def tile_png(
-    pixels: np.ndarray,  # uint8 [h, w]
+    pixels: np.ndarray,  # uint8 [h, w], or [h, w, 3] where something is laid over it
     um_per_px: float = None,  # micrometers per pixel; None or nan: no scale bar
-) -> bytes:  # a gray PNG of [h+26, w] without any text
+) -> bytes:  # a PNG of [h+26, w] without any text
     "A tile with a scale bar on a strip below it."
     from PIL import Image
 
     pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8 or pixels.ndim != 2:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise ValueError(f'A tile must be uint8 [h, w], not {pixels.dtype} {list(pixels.shape)}.')
     s = io.BytesIO()
-    Image.fromarray(np.concatenate([pixels, _strip(pixels.shape[1], um_per_px)])).save(s, 'PNG')
+    strip = _strip(pixels.shape[1], um_per_px)
+    strip = np.repeat(strip[..., None], 3, -1) if pixels.ndim == 3 else strip
+    Image.fromarray(np.concatenate([pixels, strip])).save(s, 'PNG')
     return s.getvalue()
 
 # %% ../../nbs/api/63_people.trials.ipynb #7cddd651
@@ -298,7 +313,8 @@ def _draw(self: Trial, d):
     um = self._tiles.table.um_per_px.iloc[i].dropna().unique() if 'um_per_px' in self._tiles.table else []
     if len(um) > 1:
         raise ValueError(
-            f'The tiles have {len(um)} different pixel sizes ({um.min():g} to {um.max():g} um), and their scale bars would give them away. Cut them with rescale_to=, or take a subset.'
+            f'The tiles have {len(um)} different pixel sizes ({um.min():g} to {um.max():g} um), and their scale bars '
+            'would give them away. Cut them with rescale_to=, or take a subset.'
         )
     order = np.random.default_rng([d['seed'], crc32(f"{d['session']}|{d['subject']}".encode())]).permutation(len(i))
     return self._tiles.table.tile.iloc[i[order]].tolist()
@@ -323,7 +339,8 @@ def _open_answers(self: Trial):
     done = read_judgements(self.path, tiles=self._tiles)
     if done.tile.tolist() != self.design['tiles'][: len(done)]:
         raise ValueError(
-            f'{self.path}: the answers do not follow the order of the tiles in {self.path.with_suffix(".json").name}. One of the files was changed; nothing was written. Choose another subject or session.'
+            f'{self.path}: the answers do not follow the order of the tiles in {self.path.with_suffix(".json").name}. '
+            'One of the files was changed; nothing was written. Choose another subject or session.'
         )
     self._size = self.path.stat().st_size
     self._k = len(done)
@@ -331,7 +348,10 @@ def _open_answers(self: Trial):
 
 @patch
 def __repr__(self: Trial):
-    return f"Trial of {self.design['subject']}, session {self.design['session']!r}: {self._k} of {self.design['n']} tiles answered, in {self.path.name}"
+    return (
+        f"Trial of {self.design['subject']}, session {self.design['session']!r}: {self._k} of {self.design['n']} "
+        f"tiles answered, in {self.path.name}"
+    )
 
 # %% ../../nbs/api/63_people.trials.ipynb #7929da97
 @patch
@@ -505,7 +525,7 @@ def _clicked(self: Trial, choice):
 # %% ../../nbs/api/63_people.trials.ipynb #51e20fb7
 _log_columns = ['subject', 'page', 'tile', 'label', 'opened', 'seconds']
 
-
+# %% ../../nbs/api/63_people.trials.ipynb #e7988f9c
 class TrainingGallery:
     "Labeled tiles to study, in pages, with a timer and a log of what was viewed for how long."
 

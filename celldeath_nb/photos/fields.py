@@ -9,6 +9,7 @@ __all__ = ['list_images', 'explain_names', 'read_fields']
 import os
 import re
 import unicodedata
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -17,24 +18,57 @@ from ..files import bar
 from celldeath_nb.photos.pixels import (
     BadFile,
     StopWork,
+    begins_like_a_picture,
     image_exts,
     is_inside,
     is_zarr,
+    named_like_a_picture,
     safe_text,
     source_checksum,
     vendor_exts,
     zarr_ext,
 )
-from .reading import full_range, read_header, read_photo, to_uint8
-from .names import NUMBER_PARTS, find_labels, name_stem, parse_parts, parts_of_name
-from .quality import field_quality
+from .apart import decoders_end
+from .reading import read_header, read_photo
+from .windows import looked_at, looking_window
+from .classes import clean_name, cleaned, refuse_twins, renamed
+from .joins import join_table, named_label, nearest
+from .names import NUMBER_PARTS, find_labels, name_stem, negated_labels, parse_parts, parts_of_name
+from .quality import LABEL_IMAGE, field_quality, is_label_image
+from .trees import folder_columns, folder_levels, label_level, tree_text
+from ..units import which_tiles
 
 # %% ../../nbs/api/26_photos.fields.ipynb #872cd2bf
 _not_ours = {'truth', '__MACOSX', '__pycache__', '$RECYCLE.BIN', 'System Volume Information'}
 
 
-def _is_wanted(name):
-    return os.path.splitext(name)[1].lower() in image_exts + vendor_exts
+def _is_wanted(e):
+    "True for a file that is a picture by its extension, or by its first bytes."
+    if named_like_a_picture(e.name):
+        return True
+    return e.name.lower() != 'thumbs.db' and e.is_file() and begins_like_a_picture(e.path)
+
+# %% ../../nbs/api/26_photos.fields.ipynb #50b7cdb3
+_mask_words = {'mask', 'masks'}
+_mask_ends = {'seg', 'segmentation', 'segmentations', 'label', 'labels', 'outline', 'outlines', 'rois'}
+_small_words = {'thumb', 'thumbs', 'thumbnail', 'thumbnails', 'overview', 'overviews', 'preview', 'previews'}
+
+
+def _set_aside(name):
+    "Why a picture is no photograph by its name, the path inside the folder; None if it is one."
+    *folders, own = name.split('/')
+    words = [o for o in re.split(r'[^a-z]+', os.path.splitext(own.lower())[0]) if o]
+    words = words[:-1] if words[-1:] == ['ome'] else words
+    above = {o.lower() for o in folders}
+    if (
+        above & (_mask_words | _mask_ends | {'cp_masks', 'label_images'})
+        or _mask_words & set(words)
+        or words[1:]
+        and words[-1] in _mask_ends
+    ):
+        return 'a mask by its name, set aside; rename it if it is a photograph'
+    if (above | set(words)) & _small_words:
+        return 'a thumbnail or overview by its name, set aside; rename it if it is a photograph'
 
 # %% ../../nbs/api/26_photos.fields.ipynb #50f8067d
 def _entries(folder):
@@ -53,11 +87,11 @@ def _link_problem(e, root, follow_links):
         return 'a link that leads nowhere'
     outside = os.path.commonpath([real, root]) != root
     if outside and not follow_links:
-        return f'a link that leads out of the folder; follow_links=True reads it'
+        return 'a link that leads out of the folder; follow_links=True reads it'
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b2226195
 def _walk(folder, recurse, follow_links, root, seen):
-    "Yield (path, None) for files with the extension of an image, and (path, reason) for what is left out."
+    "Yield (path, None) for files that are images, and (path, reason) for what is left out."
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -77,11 +111,11 @@ def _walk(folder, recurse, follow_links, root, seen):
                 continue
             if why:
                 yield e.path, why
-            elif _is_wanted(e.name):
+            elif named_like_a_picture(e.name):
                 yield e.path, 'a folder that is named like a picture'
             else:
                 yield from _walk(e.path, recurse, follow_links, root, seen)
-        elif _is_wanted(e.name):
+        elif _is_wanted(e):
             yield e.path, why
 
 # %% ../../nbs/api/26_photos.fields.ipynb #91a68451
@@ -89,11 +123,11 @@ def _scan(folder, recurse=True, follow_links=False):
     "Every path of `_walk` in `folder`, which must be a folder."
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f'{folder} does not exist. Give the folder that holds the photographs.')
+        raise FileNotFoundError(f'{safe_text(folder)} does not exist. Give the folder that holds the photographs.')
     if not folder.is_dir():
-        raise ValueError(f'{folder} is not a folder. Give the folder that holds the photographs.')
-    root = os.path.realpath(folder)
-    return _walk(os.fspath(folder), recurse, follow_links, root, set())
+        raise ValueError(f'{safe_text(folder)} is not a folder. Give the folder that holds the photographs.')
+    found = _walk(os.fspath(folder), recurse, follow_links, os.path.realpath(folder), set())
+    return ((p, why or _set_aside(is_inside(p, folder))) for p, why in found)
 
 
 def list_images(
@@ -101,7 +135,7 @@ def list_images(
     recurse: bool = True,  # look into sub-folders too
     follow_links: bool = False,  # follow links that lead out of `folder`
 ) -> list[Path]:  # paths of the photographs, in the order of their names
-    "The photographs in `folder`, by extension, without hidden files and `truth` folders."
+    "The photographs in `folder`, by extension or first bytes, without hidden files, masks, thumbnails, overviews and `truth` folders."
     return [Path(p) for p, why in _scan(folder, recurse, follow_links) if why is None]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #9e1952c1
@@ -114,10 +148,10 @@ def explain_names(
     "What the names of a folder's photographs say, and where they say nothing."
     rows = []
     for p in list_images(folder):
-        parts, wrong = parse_parts(p.name, pattern, lines, treatments)
+        parts, wrong = parse_parts(is_inside(p, folder), pattern, lines, treatments)
         rows.append(dict(file=is_inside(p, folder), **parts, not_understood='; '.join(wrong)))
     if not rows:
-        raise ValueError(f"0 photographs in {folder} ({', '.join(image_exts)}).")
+        raise ValueError(f"0 photographs in {safe_text(folder)} ({', '.join(image_exts)}).")
     df = pd.DataFrame(rows)
     return df[[c for c in df if c != 'not_understood'] + ['not_understood']]
 
@@ -131,7 +165,8 @@ def _labels_by_name(df, labels):
     both = [(f, h) for f, h in zip(df.field, hits) if len(h) > 1]
     if both:
         raise ValueError(
-            f"{len(both)} names hold more than one label, for example {safe_text(both[0][0])} ({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=)."
+            f"{len(both)} names hold more than one label, for example {safe_text(both[0][0])} "
+            f"({' and '.join(both[0][1])}). Rename them, or give labels from folders or a CSV (label_from=)."
         )
     return [h[0] if h else None for h in hits]
 
@@ -150,17 +185,19 @@ def _no_second_reading(df, hits, labels):
             )
             if short:
                 raise StopWork(
-                    f'{safe_text(f)} can be read as {o}, or as {short} with the number {o[len(short) :]} behind it. Choose labels of which none is the beginning of another, or give a CSV (label_from=).'
+                    f'{safe_text(f)} can be read as {o}, or as {short} with the number {o[len(short) :]} behind it. Choose '
+                    'labels of which none is the beginning of another, or give a CSV (label_from=).'
                 )
 
-
-def _labels_by_folder(df, labels):
-    "A label for each row from the folders above it: the one that is a label, or the first."
+# %% ../../nbs/api/26_photos.fields.ipynb #464eaa70
+def _labels_by_folder(df, labels, levels):
+    "A label for each row from the folders above it: the one that is a label, or that of the level that can be one."
+    level = label_level(levels) if labels is None else None
 
     def one(f):
-        above = f.split('/')[:-1]
+        above = [clean_name(o) for o in f.split('/')[:-1]]
         if labels is None:
-            return above[0] if above else None
+            return above[level] if level is not None and len(above) > level else None
         hits = [o for o in above if o in labels]
         if len(set(hits)) > 1:
             raise ValueError(f'{safe_text(f)} lies in folders of two labels: {hits}. Move it, or choose other labels.')
@@ -169,47 +206,53 @@ def _labels_by_folder(df, labels):
     return [one(f) for f in df.field]
 
 # %% ../../nbs/api/26_photos.fields.ipynb #982f759f
-def _csv_key(t, df, csv):
-    "The columns by which the table of a CSV meets the photographs."
-    for k in ('field', 'path'):
-        if k in t:
-            t['field'] = [_csv_field(o, df, csv) for o in t[k]]
-            return ['field']
-    keys = [k for k in ('plate', 'experiment', 'well') if k in t and k in df and df[k].notna().any()]
-    if 'well' in keys:
-        return keys
-    raise ValueError(
-        f'{csv} has the columns {list(t.columns)}. It needs `field` or `path` (a file), or `well` where the names of the photographs tell their well.'
-    )
+def _with_folder_columns(df, said):
+    "The table with what folders say, where names and pattern say nothing; disagreement is said."
+    for k, v in said.items():
+        new = pd.Series(list(v), df.index, dtype=object)
+        old = df[k] if k in df else pd.Series(None, df.index, dtype=object)
+        other = old.notna() & new.notna() & (old.astype(str) != new.astype(str))
+        if k in ('hour', 'dose_um', 'experiment', 'plate', 'split') and other.any():
+            f = df.field[other].iloc[0]
+            warnings.warn(
+                f'{other.sum()} photographs have another {k} by their name than by their folder, for example '
+                f'{safe_text(f)} ({old[other].iloc[0]} and {new[other].iloc[0]}); the name counts.'
+            )
+        df[k] = old.where(old.notna(), new) if k in NUMBER_PARTS else old.astype(object).where(old.notna(), new)
+    return df
+
+# %% ../../nbs/api/26_photos.fields.ipynb #d08d5b48
+def _where(df, where):
+    "The photographs for which a rule holds."
+    if where is None:
+        return df
+    attrs = df.attrs
+    df = df[which_tiles(df, where)].reset_index(drop=True)
+    df.attrs.update(attrs)
+    return df
 
 
-def _csv_field(o, df, csv):
-    o = unicodedata.normalize('NFC', str(o)).replace('\\', '/')
-    if '..' in o.split('/'):
-        raise ValueError(f'{csv} names {safe_text(o)}, a path that leads out of the folder. Give paths inside it.')
-    known = {unicodedata.normalize('NFC', f): f for f in df.field}
-    return known.get(o) or {os.path.basename(k): f for k, f in known.items()}.get(os.path.basename(o), o)
+def _one_picture_each(df):
+    "`ValueError` where each place is there in several channels or heights, and nobody said which is meant."
+    for k, what in (('channel', 'channels'), ('z', 'heights')):
+        n = df[k].value_counts().sort_index() if k in df else ()
+        if len(n) > 1:
+            said = ', '.join(f'{o} ({c})' for o, c in n.items())
+            raise ValueError(
+                f"These photographs show each place in several {what}: {said}. Say which is meant: where='{k}={n.index[0]}'."
+            )
 
 
-def _join_csv(df, csv):
-    "The table with the columns of a CSV."
-    t = pd.read_csv(csv, dtype=str, keep_default_na=False, na_values=['']).rename(columns=str.strip)
-    t.columns = t.columns.str.strip()
-    keys = _csv_key(t, df, csv)
-    if t.duplicated(keys).any():
-        raise ValueError(
-            f'{csv} says {dict(t[t.duplicated(keys)].iloc[0][keys])} more than once. Keep one row of each.'
-        )
-    lost = set(t[keys[0]]) - set(df[keys[0]])
-    if keys == ['field'] and len(lost):
-        raise ValueError(
-            f'{csv} names {len(lost)} files that are not in the folder, for example {safe_text(sorted(lost)[0])}.'
-        )
-    for k in ('dose_um', 'hour', 'um_per_px'):
-        if k in t:
-            t[k] = pd.to_numeric(t[k])
-    new = [c for c in t.columns if c not in keys and c not in ('path', 'field')]
-    return df.drop(columns=[c for c in new if c in df]).merge(t[keys + new], how='left', on=keys)
+_DRUG = ' treatment of the folder'  # a column that is ours until the labels are chosen: it is no label by name
+
+
+def _told_by_folders(df, lines, treatments, labels):
+    "The table with what folders say, and the levels of the tree."
+    fields = list(df.field)
+    levels = folder_levels(fields, lines, treatments, labels or ())
+    said = folder_columns(fields, levels, lines, treatments)
+    df[_DRUG] = pd.Series(said.pop('treatment', None), df.index, dtype=object)
+    return _with_folder_columns(df, said), levels
 
 # %% ../../nbs/api/26_photos.fields.ipynb #a3106148
 def _heads(paths, page, max_mpx):
@@ -221,10 +264,30 @@ def _heads(paths, page, max_mpx):
         except BadFile as e:
             return e
 
-    with ThreadPoolExecutor(8) as ex:
-        return list(bar(ex.map(one, paths), total=len(paths), what='reading headers'))
+    with ThreadPoolExecutor(8) as ex, decoders_end():
+        return _without_labels(
+            paths, list(bar(ex.map(one, paths), total=len(paths), what='reading headers')), ex, page, max_mpx
+        )
 
+# %% ../../nbs/api/26_photos.fields.ipynb #d5f72606
+def _without_labels(paths, heads, ex, page, max_mpx):
+    "The headers, with a problem in place of each label image whose depth is not that of the most photographs."
+    bits = [o.bits for o in heads if not isinstance(o, BadFile)]
+    usual = max(set(bits), key=bits.count) if bits else 0
+    odd = [i for i, o in enumerate(heads) if not isinstance(o, BadFile) and o.bits != usual]
 
+    def one(i):
+        try:
+            return is_label_image(read_photo(paths[i], page, None, max_mpx).pixels)
+        except ValueError:
+            return False  # what cannot be read is reported when it is cut
+
+    for i, found in zip(odd, bar(ex.map(one, odd), total=len(odd), what='looking for label images')):
+        if found:
+            heads[i] = BadFile(paths[i], LABEL_IMAGE)
+    return heads
+
+# %% ../../nbs/api/26_photos.fields.ipynb #fcd696dd
 def _name_rows(fields, pattern, lines, treatments):
     "What the names say, as rows, and (field, what went wrong)."
     rows = []
@@ -262,10 +325,16 @@ def _textable(s):
     except UnicodeEncodeError:
         return False
 
+
+def _as_text(s):
+    "`s`, or, if a file cannot hold it, its escape."
+    return s if _textable(s) else safe_text(s)
+
 # %% ../../nbs/api/26_photos.fields.ipynb #4310e4fd
-def _choose_labels(df, labels, label_from):
-    "Where the labels come from: 'name' or 'folder'."
-    tops = {f.split('/')[0] for f in df.field if '/' in f}
+def _choose_labels(df, labels, levels):
+    "Where the labels come from: 'pattern', 'name' or 'folder'."
+    if labels is None and 'label' in df and df.label.notna().any():
+        return 'pattern'
     named = sum(o is not None for o in _labels_by_name(df, labels))
     if labels is not None:
         tops = {p for f in df.field for p in f.split('/')[:-1]} & set(labels)
@@ -274,41 +343,75 @@ def _choose_labels(df, labels, label_from):
         return 'name'
     if named >= 0.99 * len(df):
         return 'name'
-    if len(tops) > 1:
+    if label_level(levels) is not None:
         return 'folder'
     if named:
         return 'name'  # the names without a label are named below
     raise ValueError(
-        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a treatment, and there are not two sub-folders. "
-        "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class (label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
+        f"No labels can be found in {len(df)} photographs (the first is {safe_text(df.field[0])}): no name tells a "
+        f"treatment, and no folders could be classes.{tree_text(levels)}{' ' if not len(levels) else chr(10)}"
+        "Type labels=['CPT','DMSO'] with words of your file names, sort the files into one folder a class "
+        "(label_from='folder'), give a CSV (label_from='labels.csv'), or label_from=None for none."
     )
 
+# %% ../../nbs/api/26_photos.fields.ipynb #afa52c44
+def label_of(df, cols):
+    "A label made of columns, with blanks between."
+    for c in cols:
+        if c not in df or df[c].isna().all():
+            have = [o for o in df if df[o].notna().any() and o not in ('path', 'field')]
+            raise ValueError(
+                f'There is no column {c!r} to make the label of{nearest(c, have)}; there are {", ".join(have)}.'
+            )
+    lost = df[cols].isna().any(axis=1)
+    said = [' '.join(f'{o:g}' if isinstance(o, float) else str(o) for o in r) for r in zip(*(df[c] for c in cols))]
+    return pd.Series(said, df.index, dtype=object).where(~lost, None)
+
 # %% ../../nbs/api/26_photos.fields.ipynb #921ca360
-def _labels(df, labels, label_from):
+def _labels(df, labels, label_from, levels, label_by):
     "The table with its column `label`."
+    if label_by:
+        df['label'] = label_of(df, [label_by] if isinstance(label_by, str) else list(label_by))
+        df.attrs['label_from'] = 'columns'
+        return df
     if label_from is None:
         return df
     if label_from == 'auto':
-        label_from = _choose_labels(df, labels, label_from)
+        label_from = _choose_labels(df, labels, levels)
     if label_from == 'name':
         df['label'] = _labels_by_name(df, labels)
         _no_conflict(df)
     elif label_from == 'folder':
-        df['label'] = _labels_by_folder(df, labels)
-    elif 'label' not in df:
-        df['label'] = df.treatment
+        df['label'] = _labels_by_folder(df, labels, levels)
+    elif label_from != 'pattern':
+        df['label'] = _labels_of_table(df, label_from)
     df.attrs['label_from'] = os.path.basename(label_from)
     return df
 
 
+def _labels_of_table(df, path):
+    "The column of a table that is the label; the treatments of the names where it has none, which is said."
+    cols = df.attrs.get('from_table', [])
+    name = os.path.basename(path)
+    c = named_label(df[cols], name, "Say which: label_by='COLUMN'.") if cols else None
+    if c is None:
+        warnings.warn(
+            f'{name} has no column label, class, condition, treatment or group, so the labels come from the names of '
+            f'the photographs. label_by=\'COLUMN\' takes another one of {", ".join(cols)}.'
+        )
+        return df.treatment
+    return df[c]
+
+# %% ../../nbs/api/26_photos.fields.ipynb #7f77f9da
 def _no_conflict(df):
     "`ValueError` if a photograph lies in a folder that is named like another label."
     known = {str(o).lower(): o for o in df.label.dropna().unique()}
-    for f, l in zip(df.field, df.label):
+    for f, each in zip(df.field, df.label):
         other = [known[o.lower()] for o in f.split('/')[:-1] if o.lower() in known]
-        if l is not None and other and l not in other:
+        if each is not None and each == each and other and each not in other:
             raise ValueError(
-                f"{safe_text(f)} is {l} by its name and {other[0]} by its folder. Move or rename it, or say which counts: label_from='name' with the folders renamed, or label_from='folder'."
+                f"{safe_text(f)} is {each} by its name and {other[0]} by its folder. Move or rename it, or say which "
+                "counts: label_from='name' with the folders renamed, or label_from='folder'."
             )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #bbf5ea5a
@@ -323,12 +426,21 @@ def _check_labels(df, labels, problems):
         )
     if missing:
         raise ValueError(
-            f"The label{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} fit{'' if len(missing) > 1 else 's'} no file (the first is {safe_text(df.field[0])}). Look at the spelling, or leave out what is not there."
+            f"The label{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} "
+            f"fit{'' if len(missing) > 1 else 's'} no file (the first is {safe_text(df.field[0])}). Look at the "
+            "spelling, or leave out what is not there."
         )
+    refuse_twins(
+        list(df.label.dropna().unique()),
+        'The photographs have the labels',
+        "say which name counts (rename={'{old}': '{new}'}), or mend the folders or the table.",
+    )
     none = df.label.isna()
     if none.sum() > max(0.01 * len(df), 0):
         raise ValueError(
-            f"{none.sum()} of {len(df)} photographs have no label, for example {safe_text(df.field[none].iloc[0])}. Rename them, take them out of the folder, or choose labels= or label_from= so that all have one."
+            f"{none.sum()} of {len(df)} photographs have no label, for example "
+            f"{safe_text(df.field[none].iloc[0])}{_why_none(df.field[none].iloc[0], labels)}. Rename them, take them "
+            "out of the folder, or choose labels= or label_from= so that all have one."
         )
     problems += [dict(file=f, reason='no label in its name, folder or CSV') for f in df.field[none]]
     return df[~none].reset_index(drop=True)
@@ -339,11 +451,43 @@ def _check_tile_names(df):
     tiles = [name_stem(f)[1] is not None for f in df.field]
     if any(tiles) and not all(tiles):
         raise ValueError(
-            f"{sum(tiles)} of {len(df)} files are tiles of an older slicing, for example {safe_text(df.field[tiles.index(True)])}; mixed with whole photographs they would be cut twice. Take them out of the folder."
+            f"{sum(tiles)} of {len(df)} files are tiles of an older slicing, for example "
+            f"{safe_text(df.field[tiles.index(True)])}; mixed with whole photographs they would be cut twice. Take "
+            "them out of the folder."
         )
     if all(tiles):
         df['photograph'] = [name_stem(f)[0] for f in df.field]
     return df
+
+# %% ../../nbs/api/26_photos.fields.ipynb #c20f0a93
+def _why_none(field, labels):
+    "Where a name says what it is not, this."
+    said = negated_labels(field, labels or ['CPT', 'DMSO'])
+    return f' (its name says that it is not {said[0]})' if said else ''
+
+
+def _tidy_labels(df, rename):
+    "Labels and treatments in the spelling that is kept."
+    for k in ('label', 'treatment'):
+        if k in df:
+            df[k] = renamed(cleaned(df[k]), rename if k == 'label' else None)
+    return df
+
+
+def _say_unread(df):
+    "Say which parts of names look like doses or times and were not read."
+    odd = [
+        (o['file'], m[1])
+        for o in df.attrs.get('name_problems', ())
+        for m in re.finditer(r"the part '([^']*)' is no [^;]*looks like", o['reason'])
+    ]
+    if odd:
+        words = list(dict.fromkeys(w for _, w in odd))
+        warnings.warn(
+            f'{len({f for f, _ in odd})} names hold what looks like a dose or a time and was not read: '
+            f'{", ".join(words[:4])} (in {safe_text(odd[0][0])}). Doses are read in pM, nM, uM, mM, times in min, h, '
+            'd; a table (label_from=) can say others.'
+        )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #23ca79f0
 def _twins(df):
@@ -365,7 +509,8 @@ def _check_twins(df, notes, allow):
         ls = {lab.get(o) for o in g}
         if len(ls) > 1 and 'duplicates' not in allow:
             raise ValueError(
-                f"{safe_text(g[0])} and {safe_text(g[1])} are the same photograph byte for byte, under the labels {' and '.join(map(str, sorted(ls, key=str)))}. One of them is wrong; take it out."
+                f"{safe_text(g[0])} and {safe_text(g[1])} are the same photograph byte for byte, under the labels "
+                f"{' and '.join(map(str, sorted(ls, key=str)))}. One of them is wrong; take it out."
             )
         notes.append(dict(file=g[1], reason=f'the same photograph as {g[0]}, byte for byte'))
 
@@ -377,16 +522,18 @@ def _check_formats(df, allow):
     share = df.groupby('label').lossy.mean()
     if len(share) > 1 and share.min() == 0 and share.max() == 1:
         raise ValueError(
-            f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] reads them all the same)."
+            f"The photographs of {share.idxmax()} are JPEG and those of {share.idxmin()} are not, so the label can be "
+            "told from the traces of JPEG without looking at the cells. Use one format for all (allow=['formats'] "
+            "reads them all the same)."
         )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #1df0eec2
-def _check_color(df, page, channel):
+def _check_color(df, page, channel, max_mpx):
     "`ValueError` if the first photograph with color channels is really in color and no channel was chosen."
     if channel is None and df.color.any():
         p = df.path[df.color].iloc[0]
         try:
-            read_photo(p, page)
+            read_photo(p, page, max_mpx=max_mpx)
         except BadFile:
             pass  # it is reported when it is cut
 
@@ -403,7 +550,7 @@ def _name_notes(df):
 def read_fields(
     folder: str | Path,  # where the photographs are, sub-folders included
     labels: list = None,  # words to look for in the names, such as ['CPT','DMSO']; None: the treatments that the names tell
-    label_from: str = 'auto',  # 'name', 'folder', the path of a CSV, None for no labels, or 'auto': names if they tell treatments, else folders
+    label_from: str = 'auto',  # 'name', 'folder', the path of a table, None for no labels, or 'auto': pattern, names, else folders
     pattern=None,  # other names than the paper's: '{line}_{treatment}{well}_{hour:h}', a regular expression or a function; its parts become columns
     um_per_px: float = None,  # micrometers per pixel for files that do not tell
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
@@ -416,6 +563,9 @@ def read_fields(
     channel: str
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx: float = 80,  # larger pictures are left out, in million pixels
+    label_by: str = None,  # column(s) that make the label, such as 'plate' or ['line', 'treatment']; None: as `label_from` says
+    rename: dict = None,  # other names for classes: old -> new
+    where: str | dict = None,  # read only these, such as 'hour=1'; None: all
     quality: bool = False,  # decode each photograph now, and add the columns of `field_quality`
 ) -> pd.DataFrame:  # one row a photograph; `.attrs` has `folder`, `problems` and `notes`
     "The photographs of a folder as a table."
@@ -423,23 +573,31 @@ def read_fields(
         raise ValueError(f"on_error={on_error!r} is neither 'skip' nor 'raise'")
     if isinstance(labels, str):
         raise ValueError(f"labels={labels!r} is one word; give a list, such as labels=['CPT','DMSO']")
+    label_from = None if label_from == 'none' else label_from
+    labels = None if labels is None else [clean_name(o) for o in labels]
     folder = Path(folder)
     df, problems = _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, lines, treatments)
     if um_per_px is not None:
         df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
+    df, levels = _told_by_folders(df, lines, treatments, labels)
     if quality:
-        df = _add_quality(df, page, channel, max_mpx, on_error, problems)
+        df = _add_quality(df, dict(page=page, channel=channel, max_mpx=max_mpx), on_error, problems)
     if label_from not in ('auto', 'name', 'folder', None):
-        df = _join_csv(df, _csv_path(label_from))
-    df = _check_labels(_labels(df, labels, label_from), labels, problems)
-    return _finish(df, folder, problems, allow, page, channel)
+        df = join_table(df, _csv_path(label_from), folder)
+    df = _where(df, where)
+    _one_picture_each(df)
+    _say_unread(df)
+    df = _labels(df, labels, label_from, levels, label_by)
+    df = _with_folder_columns(df, dict(treatment=df[_DRUG])).drop(columns=_DRUG)
+    df = _check_labels(_tidy_labels(df, rename), labels, problems)
+    return _finish(df, folder, problems, allow, page, channel, max_mpx)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #d0af8a2d
 def _csv_path(o):
     if not Path(o).is_file():
         raise FileNotFoundError(
-            f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV of that name exists"
+            f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV or Excel file of that name exists"
         )
     return Path(o)
 
@@ -452,7 +610,7 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     ]
     good = [p for p, why in found if why is None]
     heads = _heads(good, page, max_mpx)
-    problems = [dict(file=is_inside(p, folder), reason=why) for p, why in found if why]
+    problems = [dict(file=_as_text(is_inside(p, folder)), reason=why) for p, why in found if why]
     problems += [
         dict(file=is_inside(p, folder), reason=h.reason) for p, h in zip(good, heads) if isinstance(h, BadFile)
     ]
@@ -461,7 +619,7 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     ok = [(p, h) for p, h in zip(good, heads) if not isinstance(h, BadFile)]
     if not ok:
         raise ValueError(
-            f"0 photographs in {folder} that can be read ({', '.join(image_exts + vendor_exts[:3] + (zarr_ext,))})."
+            f"0 photographs in {safe_text(folder)} that can be read ({', '.join(image_exts + vendor_exts[:3] + (zarr_ext,))})."
             + ''.join(f" {safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
         )
     paths = [p for p, _ in ok]
@@ -475,16 +633,18 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     return df, problems
 
 # %% ../../nbs/api/26_photos.fields.ipynb #b908f030
-def _add_quality(df, page, channel, max_mpx, on_error, problems):
+def _add_quality(df, opts, on_error, problems):
     "The columns of `field_quality`; photographs that cannot be decoded are listed."
+    df.attrs.update(opts)
+    window = looking_window(df)
 
     def one(p):
         try:
-            return field_quality(to_uint8(*full_range(read_photo(p, page, channel, max_mpx).pixels)))
+            return field_quality(looked_at(p, window, **opts))
         except BadFile as e:
             return e
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as ex:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as ex, decoders_end():
         qs = list(bar(ex.map(one, df.path), total=len(df), what='looking at quality'))
     bad = [isinstance(q, BadFile) for q in qs]
     problems += [dict(file=f, reason=q.reason) for f, q, o in zip(df.field, qs, bad) if o]
@@ -495,16 +655,20 @@ def _add_quality(df, page, channel, max_mpx, on_error, problems):
             f"No photograph can be decoded; the first: {safe_text(problems[-1]['file'])}: {problems[-1]['reason']}."
         )
     q = pd.DataFrame([{} if o else q for q, o in zip(qs, bad)], index=df.index)
-    return pd.concat([df, q], axis=1)[~np.array(bad)].reset_index(drop=True)
+    res = pd.concat([df, q], axis=1)[~np.array(bad)].reset_index(drop=True)
+    res.attrs = dict(df.attrs, window=window)
+    return res
 
 # %% ../../nbs/api/26_photos.fields.ipynb #0c912c4b
-def _finish(df, folder, problems, allow, page, channel):
+def _finish(df, folder, problems, allow, page, channel, max_mpx):
     "Last checks of the whole set, and what it says of itself."
     notes = _name_notes(df)
     _check_twins(df, notes, allow)
     _check_formats(df, allow)
-    _check_color(df, page, channel)
-    attrs = dict(df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, page=page, channel=channel)
+    _check_color(df, page, channel, max_mpx)
+    attrs = dict(
+        df.attrs, folder=os.fspath(folder), problems=problems, notes=notes, page=page, channel=channel, max_mpx=max_mpx
+    )
     first = ['field', 'path', 'label'] if 'label' in df else ['field', 'path']
     df = df[first + [c for c in df.columns if c not in first + ['color']]]
     df.attrs.update(attrs)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/api/21_photos.microscopes.ipynb #e83763a6
+# %% ../../nbs/api/21_photos.microscopes.ipynb #13b0d0c0
 import importlib
 import os
 import stat
@@ -17,11 +17,13 @@ from celldeath_nb.photos.pixels import (
     Photo,
     StopWork,
     UM_PER_UNIT,
-    as_gray,
     as_number,
+    check_patience,
     check_regular,
     check_size,
     files_in,
+    in_gray,
+    is_common,
     is_zarr,
     listen_to,
     plausible_scale,
@@ -30,6 +32,7 @@ from celldeath_nb.photos.pixels import (
     source_state,
     zarr_ext,
 )
+from .zarrs import check_zarr
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #7527a121
 _plugins = {
@@ -67,6 +70,7 @@ def is_plugin_file(path):
         raise BadFile(path, f'cannot be opened: {e.strerror}') from None
     if not (is_zarr(path) and stat.S_ISDIR(st.st_mode)):
         check_regular(path, st)
+        return not is_common(path)
     return True
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #180862f6
@@ -79,7 +83,8 @@ def _plane(im, page, path):
     n = sum(t * z for t, z in sizes)
     if page is None and n > 1:
         raise StopWork(
-            f'{safe_text(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t, _ in sizes)} times and {max(z for _, z in sizes)} depths). Say which one is meant: page=0 is the first.'
+            f'{safe_text(path)} has {n} planes ({len(sizes)} scenes, up to {max(t for t, _ in sizes)} times and '
+            f'{max(z for _, z in sizes)} depths). Say which one is meant: page=0 is the first.'
         )
     if (page or 0) >= n:
         raise BadFile(path, f'it has {n} planes, and page={page} was asked for; the first is page=0')
@@ -97,10 +102,11 @@ def _channel_of(names, n, channel, path):
         return 0
     if channel is None:
         raise StopWork(
-            f"{safe_text(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: channel={names[0] if names else 0!r}."
+            f"{safe_text(path)} has {n} channels ({', '.join(names)}). Say which one is meant, by name or number: "
+            f"channel={names[0] if names else 0!r}."
         )
-    if str(channel) in names:
-        return names.index(str(channel))
+    if safe_text(channel) in names:
+        return names.index(safe_text(channel))
     if str(channel).isdigit() and int(channel) < n:
         return int(channel)
     raise ValueError(
@@ -131,12 +137,12 @@ def _zarr_is_whole(path):
 def _check_blosc(folder, path):
     "`BadFile` if a piece has not the length that its own head says."
     for name, p in files_in(folder):
-        if os.path.basename(p).endswith('zarr.json') or os.path.basename(p).startswith('.z'):
+        if os.path.basename(p) == 'zarr.json' or os.path.basename(p).startswith('.'):
             continue
         with open(p, 'rb') as f:
             head = f.read(16)
         if len(head) < 16 or int.from_bytes(head[12:], 'little') != os.path.getsize(p):
-            raise BadFile(path, f'truncated: its piece {name} is cut off; copy the folder again')
+            raise BadFile(path, f'truncated: its piece {safe_text(name)} is cut off; copy the folder again')
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #b4364f49
 def _plugin_scale(im):
@@ -151,51 +157,61 @@ def _plugin_scale(im):
     )
 
 
-def plugin_head(path, page):
+def _told(im, d, path, rgb):
+    "A `Photo` without pixels of an open picture with the dimensions `d`."
+    n, t = source_state(path)
+    bits = im.dtype.itemsize * 8
+    kind = _plugins[Path(path).suffix.lower()][1]
+    ph = Photo(width=d.X, height=d.Y, format=kind, bits=bits, um_per_px=_plugin_scale(im), bytes=n, mtime_ns=t)
+    ph.color = rgb or d.C > 1
+    ph.each = bits // 8 * (3 if rgb else 1)
+    return ph
+
+# %% ../../nbs/api/21_photos.microscopes.ipynb #0ac19723
+def plugin_head(ask):
     "The open picture at its plane, how to ask for it, and what it says of itself."
+    path = ask.path
     try:
+        bounded = not is_zarr(path) or check_zarr(path, ask.max_mpx)
         im = _plugin(path)
         if is_zarr(path):
             _zarr_is_whole(path)
-        (time, depth) = _plane(im, page, path)
+        (time, depth) = _plane(im, ask.page, path)
         d = im.dims
-        (n, t) = source_state(path)
         rgb = 'S' in d.order
-        ask = dict(rgb=rgb, time=time, depth=depth, names=[str(o) for o in im.channel_names or ()], channels=d.C)
-        ph = Photo(
-            width=d.X,
-            height=d.Y,
-            format=_plugins[Path(path).suffix.lower()][1],
-            bits=im.dtype.itemsize * 8,
-            um_per_px=_plugin_scale(im),
-            bytes=n,
-            mtime_ns=t,
-            color=rgb or d.C > 1,
-        )
-        return im, ask, ph
+        names = [safe_text(o) for o in im.channel_names or ()]
+        how = dict(rgb=rgb, time=time, depth=depth, names=names, channels=d.C, bounded=bounded)
+        return im, how, _told(im, d, path, rgb)
     except (BadFile, StopWork, MemoryError):
         raise
     except Exception as e:
         raise BadFile(path, f'cannot be read by bioio ({safe_text(e) or type(e).__name__}); {EXPORT_ADVICE}') from None
 
 # %% ../../nbs/api/21_photos.microscopes.ipynb #9d6a801b
-def plugin_photo(path, page, channel, max_mpx):
+def plugin_photo(ask):
     "A plane of a microscope's own format."
-    im, ask, ph = plugin_head(path, page)
-    check_size(ph.width, ph.height, max_mpx, path)
-    c = _channel_of(ask['names'], ask['channels'], channel, path)
+    path = ask.path
+    im, how, ph = plugin_head(ask)
+    check_size(ph.width, ph.height, ask.max_mpx, path, ph.each)
+    room = ph.width * ph.height * ph.each
+    c = _channel_of(how['names'], how['channels'], ask.channel, path)
+    check_patience(room / 100e6 if how['bounded'] else 60, room, ask)
     try:
-        a = np.asarray(
-            im.get_image_dask_data('YXS' if ask['rgb'] else 'YX', T=ask['time'], Z=ask['depth'], C=c).compute(
-                scheduler='synchronous'
-            )
-        )
+        plane = im.get_image_dask_data('YXS' if how['rgb'] else 'YX', T=how['time'], Z=how['depth'], C=c)
+        a = np.asarray(plane.compute(scheduler='synchronous'))
     except MemoryError:
         raise
     except Exception as e:
         raise BadFile(path, f'truncated or damaged ({safe_text(e) or type(e).__name__}); copy it again') from None
-    ph.pixels = np.ascontiguousarray(as_gray(a, path, channel, ph.notes))
+    ph.pixels = a
+    in_gray(ph, ask)
+    ph.pixels = np.ascontiguousarray(ph.pixels)
     ph.crc = source_checksum(path)
+    if ph.pixels.shape != (ph.height, ph.width) or ph.pixels.itemsize * 8 != ph.bits:
+        raise BadFile(
+            path,
+            f'damaged: {ph.pixels.shape} values of {8 * a.itemsize} bits, where {ph.height}x{ph.width} of {ph.bits} were told',
+        )
     if not a.any():
         raise BadFile(path, 'a plane of zeros: it is black, or its pixels are missing from the file')
     if source_state(path) != (ph.bytes, ph.mtime_ns):

@@ -11,6 +11,9 @@ import re
 import unicodedata
 from pathlib import Path
 from .pixels import safe_text
+from .amounts import looks_like_an_amount, number_of, read_amount
+from .classes import clean_name, is_negated
+from .conventions import maker_of
 
 # %% ../../nbs/api/23_photos.names.ipynb #b273ba6f
 line_names = {
@@ -27,7 +30,7 @@ line_names = {
 }
 treatment_names = {'CPT': 'CPT', 'DMSO': 'DMSO'}
 parts_of_name = ('line', 'treatment', 'dose_um', 'hour', 'experiment', 'well', 'site')
-_tile_end = re.compile(r'(?P<photo>.+\.[A-Za-z]{3,4})_(?P<row>\d+)_(?P<col>\d+)$')
+_tile_end = re.compile(r'(?P<photo>.+\.(?:png|jpe?g|tiff?|bmp|gif|webp))_(?P<row>\d+)_(?P<col>\d+)$', re.IGNORECASE)
 
 # %% ../../nbs/api/23_photos.names.ipynb #f701c41a
 def name_stem(name):
@@ -37,79 +40,156 @@ def name_stem(name):
     return (os.path.splitext(m['photo'])[0], (int(m['row']), int(m['col']))) if m else (stem, None)
 
 # %% ../../nbs/api/23_photos.names.ipynb #fe0d6b5e
+def _plain_part(s):
+    "What a part says by its form alone: a dict, or None."
+    S = s.upper()
+    if m := re.fullmatch(r'(\d+(?:\.\d+)?)H[A-Z]?', S):
+        return dict(hour=float(m[1]))
+    if amount := read_amount(s):
+        return amount
+    if d := _date(s):
+        return dict(date=d)
+    if re.fullmatch(r'N\d+', S):
+        return dict(experiment=S)
+    if re.fullmatch(r'\d{1,6}', S):
+        return dict(site=s)
+    if m := re.fullmatch(r'(?:S|SITE|F|FOV|FIELD|POS|POSITION|IMG|IMAGE)(\d{1,6})', S):
+        return dict(site=m[1])
+    if m := re.fullmatch(r'PLATE(\w+)', S):
+        return dict(plate=m[1])
+    return {} if S in ('RGB', 'GRAY', 'GRAY') else None
+
+
+def _date(s):
+    "A day written with its year, as 2024-01-31; None if it is none."
+    for form, (y, m, d) in (
+        (r'(20\d\d)-?(\d\d)-?(\d\d)', (1, 2, 3)),
+        (r'(\d\d)-?(\d\d)-?(20\d\d)', (3, 2, 1)),
+        (r'([1-3]\d)(\d\d)(\d\d)', (1, 2, 3)),
+    ):
+        if (o := re.fullmatch(form, s)) and 1 <= int(o[m]) <= 12 and 1 <= int(o[d]) <= 31:
+            return f'20{o[y][-2:]}-{o[m]}-{o[d]}'
+
+# %% ../../nbs/api/23_photos.names.ipynb #daeb91a9
 def _part(s, lines, treatments):
     "What the part `s` of a name says, as a dict; None if it says nothing that is known."
     S = s.upper()
     if S in lines:
         return dict(line=lines[S])
-    if m := re.fullmatch(r'(\d+(?:\.\d+)?)H[A-Z]?', S):
-        return dict(hour=float(m[1]))
-    if m := re.fullmatch(r'(\d+(?:\.\d+)?)[UµΜ]M', S):
-        return dict(dose_um=float(m[1]))
-    if re.fullmatch(r'N\d+', S):
-        return dict(experiment=S)
-    if re.fullmatch(r'\d{1,6}', S):
-        return dict(site=s)
-    if S in ('RGB', 'GRAY', 'GREY'):
-        return {}
+    p = _plain_part(s)
+    if p is not None:
+        return p
     for k in sorted(treatments, key=len, reverse=True):
-        if S.startswith(k) and (m := re.fullmatch(r'(\d*)|(\d+(?:\.\d+)?)UM', S[len(k) :])):
-            return dict(
-                treatment=treatments[k],
-                **(dict(well=m[1]) if m[1] else {}),
-                **(dict(dose_um=float(m[2])) if m[2] else {}),
-            )
+        if S.startswith(k):
+            rest = s[len(k) :]
+            if re.fullmatch(r'\d*', rest):
+                return dict(treatment=treatments[k], **(dict(well=rest) if rest else {}))
+            if 'dose_um' in (amount := read_amount(rest)):
+                return dict(treatment=treatments[k], **amount)
 
 # %% ../../nbs/api/23_photos.names.ipynb #1936d321
 def _part_or_parts(s, *known):
-    "The part `s`, also with hyphens in it (MCF-7) or as parts between hyphens."
-    p = _part(s.replace('-', ''), *known) if s else {}
-    if p is not None or '-' not in s:
+    "The part `s`, also with hyphens in it (MCF-7) or as parts between hyphens; a range (2-4h) is neither."
+    if not s or '-' not in s or (d := _date(s)):
+        return dict(date=d) if s and '-' in s else _part(s, *known) if s else {}
+    p = None if re.search(r'\d-\d', s) else _part(s.replace('-', ''), *known)
+    if p is not None or re.search(r'(?:^|-)\d+[.,]?\d*-\d+[.,]?\d*[A-Za-zµμ]', s):
         return p
     ps = [_part(o, *known) for o in s.split('-')]
     keys = [k for o in ps for k in o or ()]
     return None if None in ps or len(keys) > len(set(keys)) else {k: v for o in ps for k, v in o.items()}
 
 
+def _words(stem):
+    "The parts of a name with their places: (start, end) of each, without signs around it."
+    for m in re.finditer(r'[^_\s]+', stem):
+        s = re.sub(r'^\W+', '', m[0])
+        a = m.end() - len(s)
+        yield a, a + len(re.sub(r'\W+$', '', s)), m[0]
+
+# %% ../../nbs/api/23_photos.names.ipynb #75ce74b6
 def _by_form(stem, lines=(), treatments=()):
     "Parts of a name by their form, and a list of what went wrong."
     lines = {**line_names, **{o.upper(): o for o in lines}}
     treatments = {**treatment_names, **{o.upper(): o for o in treatments}}
-    out = {}
+    _, out, stem = maker_of(stem)
     wrong = []
-    for s in re.split(r'[_\s]+', stem.strip('_ ')):
-        p = _part_or_parts(re.sub(r'^\W+|\W+$', '', s), lines, treatments)
+    twice = set()  # said in two ways: neither is taken
+    stem = re.sub(r'(?<![^\W_])(\d+(?:[.,]\d+)?)\s+([a-zµμ]+)(?![^\W_])', _joined, stem, flags=re.IGNORECASE)
+    for a, b, said in _words(stem.strip('_ ')):
+        p = _part_or_parts(stem.strip('_ ')[a:b], lines, treatments)
+        if p and 'treatment' in p and is_negated(stem.strip('_ '), a, b):
+            wrong.append(f'the part {said!r} says what it is not')
+            continue
         if p is None:
-            wrong.append(f'the part {s!r} is no line, treatment, hour, dose, site or experiment that is known')
+            hint = ', though it looks like a dose or a time' if looks_like_an_amount(stem.strip('_ ')[a:b]) else ''
+            wrong.append(f'the part {said!r} is no line, treatment, hour, dose, site or experiment that is known{hint}')
             continue
         for k, v in p.items():
-            if k in out and out[k] != v:
+            if out.setdefault(k, v) != v:
                 wrong.append(f'two parts say the {k}: {out[k]} and {v}')
-            out.setdefault(k, v)
-    return out, wrong
+                twice.add(k)
+    return {k: v for k, v in out.items() if k not in twice}, wrong
+
+
+def _joined(m):
+    "A number and its unit without the blank between them."
+    return m[1] + m[2] if read_amount(m[1] + m[2]) else m[0]
 
 # %% ../../nbs/api/23_photos.names.ipynb #44c34a59
 NUMBER_PARTS = {'hour': r'\d+(?:\.\d+)?', 'dose_um': r'\d+(?:\.\d+)?'}
+_amount = r'\d+(?:[.,p]\d+)?(?:\s?[A-Za-zµμ]+)?(?:\d+[A-Za-z]+)*'
+PART_ALIASES = {'dose': 'dose_um', 'time': 'hour', 'class': 'label'}
 
 
 def _tokens(pattern):
     "The pieces of a pattern: (text, optional) for letters and (name, unit) for parts."
-    toks = re.findall(r'\{(\w+)(?::(\w+))?\}|\[([^\]]*)\]|([^\{\[]+)', pattern)
-    return [('part', n, u) if n else ('maybe', o, '') if o else ('text', t, '') for n, u, o, t in toks]
+    toks = re.findall(r'\{(\w+)(?::([\wµμ]+))?\}|\[([^\]]*)\]|([^\{\[]+)', pattern)
+    return [
+        ('part', PART_ALIASES.get(n, n), u) if n else ('maybe', o, '') if o else ('text', t, '') for n, u, o, t in toks
+    ]
 
 
+def _separators(toks):
+    "For each piece, the letters that separate parts in its folder or in the name of the file."
+    out = []
+    seps = set()
+    for k, t, _ in toks:
+        here = set() if k == 'part' else {c for c in t if not c.isalnum()}
+        if k == 'text' and '/' in t:
+            head = t.split('/')[0]
+            tail = t.split('/')[-1]
+            for o in out:
+                o |= {c for c in head if not c.isalnum()} | {'/'} if o is seps else set()
+            seps = {c for c in tail if not c.isalnum()} | {'/'}
+        else:
+            seps |= here
+        out.append(seps)
+    return out
+
+# %% ../../nbs/api/23_photos.names.ipynb #ee89e5ac
 def _pattern_regex(toks):
     "A regular expression for the pieces of a pattern; no part holds a letter that separates parts."
-    seps = re.escape(''.join(sorted({c for k, t, _ in toks if k != 'part' for c in t if not c.isalnum()})))
-    any_ = f'[^{seps}]+' if seps else '.+'
+    separators = _separators(toks)
 
     def one(i, k, t, u):
         if k != 'part':
             return f'(?:{re.escape(t)})' + ('?' if k == 'maybe' else '')
+        seps = re.escape(''.join(sorted(separators[i])))
+        any_ = f'[^{seps}]+' if seps else '.+'
         glued = i + 1 < len(toks) and toks[i + 1][0] == 'part'
-        body = NUMBER_PARTS.get(t) or (
-            r'\d+(?:\.\d+)?' if u else r'[A-Za-z]?\d*' if t == 'well' else r'[^\W\d_]+' if glued else any_
-        )
+        if t in NUMBER_PARTS:
+            body = _amount if not u and not glued else r'\d+(?:[.,p]\d+)?'
+        else:
+            body = (
+                r'\d+(?:\.\d+)?'
+                if u
+                else r'(?:r\d+c\d+|[A-Za-z]{0,2}\d*)'
+                if t == 'well'
+                else r'[^\W\d_]+'
+                if glued
+                else any_
+            )
         return f'(?P<{t}>{body})' + (f'{re.escape(u)}[A-Za-z]?' if u else '')
 
     return ''.join(one(i, *o) for i, o in enumerate(toks))
@@ -132,18 +212,28 @@ def _by_pattern(stem, pattern):
             f'pattern={pattern!r} names no part. Example: "{{line}}_{{treatment}}{{well}}_{{hour:h}}_{{site}}"'
         )
     if m := rx.fullmatch(stem):
-        return {k: _typed(k, v) for k, v in m.groupdict().items() if v}, []
+        units = {t: u for k, t, u in toks or () if k == 'part'}
+        out = {k: _typed(k, v, units.get(k)) for k, v in m.groupdict().items() if v}
+        lost = [k for k, v in out.items() if v is None]
+        if lost:
+            return {}, [f'{m[lost[0]]!r} is no {"time" if lost[0] == "hour" else "dose"} that can be read']
+        return out, []
     return {}, [_misfit(stem, toks) if toks else 'the regular expression does not fit']
 
-
-def _typed(k, v):
+# %% ../../nbs/api/23_photos.names.ipynb #ce8e106c
+def _typed(k, v, unit=None):
+    "A part of a name as a number, or in the spelling that is kept; None for an amount that cannot be read."
     if k in NUMBER_PARTS:
-        return float(v)
+        n = number_of(v)
+        if n is None:
+            return read_amount(v).get(k)
+        return read_amount(f'{v}{unit}').get(k, n) if unit else n
+    v = clean_name(v)
     if k == 'line':
         return line_names.get(v.upper(), v)
     return treatment_names.get(v.upper(), v) if k == 'treatment' else v
 
-
+# %% ../../nbs/api/23_photos.names.ipynb #527dc49c
 def _misfit(stem, toks):
     "Which piece of a pattern fails in `stem`."
     end = 0
@@ -159,6 +249,10 @@ def parse_parts(name, pattern=None, lines=(), treatments=()):
     "(parts, what went wrong) of a file's name."
     stem, tile = name_stem(name)
     stem = unicodedata.normalize('NFC', stem)
+    levels = pattern.count('/') if isinstance(pattern, str) else 0
+    if levels:
+        above = unicodedata.normalize('NFC', str(name).replace(os.sep, '/')).split('/')[:-1]
+        stem = '/'.join([*above[max(0, len(above) - levels) :], stem])
     out, wrong = _by_pattern(stem, pattern) if pattern else _by_form(stem, lines, treatments)
     if tile:
         out.update(row=tile[0] - 1, col=tile[1] - 1)
@@ -166,8 +260,8 @@ def parse_parts(name, pattern=None, lines=(), treatments=()):
 
 # %% ../../nbs/api/23_photos.names.ipynb #08391de7
 def parse_name(
-    name: str | Path,  # a file's name; folders before it are not looked at
-    pattern=None,  # other conventions: a pattern such as '{line}_{treatment}{well}_{hour:h}', a regular expression with named groups, or a function
+    name: str | Path,  # a file's name; folders before it are looked at only where the pattern has them
+    pattern=None,  # other conventions: a pattern such as '{experiment}/{treatment}/{well}_s{site}', a regular expression, or a function
     lines: list = (),  # names of further cell lines
     treatments: list = (),  # names of further treatments
 ) -> dict:  # line, treatment, dose_um, hour, experiment, well, site, as far as the name has them
@@ -181,20 +275,30 @@ def parse_name(
 
 # %% ../../nbs/api/23_photos.names.ipynb #9988470c
 def _label_regex(label):
-    "A pattern that finds `label` as a whole part of a name."
+    "A pattern that finds `label` as a whole part of a name; a number in it is a whole number."
     tail = '' if label[-1:].isdigit() else r'\d*'
-    return rf'(?<![^\W_]){re.escape(label)}{tail}(?![^\W_])'
+    first = r'(?<!\d[.,])' if label[:1].isdigit() else ''
+    last = r'(?![.,]\d)' if label[-1:].isdigit() else ''
+    return rf'(?<![^\W_]){first}{re.escape(label)}{tail}(?![^\W_]){last}'
 
 
-def find_labels(name, labels):
-    "The labels that occur in a file's name, longest first; a place in the name belongs to one label only."
+def _label_hits(name, labels):
+    "(label, whether it is negated) for each place where a label stands, longest labels first."
     stem = unicodedata.normalize('NFC', name_stem(name)[0])
-    hits = []
     taken = set()
     flags = 0 if len({o.lower() for o in labels}) < len(labels) else re.IGNORECASE
     for o in sorted(labels, key=len, reverse=True):
         for m in re.finditer(_label_regex(unicodedata.normalize('NFC', o)), stem, flags):
             if taken.isdisjoint(range(*m.span())):
-                hits.append(o)
                 taken.update(range(*m.span()))
-    return list(dict.fromkeys(hits))
+                yield o, is_negated(stem, *m.span())
+
+# %% ../../nbs/api/23_photos.names.ipynb #5d5799c5
+def find_labels(name, labels):
+    "The labels that occur in a file's name, longest first; a place in the name belongs to one label only."
+    return list(dict.fromkeys(o for o, no in _label_hits(name, labels) if not no))
+
+
+def negated_labels(name, labels):
+    "The labels that a file's name says it is not."
+    return list(dict.fromkeys(o for o, no in _label_hits(name, labels) if no))

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['scale_bar', 'show_fields']
 
-# %% ../../nbs/api/24_photos.pictures.ipynb #a51d6bc2
+# %% ../../nbs/api/24_photos.pictures.ipynb #e49f0020
 import os
 import numpy as np
 import pandas as pd
 from .pixels import safe_text
-from .reading import read_image
+from .windows import how_read, looked_at, looking_window
 
 # %% ../../nbs/api/24_photos.pictures.ipynb #1b09e261
 def scale_bar(
@@ -47,7 +47,7 @@ def show_fields(
     n: int = 6,  # how many, spread evenly over the table
     ncols: int = 3,  # photographs in a row
     width: float = 3.0,  # of one photograph, in inches
-    window: tuple = None,  # (low, high) for 16-bit photographs
+    window: tuple = None,  # (low, high) for photographs of more than 8 bits; None: one that fits those shown
 ):
     "Photographs with their labels and scale bars; gives back the figure."
     from matplotlib import pyplot as plt
@@ -59,19 +59,17 @@ def show_fields(
     )
     for ax in axs.flat:
         ax.set_axis_off()
+    rows.attrs = fields.attrs
+    window = window or looking_window(rows)
     for ax, (_, r) in zip(axs.flat, rows.iterrows()):
-        ax.imshow(
-            read_image(r.path, window, fields.attrs.get('page'), channel=fields.attrs.get('channel')),
-            cmap='gray',
-            vmin=0,
-            vmax=255,
-        )
+        ax.imshow(looked_at(r.path, window, **how_read(fields)), cmap='gray', vmin=0, vmax=255)
         ax.set_title(caption(r, int(14 * width)), fontsize=7)
         scale_bar(ax, r.um_per_px)
     return fig
 
 # %% ../../nbs/api/24_photos.pictures.ipynb #d3061bb0
 def caption(r, n=40):
-    what = [str(r[k]) for k in ('label', 'line', 'experiment') if k in r and pd.notna(r[k])]
+    "The name of a photograph in at most `n` letters, and what is known of it."
+    what = [safe_text(r[k]) for k in ('label', 'line', 'experiment') if k in r and pd.notna(r[k])]
     name = safe_text(os.path.basename(r.field))
     return ((name if len(name) <= n else '…' + name[1 - n :]) + '\n' + ' '.join(what)).replace('$', r'\$')

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['field_quality', 'cell_area', 'quality_outliers', 'show_outliers', 'leave_out']
 
-# %% ../../nbs/api/25_photos.quality.ipynb #d708dbc3
+# %% ../../nbs/api/25_photos.quality.ipynb #358a2d3b
 import numpy as np
 import pandas as pd
 from ..files import bar
-from .reading import read_image
+from .pixels import safe_text
+from .windows import how_read, looked_at, looking_window
 
 # %% ../../nbs/api/25_photos.quality.ipynb #d86cd27e
 def field_quality(
@@ -76,6 +77,25 @@ def cell_area(
     )
     return float((mean(a * a) - mean(a) ** 2 > floor**2).mean())
 
+# %% ../../nbs/api/25_photos.quality.ipynb #76865b4c
+LABEL_IMAGE = 'areas of one value each: a mask or label image, set aside'
+
+
+def is_label_image(
+    a,  # pixels [height, width] of any depth
+):
+    "True for a mask or a picture of numbered areas: a background of 0, and areas of one value each."
+    background = a.size - np.count_nonzero(a)
+    if a.dtype.kind not in 'ui' or not 0.01 < background / max(a.size, 1) < 1:
+        return False
+    left = a[:, :-1]
+    right = a[:, 1:]
+    inside = (left > 0) & (right > 0)
+    if np.count_nonzero(inside) < 50 or (left == right)[inside].mean() <= 0.9:
+        return False
+    values = np.unique(a)
+    return len(values) == 2 or values[0] == 0 and 0.5 * (values[-1] + 1) <= len(values) <= a.size // 100
+
 # %% ../../nbs/api/25_photos.quality.ipynb #bee52653
 _odd = dict(
     focus='focus',
@@ -90,10 +110,15 @@ def _with_quality(fields):
     "The table with the columns of `field_quality`."
     if set(_odd) <= set(fields):
         return fields
-    q = [field_quality(read_image(p)) for p in bar(fields['path'], total=len(fields), what='looking at photographs')]
-    return (
-        fields.drop(columns=[c for c in q[0] if c in fields]).join(pd.DataFrame(q, index=fields.index)) if q else fields
-    )
+    window = looking_window(fields)
+    opts = how_read(fields)
+    paths = bar(fields['path'], total=len(fields), what='looking at photographs')
+    q = [field_quality(looked_at(p, window, **opts)) for p in paths]
+    if not q:
+        return fields
+    res = fields.drop(columns=[c for c in q[0] if c in fields]).join(pd.DataFrame(q, index=fields.index))
+    res.attrs = {**fields.attrs, 'window': window}
+    return res
 
 
 def _distance(v, least):
@@ -147,6 +172,7 @@ def show_outliers(
     from matplotlib import pyplot as plt
 
     df = _with_quality(fields)
+    window = looking_window(df)
     days = list(outliers[by].astype(str).unique()) if by in outliers else ['']
     fig, axs = plt.subplots(
         max(1, len(days)),
@@ -160,11 +186,11 @@ def show_outliers(
         all_ = df[df[by].astype(str) == day] if day else df
         usual = (np.log(all_['focus'] + 1) - np.log(all_['focus'] + 1).median()).abs().idxmin()
         odd = outliers[outliers[by].astype(str) == day] if day else outliers
-        shown = [(all_.loc[usual, 'path'], f'{day}: usual')] + [
+        shown = [(all_.loc[usual, 'path'], f'{safe_text(day)}: usual'.replace('$', r'\$'))] + [
             (o.path, o.why.split(' (')[0]) for o in odd.head(n).itertuples()
         ]
         for ax, (path, title) in zip(row, shown):
-            ax.imshow(read_image(path)[::2, ::2], cmap='gray', vmin=0, vmax=255)
+            ax.imshow(looked_at(path, window, **how_read(fields))[::2, ::2], cmap='gray', vmin=0, vmax=255)
             ax.set_title(title, fontsize=7)
     for ax in axs.ravel():
         ax.axis('off')
@@ -178,7 +204,9 @@ def leave_out(
     "The photographs without some, with the reason for each."
     lost = set(outliers['field']) - set(fields['field'])
     if lost:
-        raise ValueError(f'{sorted(lost)[0]} is no photograph of this table, so it cannot be left out of it.')
+        raise ValueError(
+            f'{safe_text(sorted(lost)[0])} is no photograph of this table, so it cannot be left out of it.'
+        )
     res = fields[~fields['field'].isin(outliers['field'])].reset_index(drop=True)
     res.attrs = {
         **fields.attrs,

@@ -5,25 +5,104 @@
 # %% auto #0
 __all__ = ['read_photo', 'to_uint8', 'read_image', 'read_header']
 
-# %% ../../nbs/api/22_photos.reading.ipynb #5c1434a0
+# %% ../../nbs/api/22_photos.reading.ipynb #36fc8e9b
+import math
+import os
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 import numpy as np
 from celldeath_nb.photos.pixels import (
+    Ask,
     BadFile,
     Photo,
     StopWork,
+    TooLong,
     bytes_of,
     check_size,
     file_checksum,
     file_kind,
     open_regular,
     other_head,
+    other_photo,
     png_head,
-    read_pixels,
+    png_photo,
     safe_text,
-    tiff_head,
+    wrong_extension,
 )
+from .tiffs import tiff_head, tiff_photo
 from .microscopes import is_plugin_file, plugin_head, plugin_photo
+from .apart import Ended, ask_apart
+
+# %% ../../nbs/api/22_photos.reading.ipynb #2903eaae
+_readers = {'PNG': png_photo, 'TIFF': tiff_photo}
+
+
+def _here(ask):
+    "The photograph, decoded in this process; `TooLong` if that takes more than the patience of `ask`."
+    if is_plugin_file(ask.path):
+        return _sound(plugin_photo(ask), ask.path)
+    b, st = bytes_of(ask.path, ask)
+    kind = file_kind(b[:300], ask.path)
+    ph = _readers[kind](b, ask) if kind in _readers else other_photo(b, kind, ask)
+    ph.notes += wrong_extension(kind, ask.path)
+    ph.bytes = st.st_size
+    ph.mtime_ns = st.st_mtime_ns
+    ph.crc = file_checksum(b)
+    return _sound(ph, ask.path)
+
+
+def _sound(ph, path):
+    "`BadFile` for values that are no numbers, or for other pixels than the file told."
+    if ph.pixels.dtype.kind == 'f' and not np.isfinite(ph.pixels).all():
+        raise BadFile(path, 'values that are no numbers (NaN or infinity)')
+    stored = max(8, 1 << (ph.bits - 1).bit_length())
+    if ph.pixels.shape != (ph.height, ph.width) or ph.pixels.dtype.kind != 'f' and 8 * ph.pixels.itemsize != stored:
+        raise BadFile(
+            path,
+            f'damaged: {"x".join(map(str, ph.pixels.shape))} pixels of {8 * ph.pixels.itemsize} bits, where '
+            f'{ph.height}x{ph.width} of {ph.bits} were told',
+        )
+    return ph
+
+# %% ../../nbs/api/22_photos.reading.ipynb #97b3a35a
+PATIENCE = 0.5  # seconds that a decoder, which nobody can interrupt, may take in this process
+
+
+def answer(**asked):
+    "In a process of its own: what is known of a photograph, and its pixels."
+    try:
+        ph = _here(Ask(**asked))
+    except BadFile as e:
+        return dict(bad=e.reason), None
+    except StopWork as e:
+        return dict(stop=str(e)), None
+    except ValueError as e:
+        return dict(wrong=str(e)), None
+    return {f.name: _plain(getattr(ph, f.name)) for f in fields(ph) if f.name != 'pixels'}, ph.pixels
+
+
+def _plain(o):
+    return o.item() if isinstance(o, np.generic) else o
+
+
+def _apart(ask, e):
+    "The photograph, decoded in a process of its own, with bounds on its memory and time."
+    room = 1.5e9 + 6 * e.room
+    asked = {k: _plain(v) for k, v in asdict(ask).items() if k != 'patience'} | dict(path=os.fspath(ask.path))
+    seconds = max(120, 60 * e.seconds)
+    try:
+        said, a = ask_apart(f'{__name__}:answer', asked, room, seconds)
+    except OSError:  # no process can be begun here
+        return _here(replace(ask, patience=math.inf))
+    except Ended as o:
+        if o.how == 'told':
+            raise KeyboardInterrupt('decoding was ended') from None
+        why = f'took longer than {seconds:.0f} s' if o.how == 'time' else 'ended without an answer'
+        raise BadFile(ask.path, f'its decoder {why}; save it again as PNG or TIFF') from None
+    for k, kind in dict(bad=lambda t: BadFile(ask.path, t), stop=StopWork, wrong=ValueError).items():
+        if k in said:
+            raise kind(said[k])
+    return Photo(pixels=a, **said)
 
 # %% ../../nbs/api/22_photos.reading.ipynb #78fcfcb0
 def read_photo(
@@ -34,29 +113,11 @@ def read_photo(
     max_mpx: float = 80,  # larger pictures are refused, in million pixels
 ) -> Photo:  # pixels in their own depth, with what the file says of itself
     "Read one file, or raise `BadFile` with the reason."
-    if is_plugin_file(path):
-        return _finite(plugin_photo(path, page, channel, max_mpx), path)
-    b, st = bytes_of(path)
-    a, kind, notes = read_pixels(b, path, page, channel, max_mpx)
-    ph = Photo(
-        a,
-        a.shape[1],
-        a.shape[0],
-        kind,
-        a.dtype.itemsize * 8,
-        lossy=kind == 'JPEG',
-        notes=notes,
-        bytes=st.st_size,
-        mtime_ns=st.st_mtime_ns,
-        crc=file_checksum(b),
-    )
-    return _finite(ph, path)
-
-
-def _finite(ph, path):
-    if ph.pixels.dtype.kind == 'f' and not np.isfinite(ph.pixels).all():
-        raise BadFile(path, 'values that are no numbers (NaN or infinity)')
-    return ph
+    ask = Ask(path, page, channel, max_mpx, PATIENCE)
+    try:
+        return _here(ask)
+    except TooLong as e:
+        return _apart(ask, e)
 
 # %% ../../nbs/api/22_photos.reading.ipynb #c464a4b4
 def to_uint8(
@@ -92,7 +153,7 @@ def read_image(
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
     max_mpx: float = 80,  # larger pictures are refused, in million pixels
 ) -> np.ndarray:  # uint8 [height, width]
-    "One photograph as 8-bit grey, or `BadFile` with the reason."
+    "One photograph as 8-bit gray, or `BadFile` with the reason."
     return to_uint8(read_photo(path, page, channel, max_mpx).pixels, window)
 
 # %% ../../nbs/api/22_photos.reading.ipynb #28118c1f
@@ -103,7 +164,7 @@ def read_header(
 ) -> Photo:  # as of `read_photo`, without pixels
     "What a file says about itself, without decoding it; or `BadFile`."
     if is_plugin_file(path):
-        return _sized(plugin_head(path, page)[2], max_mpx, path)
+        return _sized(plugin_head(Ask(path, page, None, max_mpx))[2], max_mpx, path)
     f, st = open_regular(path)
     with f:
         try:
@@ -117,10 +178,5 @@ def read_header(
 
 
 def _sized(ph, max_mpx, path):
-    check_size(ph.width, ph.height, max_mpx, path)
+    check_size(ph.width, ph.height, max_mpx, path, ph.each)
     return ph
-
-# %% ../../nbs/api/22_photos.reading.ipynb #077f944e
-def full_range(a):
-    "Pixels and a window for looking at quality only."
-    return (a, None) if a.dtype.kind == 'u' else (a, (float(a.min()), float(max(a.max(), a.min() + 1))))

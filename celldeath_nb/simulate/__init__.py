@@ -6,7 +6,9 @@ _rooms = {
     'microscope': ['cell_lines', 'designs', 'drug_strength', 'nuisance_none', 'nuisance_spread', 'phase_contrast',
         'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
     'planted': ['plant_cells'],
-    'samples': ['download', 'sample_data', 'u2os_registry', 'whats_wrong'],
+    'samples': ['DESIGNS', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
+    'stains': ['simulate_stains', 'stain_camera', 'stain_experiment', 'stain_marks'],
+    'toys': ['Drawn', 'disks'],
     'tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes', 'write_fcs',
         'write_tubes'],
 }

@@ -14,6 +14,7 @@ import os
 import shutil
 import struct
 import zlib
+from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 import numpy as np
@@ -24,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from scipy.special import j1
-from ..files import bar, new_folder, read_csv, write_csv
+from ..files import bar, end_with_parent, new_folder, read_csv, this_process, write_csv
 from ..png import png_bytes, run_length
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #17c7422d
@@ -32,27 +33,7 @@ _traits = (
     'code kind radius stretch cover colony body dome nucleus nuclear nucleoli nucleolus worms grains vesicles dying ec50 slope speed'
 ).split()
 _rows = dict(
-    iPS1=(
-        'FN',
-        'pluripotent',
-        8.0,
-        1.15,
-        0.74,
-        120,
-        1.3,
-        0.5,
-        5.3,
-        0.35,
-        2.2,
-        1.20,
-        0.3,
-        10,
-        26,
-        0.03,
-        0.10,
-        1.2,
-        1.50,
-    ),
+    iPS1=('FN', 'pluripotent', 8.0, 1.15, 0.74, 120, 1.3, 0.5, 5.3, 0.35, 2.2, 1.2, 0.3, 10, 26, 0.03, 0.1, 1.2, 1.5),
     iPS2=(
         'DCMWT',
         'pluripotent',
@@ -80,6 +61,8 @@ _rows = dict(
     PC3=('PC3', 'cancer', 14.5, 2.60, 0.50, 400, 1.2, 1.2, 6.4, 0.20, 2.2, 1.30, 0.8, 40, 38, 0.04, 1.20, 1.0, 0.85),
     T47D=('T47D', 'cancer', 11.5, 1.10, 0.92, 180, 1.1, 0.9, 6.2, 0.30, 1.6, 1.50, 0.6, 20, 30, 0.02, 0.80, 1.1, 0.80),
 )
+
+# %% ../../nbs/api/10_simulate.microscope.ipynb #31e82d27
 cell_lines = {k: AttrDict(zip(_traits, v)) for k, v in _rows.items()}
 um_per_px_evos = 0.434221  # of the paper's microscope, 20x
 
@@ -564,9 +547,9 @@ def _camera(rng, light, nuisance):
         - n.vignette * (x * x + y * y)
         + 0.035 * _smooth(rng, light.shape, max(h, w) / 7)
     )
-    grey = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
-    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(grey, 0, None) * 0.035 + 0.8)
-    return np.clip(np.rint(grey + noise * n.noise), 0, 253).astype(np.uint8)
+    gray = n.brightness * shade * (1 + 0.48 * n.contrast * (light - 1))
+    noise = rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(np.clip(gray, 0, None) * 0.035 + 0.8)
+    return np.clip(np.rint(gray + noise * n.noise), 0, 253).astype(np.uint8)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #e03850ae
 def _unknown(what, given, known):
@@ -604,7 +587,8 @@ def _check_size(size, um_per_px, line):
     need = math.ceil(2 * cell_lines[line].radius / um_per_px)
     if min(size) < need:
         raise ValueError(
-            f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at {um_per_px:g} um per pixel. Give at least ({need}, {need}).'
+            f'size={tuple(size)} is refused: it is smaller than one {line} cell, which measures about {need} pixels at '
+            f'{um_per_px:g} um per pixel. Give at least ({need}, {need}).'
         )
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #4803dcfd
@@ -719,7 +703,7 @@ def _stored(rows):
     return b'\x78\x01' + b''.join(blocks) + struct.pack('>I', zlib.adler32(raw))
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #5680bab5
-#: spread between experiments, between wells and between photographs: of the logarithm for brightness, contrast, density, dying, noise and texture (mitochondria and grains), else as it is
+#: spread between experiments, between wells and between photographs; of the logarithm for all but gradient and focus
 nuisance_spread = dict(
     brightness=(0.18, 0.04, 0.04),
     contrast=(0.22, 0.10, 0.22),
@@ -838,13 +822,31 @@ def _in_turn(rows, folder, n, prefer, *args):
     "What `_write_one` says of each row, in the order of the rows, by `n` 'threads' or 'processes'"
     from joblib import Parallel, delayed
 
+    if prefer == 'processes':
+        return _by_processes(rows, folder, n, *args)
     return Parallel(n_jobs=n, prefer=prefer, return_as='generator')(delayed(_write_one)(r, folder, *args) for r in rows)
+
+
+def _by_processes(rows, folder, n, *args):
+    "As `_in_turn`, by processes that end with this one, also if it is killed"
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    env = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+    pool = ProcessPoolExecutor(n, initializer=end_with_parent, initargs=(1.0, this_process()), env=env)
+    waiting = deque()
+    try:
+        for r in rows:
+            waiting.append(pool.submit(_write_one, r, folder, *args))
+            if len(waiting) > 4 * n:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)  # else idle processes hold their memory for minutes
 
 
 def _all_in_turn(rows, folder, n, size, *args):
     "As `_in_turn`: in processes if that is worth starting them; in threads if not, and if processes die"
-    from joblib.externals.loky import get_reusable_executor
-
     done = 0
     if n > 1 and len(rows) * size[0] * size[1] > _worth:
         try:
@@ -853,8 +855,6 @@ def _all_in_turn(rows, folder, n, size, *args):
                 done += 1
         except BrokenProcessPool:
             pass  # killed from outside, for memory mostly; every photograph can be drawn again
-        finally:
-            get_reusable_executor().shutdown(wait=True)  # else idle processes hold their memory for minutes
     yield from _in_turn(rows[done:], folder, n, 'threads', size, *args)
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #b48fe449
@@ -881,6 +881,19 @@ def _listed(name, v, known=None):
     return v
 
 
+def _doses_of(lines, dose_um):
+    "The doses of each line, where one is given for all or one for each"
+    if not isinstance(dose_um, dict):
+        return dict.fromkeys(lines, _listed('dose_um', dose_um))
+    for o in dose_um:
+        if o not in cell_lines:
+            raise _unknown('line in dose_um', o, cell_lines)
+    lost = [o for o in lines if o not in dose_um]
+    if lost:
+        raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
+    return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
+
+# %% ../../nbs/api/10_simulate.microscope.ipynb #41e46bf4
 def _check_plan(design, treatments, experiments, **counts):
     "Refuse plans that hold nothing or that cannot be laid out"
     for k, v in dict(experiments=experiments, **counts).items():
@@ -889,7 +902,8 @@ def _check_plan(design, treatments, experiments, **counts):
         raise _unknown('design', design, designs)
     if design == 'confounded' and experiments < len(treatments):
         raise ValueError(
-            f'design="confounded" with {experiments} experiment(s) and {len(treatments)} treatments is refused: each experiment holds one treatment. Give experiments={len(treatments)} or more.'
+            f'design="confounded" with {experiments} experiment(s) and {len(treatments)} treatments is refused: each '
+            f'experiment holds one treatment. Give experiments={len(treatments)} or more.'
         )
 
 
@@ -906,22 +920,10 @@ def _free_place(out, n, size):
     if need > free:
         raise OSError(
             errno.ENOSPC,
-            f'{n} photographs of {size[0]}x{size[1]} need about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free at {up}. Make fewer or smaller ones, or give another folder',
+            f'{n} photographs of {size[0]}x{size[1]} need about {need / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are '
+            f'free at {up}. Make fewer or smaller ones, or give another folder',
         )
     return out
-
-# %% ../../nbs/api/10_simulate.microscope.ipynb #85506a4a
-def _doses_of(lines, dose_um):
-    "The doses of each line, where one is given for all or one for each"
-    if not isinstance(dose_um, dict):
-        return dict.fromkeys(lines, _listed('dose_um', dose_um))
-    for o in dose_um:
-        if o not in cell_lines:
-            raise _unknown('line in dose_um', o, cell_lines)
-    lost = [o for o in lines if o not in dose_um]
-    if lost:
-        raise ValueError(f'dose_um has no dose for {lost[0]}. Give one for each of {", ".join(lines)}.')
-    return {o: _listed(f'dose_um of {o}', dose_um[o]) for o in lines}
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #3e739cf6
 def _check_settings(lines, hours, doses, effect, size, um_per_px, factor):

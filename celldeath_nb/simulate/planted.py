@@ -18,7 +18,7 @@ def _corner(rng, at, size, shape, rim):
     hi = min(shape - size, round(at) - rim)
     return int(rng.integers(lo, hi + 1))
 
-
+# %% ../../nbs/api/12_simulate.planted.ipynb #e57ca996
 def _one_responds(rng, line, treatment, hour, effect, size, um, radius, seed):
     "A window with one cell that feels the drug, or with none: pixels, mask of all cells, mask of the place of the one."
     look = dict(
@@ -70,7 +70,7 @@ def plant_cells(
     effect: float = 8.0,  # how much harder than usual the drug hits them
     experiments: int = 3,  # the photographs are shared out among so many
     seed: int = 0,  # the same seed gives the same photographs
-) -> Path:  # the folder; `truth/` holds label images `.cells.png`, `.planted.png` (place of the responding cell) and `.healthy.png` (of a healthy one in its stead)
+) -> Path:  # the folder; its `truth/` holds label images
     "Simulated photographs that differ by one cell."
     from skimage.io import imsave
 

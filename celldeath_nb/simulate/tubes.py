@@ -168,7 +168,8 @@ def simulate_tube(
 # %% ../../nbs/api/14_simulate.tubes.ipynb #e65bb49f
 def _all_events(rng, n, shares, radius):
     "Scatter, dyes and names of the populations of `n` events in random order."
-    pairs, bits = round(0.04 * n), round(0.06 * n)
+    pairs = round(0.04 * n)
+    bits = round(0.06 * n)
     kind, *cells = _cells(rng, n - pairs - bits, shares, radius)
     parts = [cells, _doublets(rng, pairs, shares, radius), _debris(rng, bits)]
     scatter, dyes = (np.concatenate(o) for o in zip(*parts))
@@ -220,7 +221,8 @@ def simulate_tubes(
     _number('seed', seed, 0, 2**63, whole=True)
     _number('spread', spread, 0, 10)
     tubes = _plan(line, treatments, hour, dose_um, int(replicates))
-    events, truth = {}, {}
+    events = {}
+    truth = {}
     for i, r in enumerate(tubes.itertuples()):
         day = _day(int(seed), r.replicate, spread)
         day['effect'] *= effect
@@ -256,7 +258,8 @@ def _spill_text(spill, columns):
     odd = [c for c in spill.columns if c not in columns or ',' in c]
     if odd or list(spill.index) != list(spill.columns):
         raise ValueError(
-            f'The spill matrix names {list(spill.index)} by {list(spill.columns)}; rows and columns must be the same channels of the table ({list(columns)}), without commas.'
+            f'The spill matrix names {list(spill.index)} by {list(spill.columns)}; rows and columns must be the same '
+            f'channels of the table ({list(columns)}), without commas.'
         )
     values = ','.join(repr(float(v)) for v in spill.to_numpy().ravel())
     return f'{len(spill)},{",".join(spill.columns)},{values}'
@@ -275,7 +278,9 @@ def write_fcs(
     x = events.to_numpy(np.float32)
     if not x.size or not np.isfinite(x).all():
         raise ValueError(
-            f'{Path(path).name} is not written: the table has {x.shape[0]:,} events and {x.shape[1]} channels, {int((~np.isfinite(x)).sum())} numbers of which are not finite. Give at least one event, and finite numbers up to 3e38.'
+            f'{Path(path).name} is not written: the table has {x.shape[0]:,} events and {x.shape[1]} channels, '
+            f'{int((~np.isfinite(x)).sum())} numbers of which are not finite. Give at least one event, and finite '
+            'numbers up to 3e38.'
         )
     names = [str(c) for c in events.columns]
     meta = {**(keywords or {}), **({'$SPILLOVER': _spill_text(spill, names)} if spill is not None else {})}

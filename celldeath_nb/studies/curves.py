@@ -6,12 +6,12 @@
 __all__ = ['learning_curve', 'PowerLaw', 'fit_power_law', 'plot_learning_curve']
 
 # %% ../../nbs/api/90_studies.curves.ipynb #7e2acbd8
-import tempfile
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from ..files import scratch_folder
 from ..units import has_level, unit_ids
 from ..evaluate.scores import accuracy_only
 
@@ -56,7 +56,7 @@ def learning_curve(
         raise ValueError(f'fractions={fractions}: give shares above 0 and up to 1, such as (.1, .3, 1).')
     train = train or _own_train()
     rows = []
-    with tempfile.TemporaryDirectory() as tmp:
+    with scratch_folder() as tmp:
         for seed in seeds:
             rec = replace(recipe, seed=seed) if is_dataclass(recipe) and hasattr(recipe, 'seed') else recipe
             for f, mask in _shares_of(tiles.table, fractions, group, seed).items():
@@ -68,7 +68,7 @@ def learning_curve(
 def _sizes(table):
     "How many tiles, photographs and wells the training part of a table has."
     t = table[table['split'] == 'train']
-    return {f'{l}s': len(np.unique(unit_ids(t, l))) for l in ('tile', 'field', 'well') if has_level(t, l)}
+    return {f'{each}s': len(np.unique(unit_ids(t, each))) for each in ('tile', 'field', 'well') if has_level(t, each)}
 
 
 def _judge(preds):

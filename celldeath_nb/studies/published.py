@@ -33,7 +33,7 @@ def _unknown_ids(ids, known):
 
 def claims(
     ids: str | list | None = None,  # one id or several; None: all
-) -> pd.DataFrame:  # one row a number: `id`, `place`, `setting`, `quantity`, `printed`, `value`, `spread`, `spread_kind`, `n`, `unit`, `source`, `check`, `run`, `split`, `metric`, `stat`
+) -> pd.DataFrame:  # one row a number of the paper, with its place, how it was printed and what it is of
     "The numbers of the paper, each with its place."
     t = pd.read_csv(package_files('celldeath_nb') / 'paper_claims.csv', dtype=dict(printed=str))
     texts = [c for c in t if c not in ('value', 'spread', 'n')]
@@ -126,10 +126,13 @@ def samuelson(
     n: int,  # how many values
 ) -> Check:  # `number`: distance of `extreme` in spreads; `limit`: what a standard deviation allows
     "Whether a spread can be a standard deviation, given one of the values; if not, whether it can be a standard error."
-    (m, hm), (s, hs), (x, hx) = _digits(mean), _digits(spread), _digits(extreme)
+    (m, hm) = _digits(mean)
+    (s, hs) = _digits(spread)
+    (x, hx) = _digits(extreme)
     if n < 2 or s <= 0:
         raise ValueError(f'n={n}, spread={spread}: the check needs two values or more and a spread above 0.')
-    most, far = (n - 1) / np.sqrt(n), abs(x - m) / s
+    most = (n - 1) / np.sqrt(n)
+    far = abs(x - m) / s
     least = max(abs(x - m) - hm - hx, 0) / (s + hs)
     told = f'{extreme} lies {far:.3f} spreads from the mean, and a standard deviation of {n} values allows {most:.4f}'
     if least <= most:
@@ -184,7 +187,8 @@ def _nearest_spread(total, people, items, spread, unit, by):
     def size(q):
         return 100 / items * np.sqrt(max(q - least, 0) / by)
 
-    near, found = int(least + by * (spread * items / 100) ** 2), []
+    near = int(least + by * (spread * items / 100) ** 2)
+    found = []
     for q in sorted(range(max(near - 400, math.ceil(least - 1e-9)), near + 400), key=lambda q: abs(size(q) - spread)):
         if found and abs(size(q) - spread) > unit:
             break
@@ -203,12 +207,14 @@ def grimmer(
     spread: str,  # what stands behind the ±, in percent
     people: int,  # how many people
     items: int,  # tiles that each judged
-) -> pd.DataFrame:  # one row a kind of spread: `kind`, `squares` (sum of squared deviations in tiles), `exact` (nearest possible spread), `prints` ('rounded', 'cut off', 'no')
+) -> pd.DataFrame:  # one row a kind of spread: `kind`, `squares`, `exact`, `prints` ('rounded', 'cut off', 'no')
     "Which kinds of spread whole scores can have, beside the one that was printed."
-    found, (s, half) = grim(printed, people * items), _digits(spread)
+    found = grim(printed, people * items)
+    (s, half) = _digits(spread)
     if found.verdict == 'impossible':
         raise ValueError(f'{printed} % of {people * items} answers: {found.says} So its spread need not be asked for.')
-    total, rows = int(found.number), []
+    total = int(found.number)
+    rows = []
     for kind, by in SPREADS.items():
         off, exact = _nearest_spread(total, people, items, s, 2 * half, by(people))
         rows.append(dict(kind=kind, squares=off, exact=exact, prints=_prints(exact, spread)))
@@ -240,7 +246,8 @@ def printing_limit(
 ) -> Check:  # `number`: the p; `limit`: R's
     "Whether a printed p is only the limit below which R prints none."
     try:
-        p, digits = float(printed), len(str(printed).lower().split('e')[0].replace('.', '').lstrip('0'))
+        p = float(printed)
+        digits = len(str(printed).lower().split('e')[0].replace('.', '').lstrip('0'))
     except ValueError:
         raise ValueError(f'{printed!r} is no p value. Give it as it was printed, such as "2.2e-16".') from None
     eps = float(np.finfo(float).eps)
@@ -265,7 +272,9 @@ def _checks_of_tiles(c):
     "(ids, check) of counts of tiles and photographs."
     for i in ('images_all', 'images_0h', 'images_1h', 'images_2h', 'images_3h', 'test_tiles_1h'):
         yield i, whole_parts(int(c.value[i]))
-    lines, wells, photos = c.value['cells_lines'], c.value['wells'], c.value['test_tiles_1h'] / 4
+    lines = c.value['cells_lines']
+    wells = c.value['wells']
+    photos = c.value['test_tiles_1h'] / 4
     a_well = photos / lines / wells
     told = f'{photos:,.0f} photographs of {lines:.0f} lines and {wells:.0f} wells are {a_well:.1f} a well; 30 to 50 are said.'
     yield 'test_tiles_1h wells', Check('range', 'possible' if 30 <= a_well <= 50 else 'impossible', a_well, 50, told)
@@ -283,7 +292,8 @@ def _checks_of_shares(c):
         'cvsd_test_best cvsd_fp cvsd_fn',
         errors_make(c.printed['cvsd_test_best'], int(c.value['cvsd_fp'] + c.value['cvsd_fn']), n),
     )
-    a, b = c.value['cvsd_test'], c.value['cvsd_test_text']
+    a = c.value['cvsd_test']
+    b = c.value['cvsd_test_text']
     yield (
         'cvsd_test cvsd_test_text',
         Check(
@@ -306,7 +316,8 @@ def _checks_of_spreads(c):
     "(ids, check) of what stands behind a ±, and of p values."
     for i in ('cvsd_valid', 'cvsd_test'):
         yield f'{i} {i}_best', samuelson(c.printed[i], f'{c.spread[i]:.2f}', c.printed[i + '_best'], int(c.n[i]))
-    people, items = int(c.n['human_design']), int(c.value['human_design'])
+    people = int(c.n['human_design'])
+    items = int(c.value['human_design'])
     for i in ('human_pre', 'human_post'):
         check, best = _grimmer_check(c, i, people, items)
         yield f'{i} human_design', check
@@ -363,7 +374,8 @@ def author_records() -> (
     AuthorRecords
 ):  # `reports` (one row a run), `matrices` (report -> validation matrix, truth in rows), `histories` (one row an epoch), `settings`
     "The authors' own records of their runs, beside what their tool reported."
-    t, m = _data('reports', dtype=dict(report=str)), _data('matrices', dtype=dict(report=str))
+    t = _data('reports', dtype=dict(report=str))
+    m = _data('matrices', dtype=dict(report=str))
     squares = {r: _square(d) for r, d in m.groupby('report', sort=False)}
     t['classes'] = [len(squares[r]) for r in t.report]
     t['valid_tiles'] = [int(squares[r].to_numpy().sum()) for r in t.report]
@@ -388,10 +400,12 @@ def author_records() -> (
 # %% ../../nbs/api/92_studies.published.ipynb #e49ed763
 def author_leak() -> (
     pd.DataFrame
-):  # one row for two classes and one for fourteen: `classes`, `runs`, `records`, `records_sd`, `records_tiles`, `paper`, `paper_what`, `difference` (points)
+):  # a row for two classes and one for fourteen: records beside paper, `difference` in points
     "Test accuracy in the authors' records beside that on the paper's unseen experiment, in percent."
-    t, c = author_records().reports, claims().set_index('id')
-    t, rows = t[t.epochs == 50], []
+    t = author_records().reports
+    c = claims().set_index('id')
+    t = t[t.epochs == 50]
+    rows = []
     for k, i in ((2, 'cvsd_test'), (14, 'avsa_imagenet_test')):
         x = 100 * t.test[t.classes == k]
         rows.append(
@@ -413,7 +427,7 @@ def _check_results(results):
     "The results with a metric and a split, or `ValueError` where they cannot be read."
     if not isinstance(results, pd.DataFrame):
         raise ValueError(
-            f'results must be a table with one row a setting, and this is {type(results).__name__}. results_table(open_runs(folder)) gives one.'
+            f'results must be a table with one row a setting, and this is {type(results).__name__}. results_table(open_results(folder)) gives one.'
         )
     lost = [c for c in ('setting', 'mean', 'n', 'simulated') if c not in results]
     if lost:
@@ -439,7 +453,8 @@ def _check_results(results):
 # %% ../../nbs/api/92_studies.published.ipynb #9fc85bf2
 def _wanted(results, ids):
     "(claim, setting) of the claims that results can answer, or `ValueError` for one that they cannot."
-    c, have = claims(ids), set(results.setting)
+    c = claims(ids)
+    have = set(results.setting)
     pairs = [(r, s) for r in c.itertuples() for s in r.run.split()]
     found = [(r, s) for r, s in pairs if s in have]
     if not found or (ids is not None and len(set(r.id for r, _ in found)) < len(c)):
@@ -459,7 +474,8 @@ def _ours(results, claim, setting):
         at &= results['split'].isin([claim.split, ''])
     if at.sum() > 1:
         raise ValueError(
-            f'The results have {int(at.sum())} rows of {claim.metric} for {setting!r} that answer {claim.id!r}. Keep one level and one split a setting.'
+            f'The results have {int(at.sum())} rows of {claim.metric} for {setting!r} that answer {claim.id!r}. Keep '
+            'one level and one split a setting.'
         )
     return results[at].iloc[0] if at.any() else None
 
@@ -487,16 +503,17 @@ def _pair(c, setting, o):
 
 # %% ../../nbs/api/92_studies.published.ipynb #2d4e5e2d
 def beside_claim(
-    results: pd.DataFrame,  # one row a setting: `setting`, `mean`, `n`, `simulated`, and `metric`, `split`, `sd`, `sem`, `best`, `low`, `high`, `recipe` where they are known
+    results: pd.DataFrame,  # one row a setting, as `results_table` gives it
     ids: str | list | None = None,  # the claims wanted; None: all that the results can answer
-) -> pd.DataFrame:  # one row a claim: `id`, `place`, `setting`, `quantity`, `unit`, `paper`, `paper_printed`, `paper_spread`, `paper_spread_kind`, `paper_n`, `ours`, `low`, `high`, `n`, `recipe`, `simulated`, `difference`
+) -> pd.DataFrame:  # one row a claim: the paper's number, `ours` with its interval, `difference`
     "The paper's number and yours, side by side: numbers, and no verdict."
     r = _check_results(results)
     found = [(c, setting, _ours(r, c, setting)) for c, setting in _wanted(r, ids)]
     rows = [_pair(c, setting, o) for c, setting, o in found if o is not None]
     if not rows:
         raise ValueError(
-            f'The results have the settings wanted, but not what the claims speak of: metrics {sorted(set(r.metric))}, splits {sorted(set(r["split"]))}.'
+            f'The results have the settings wanted, but not what the claims speak of: metrics {sorted(set(r.metric))}, '
+            f'splits {sorted(set(r["split"]))}.'
         )
     return pd.DataFrame(rows)
 

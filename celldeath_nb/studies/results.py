@@ -6,6 +6,8 @@
 __all__ = ['spread_of', 'results_table', 'claim_table', 'leave_one_out_table', 'paper_table']
 
 # %% ../../nbs/api/94_studies.results.ipynb #c3c79989
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
@@ -44,12 +46,15 @@ def _interval(preds, metric, level):
     return m.interval(metric)
 
 
+@lru_cache(maxsize=512)
 def _printed(setting, split, metric):
     "What the paper prints of a setting: text, ids."
     c = claims()
     c = c[c.run.str.split().map(lambda r: setting in r) & (c.split == split) & (c.metric == metric)]
     told = [
-        f'{p} ± {s:.2f}' if s == s else f'{p} (best)' if t == 'best' else p for p, s, t in zip(c.printed, c.spread, c.stat) if p
+        f'{p} ± {s:.2f}' if s == s else f'{p} (best)' if t == 'best' else p
+        for p, s, t in zip(c.printed, c.spread, c.stat)
+        if p
     ]
     return '; '.join(told), ' '.join(c.id)
 
@@ -60,25 +65,30 @@ def _result_row(row, split, parts, metric, level):
     low, high = _interval(parts[int(np.argmax(values))], metric, level)
     paper, ids = _printed(row['setting'], split, metric)
     said = dict(setting=row['setting'], place=row.get('place', ''), split=split, metric=metric, level=level)
-    more = dict(low=low, high=high, paper=paper, claim=ids, recipe=row.get('scale', ''), simulated=bool(row['simulated']))
+    more = dict(
+        low=low, high=high, paper=paper, claim=ids, recipe=row.get('scale', ''), simulated=bool(row['simulated'])
+    )
     return said | spread_of(values) | more
 
 # %% ../../nbs/api/94_studies.results.ipynb #3799333e
 def results_table(
-    results: Results,  # of `run_settings` or `open_runs`
+    results: Results,  # of `run_settings` or `open_results`
     metric: str = 'accuracy',  # any name that `metrics` gives
     level: str = 'tile',  # what is judged: 'tile', 'field', 'well'
+    only: str = '',  # settings whose names begin so
 ) -> pd.DataFrame:  # one row a setting and side: `setting`, `split`, what `spread_of` gives, `low`, `high`, `paper`, `claim`, `recipe`, `simulated`
     "The finished runs of every setting, side by side with what the paper prints."
     rows = []
-    for row in results.settings.to_dict('records'):
+    for row in results.settings[results.settings.setting.str.startswith(only)].to_dict('records'):
         preds = [r.preds for r in results.of(row['setting'])]
         for split in ('valid', 'test'):
             parts = [q for p in preds if len(q := p[p['split'] == split])]
             if parts:
                 rows.append(_result_row(row, split, parts, metric, level))
     if not rows:
-        raise ValueError(f'{results.out} has no finished run yet ({results}). Call run_settings again, and look at results.runs.')
+        raise ValueError(
+            f'{results.out} has no finished run yet ({results}). Call run_settings again, and look at results.runs.'
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/94_studies.results.ipynb #21f8a51e
@@ -109,7 +119,8 @@ def _facts(row, runs):
 
 # %% ../../nbs/api/94_studies.results.ipynb #f379833b
 def claim_table(
-    results: Results,  # of `run_settings` or `open_runs`
+    results: Results,  # of `run_settings` or `open_results`
+    table: pd.DataFrame = None,  # `results_table`, where it has been made
 ) -> pd.DataFrame:  # `results_table`, and a row for each count, hour and turning point; for `beside_claim`
     "Everything of a study that the paper has a number for."
     rows = []
@@ -118,7 +129,8 @@ def claim_table(
         if runs:
             t = runs[0].preds
             rows += _facts(dict(row, test_n=(t['split'] == 'test').sum()), runs)
-    return pd.concat([results_table(results), pd.DataFrame(rows)], ignore_index=True)
+    table = results_table(results) if table is None else table
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
 
 # %% ../../nbs/api/94_studies.results.ipynb #8767ee52
 def _brightness(part):
@@ -142,16 +154,26 @@ def leave_one_out_table(
     tiles=None,  # the `Tiles` of the study, for `shortcut`
 ) -> pd.DataFrame:  # one row a line: `line`, `valid`, `test`, `low`, `high`, `n`, `shortcut`, `paper`, `simulated`
     "Table 2: a line that was not trained on."
-    t = results_table(results)
-    t = t[t.setting.str.startswith('without_')]
-    if not len(t):
-        raise ValueError(f'{results.out} has no setting without_LINE. There are {some_of(results.settings.setting, 30)}.')
-    rows, by = [], results.settings.set_index('setting', drop=False)
+    if not results.settings.setting.str.startswith('without_').any():
+        raise ValueError(
+            f'{results.out} has no setting without_LINE. There are {some_of(results.settings.setting, 30)}.'
+        )
+    t = results_table(results, only='without_')
+    rows = []
+    by = results.settings.set_index('setting', drop=False)
     for s, g in t.groupby('setting', sort=False):
         g = g.set_index('split')
         far = _brightness(setting_tiles(tiles, by.loc[s])) if tiles is not None else np.nan
         test = dict(test=g['mean']['test'], low=g.low['test'], high=g.high['test'], n=int(g.n['test']), shortcut=far)
-        rows.append(dict(line=s.removeprefix('without_'), valid=g['mean']['valid'], **test, paper=g.paper['test'], simulated=bool(g.simulated['test'])))
+        rows.append(
+            dict(
+                line=s.removeprefix('without_'),
+                valid=g['mean']['valid'],
+                **test,
+                paper=g.paper['test'],
+                simulated=bool(g.simulated['test']),
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/94_studies.results.ipynb #7f226f6b
@@ -165,13 +187,17 @@ def _table_1(results):
     t = results_table(results)
     t = t[t.setting.str.match('(CvsD|AvsA|line_)')]
     if not len(t):
-        raise ValueError(f'{results.out} has no setting of Table 1 (CvsD, AvsA, line_LINE). There are {some_of(results.settings.setting, 30)}.')
-    return t[['setting', 'split', 'text', 'sd', 'sem', 'n', 'best', 'low', 'high', 'paper', 'recipe', 'simulated']].reset_index(drop=True)
+        raise ValueError(
+            f'{results.out} has no setting of Table 1 (CvsD, AvsA, line_LINE). There are {some_of(results.settings.setting, 30)}.'
+        )
+    return t[
+        ['setting', 'split', 'text', 'sd', 'sem', 'n', 'best', 'low', 'high', 'paper', 'recipe', 'simulated']
+    ].reset_index(drop=True)
 
 
 def paper_table(
     name: str | int,  # 'Table 1', 'Table 2' or 'S3 Table'; 1 and 2 will do
-    results: Results,  # of `run_settings` or `open_runs`
+    results: Results,  # of `run_settings` or `open_results`
     tiles=None,  # the `Tiles` of the study, for the shortcut in Table 2
 ) -> pd.DataFrame:  # that table
     "A table of the paper, from your runs."

@@ -362,9 +362,12 @@ def budget(
     "How long it will take on this device."
     parts, found = prepare_settings(tiles, settings)
     refuse_problems(found)
-    device, timed, rows = best_device(device), {}, []
+    device = best_device(device)
+    timed = {}
+    rows = []
     for row in bar(settings.to_dict('records'), what='timing'):
-        r, part = setting_recipe(row), parts[row['setting']]
+        r = setting_recipe(row)
+        part = parts[row['setting']]
         if _kind_of(r) not in timed:
             timed[_kind_of(r)] = _batch_seconds(part, r, device)
         seconds = _run_seconds(part.table, r, timed[_kind_of(r)])
@@ -388,5 +391,6 @@ def refuse_problems(found):
     if len(bad):
         told = ' '.join(f'{s}: {p}' for s, p in zip(bad.setting.iloc[:3], bad.problem.iloc[:3]))
         raise ValueError(
-            f'{len(bad)} of {len(found)} settings cannot be run ({some_of(bad.setting, 8)}). {told} Leave them out: settings[(check_settings(tiles, settings).problem == "").to_numpy()].'
+            f'{len(bad)} of {len(found)} settings cannot be run ({some_of(bad.setting, 8)}). {told} Leave them out: '
+            'settings[(check_settings(tiles, settings).problem == "").to_numpy()].'
         )

@@ -10,33 +10,58 @@ from collections import namedtuple
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from ..files import write_csv
+from ..units import some_of
 from ..photos.fields import read_fields
 from ..tiles.cut import cut_tiles
 from ..tiles.store import open_tiles
 from .published import beside_claim
-from .settings import budget, check_settings, paper_settings, scale_settings
+from .settings import budget, check_settings, check_table, paper_settings, scale_settings
 from .queue import run_settings
 from .results import claim_table, leave_one_out_table, results_table
-from .panels import paper_figure
+from .figures import paper_figure
 
 # %% ../../nbs/api/94_studies.whole.ipynb #1932d222
 Paper = namedtuple('Paper', 'results table left_out cost')
 
 
+def _check_out(out, photos):
+    "Refuse a folder among the photographs, and one that holds something else."
+    if photos.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(
+            f'{out} lies in the folder of the photographs, and nothing is written there. Give a folder outside of it.'
+        )
+    there = sorted(p.name for p in out.iterdir() if not p.name.startswith('.')) if out.exists() else []
+    if there and not (out / 'tiles' / 'manifest.json').is_file():
+        raise ValueError(
+            f'{out} holds {some_of(there, 3)} and is no study. Give a new folder, or one that this call has made before.'
+        )
+
+
 def _tiles_of(photos, out, **kwargs):
-    "The tiles of the study, cut once."
-    at = out / 'tiles'
-    return open_tiles(at) if (at / 'manifest.json').is_file() else cut_tiles(read_fields(photos, **kwargs), at)
+    "The tiles of the study: cut once, and refused where they are of other photographs."
+    fields = read_fields(photos, **kwargs)
+    if not (out / 'tiles' / 'manifest.json').is_file():
+        return cut_tiles(fields, out / 'tiles')
+    tiles = open_tiles(out / 'tiles')
+    was = set(tiles.table.field)
+    odd = sorted(was ^ set(fields.field) - {o['file'] for o in tiles.problems})
+    if odd:
+        raise ValueError(
+            f'{out} was begun with other photographs: {len(odd)} are here or there alone, such as {odd[0]}. Give '
+            'another folder for these.'
+        )
+    return tiles
 
-
+# %% ../../nbs/api/94_studies.whole.ipynb #1682610d
 def _write_tables(results, tiles, left_out, out):
     table = results_table(results)
     write_csv(table, out / 'results.csv')
     write_csv(left_out, out / 'left_out.csv')
     if (table.claim != '').any():
-        write_csv(beside_claim(claim_table(results)), out / 'beside.csv')
+        write_csv(beside_claim(claim_table(results, table)), out / 'beside.csv')
     if table.setting.str.startswith('without_').any():
         write_csv(leave_one_out_table(results, tiles), out / 'table_2.csv')
     return table
@@ -49,11 +74,29 @@ def _write_figures(results, out):
         plt.close(fig)
 
 # %% ../../nbs/api/94_studies.whole.ipynb #747b5deb
+def _servable(tiles, wanted):
+    "The settings that can be run, and the others with the reason."
+    found = check_settings(tiles, wanted)
+    left_out = found[found.problem != ''][['setting', 'problem']].reset_index(drop=True)
+    if len(left_out) == len(wanted):
+        raise ValueError(
+            f'None of {len(wanted)} settings can be run with these photographs. {left_out.setting[0]}: '
+            f'{left_out.problem[0]}'
+        )
+    return wanted[(found.problem == '').to_numpy()], left_out
+
+
+def _say_state(results, say):
+    "What is not finished, and why."
+    for row in results.runs[results.runs.state != 'finished'].itertuples():
+        say(f'{row.setting}, seed {row.seed}: {row.state}. {row.why}'.strip())
+
+# %% ../../nbs/api/94_studies.whole.ipynb #8a0b21b4
 def whole_paper(
     photos: str | Path,  # folder of photographs
     out: str | Path,  # folder to make, or to go on with
     scale: str = 'quick',  # 'paper', 'half', 'quick' or 'tiny'
-    settings=None,  # table of settings, not scaled; None: `paper_settings()`
+    settings: pd.DataFrame = None,  # settings, not scaled; None: `paper_settings()`
     seeds=None,  # how many for every setting; None: the paper's at the scale of the paper, else one
     executor=None,  # anything with `.submit`; None: one run after the other
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
@@ -61,27 +104,25 @@ def whole_paper(
     train=None,  # function (tiles, recipe, out); None: `celldeath_nb.learn.training.train`
     retry: bool = False,  # try again what failed before
     **kwargs,  # for `read_fields`, such as pattern= or lines=
-) -> Paper:  # `results`, `table` (of results), `left_out` (settings and why), `cost` (of `budget`, None where `train` is given)
+) -> (
+    Paper
+):  # `results`, `table` (of results), `left_out` (settings and why), `cost` (of `budget`, None where `train` is given)
     "Every setting of the paper that the photographs allow, with its tables and figures."
     say = say or (lambda text: None)
-    out, photos = Path(out), Path(photos)
-    if photos.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f'{out} lies in the folder of the photographs, and nothing is written there. Give a folder outside of it.')
+    out = Path(out)
+    photos = Path(photos)
+    _check_out(out, photos)
     changes = {} if seeds is None else dict(seeds=seeds)
     wanted = scale_settings(paper_settings() if settings is None else settings, scale, **changes)
+    check_table(wanted)
     tiles = _tiles_of(photos, out, **kwargs)
-    found = check_settings(tiles, wanted)
-    left_out = found[found.problem != ''][['setting', 'problem']].reset_index(drop=True)
-    if len(left_out) == len(wanted):
-        raise ValueError(f'None of {len(wanted)} settings can be run with these photographs. {left_out.setting[0]}: {left_out.problem[0]}')
+    wanted, left_out = _servable(tiles, wanted)
     for row in left_out.itertuples():
-        say(f'left out: {row.setting}: {row.problem}')
-    wanted = wanted[(found.problem == '').to_numpy()]
+        say(f'Left out: {row.setting}: {row.problem}')
     cost = budget(tiles, wanted, device, out / 'runs') if train is None else None
-    say(cost.attrs['sentence'] if train is None else f'{len(wanted)} settings')
+    say(f'{len(wanted)} settings can be run.' + (f' {cost.attrs["sentence"]}' if cost is not None else ''))
     results = run_settings(tiles, wanted, out / 'runs', None, executor, device, train, retry)
-    for row in results.runs[results.runs.state != 'finished'].itertuples():
-        say(f'{row.setting}, seed {row.seed}: {row.state}. {row.why}')
+    _say_state(results, say)
     table = _write_tables(results, tiles, left_out, out)
     _write_figures(results, out)
     return Paper(results, table, left_out, cost)

@@ -10,25 +10,46 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..files import bar, check_free, crc32, swap_in, sync, write_csv, write_whole
+from celldeath_nb.files import (
+    a_list,
+    a_text,
+    a_whole,
+    bar,
+    check_free,
+    crc32,
+    misfits,
+    only_writer,
+    swap_in,
+    sweep,
+    sync,
+    write_whole,
+)
 from ..photos.pixels import BadFile, READ_AS_LUMINANCE, safe_text, source_checksum
+from ..photos.apart import decoders_end
 from ..photos.reading import read_photo, to_uint8
-from ..photos.quality import cell_area, field_quality
+from ..photos.windows import window_of_set
+from ..photos.quality import LABEL_IMAGE, cell_area, field_quality, is_label_image
 from ..photos.fields import read_fields
-from .layout import check_grid, cut_at, layout_of, resized
-from .store import Tiles, make_manifest, only_writer, open_tiles, write_manifest
+from .layout import check_grid, cut_at, fit_grid, layout_of, resized
+from .store import Tiles, folder_id, open_tiles, tile_sums, write_store
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #cb00a32f
-def _by_class(df, col):
-    "How a column is spread over the classes, as text."
+def _by_class(df, col, parts=()):
+    "How a column is spread over the classes, as text: counts, or with many values the range of it or of its `parts`."
     k = df['label'] if 'label' in df else pd.Series('all', index=df.index)
-    t = pd.crosstab(k, df[col])
-    return '\n' + t.to_string()
+    if df[col].nunique() <= 6:
+        return '\n' + pd.crosstab(k, df[col]).to_string()
+    parts = [(o, df[o].astype(float).groupby(k.to_numpy())) for o in parts or (col,)]
+    said = lambda c: ', '.join(
+        f'{o} from {g.min()[c]:g} to {g.max()[c]:g}, half of them below {g.median()[c]:g}' for o, g in parts
+    )
+    return ''.join(f'\n{safe_text(c)}: {n:,} photographs, {said(c)}' for c, n in k.value_counts().sort_index().items())
 
 
 def _check_scale(df, rescale_to, allow):
@@ -37,7 +58,8 @@ def _check_scale(df, rescale_to, allow):
     s = df.um_per_px
     if rescale_to and s.isna().any():
         raise ValueError(
-            f"rescale_to={rescale_to:g} needs the scale of every photograph, and {safe_text(df.field[s.isna()].iloc[0])} has none. Give um_per_px= to read_fields."
+            f"rescale_to={rescale_to:g} needs the scale of every photograph, and "
+            f"{safe_text(df.field[s.isna()].iloc[0])} has none. Give um_per_px= to read_fields."
         )
     if rescale_to or 'scales' in allow:
         return
@@ -45,7 +67,8 @@ def _check_scale(df, rescale_to, allow):
     if len(known) and (known.max() > known.min() * 1.005 or s.isna().any()):
         t = df.assign(um_per_px=s.round(4).astype(str))
         raise ValueError(
-            f"The photographs have different scales (micrometers per pixel). rescale_to={known.max():g} brings all to one; allow=['scales'] takes them as they are.{_by_class(t, 'um_per_px')}"
+            f"The photographs have different scales (micrometers per pixel). rescale_to={known.max():g} brings all to "
+            f"one; allow=['scales'] takes them as they are.{_by_class(t, 'um_per_px')}"
         )
 
 
@@ -58,7 +81,8 @@ def _check_depth(df, window, allow):
         and not isinstance(window, (tuple, list))
     ):
         raise ValueError(
-            f"Photographs of 8 bits and of more are mixed. Use one depth for all, or give window=(low, high) for the deeper ones.{_by_class(df, 'bits')}"
+            "Photographs of 8 bits and of more are mixed. Use one depth for all, or give window=(low, high) for the "
+            f"deeper ones.{_by_class(df, 'bits')}"
         )
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #d406ecf2
@@ -72,15 +96,27 @@ def _sizes(df, turn, rescale_to):
 def _check_sizes(df, sizes, job, allow):
     "`ValueError` for portrait beside landscape, or a grid on photographs of several sizes."
     tall = {a > b for a, b in sizes if a != b}
-    t = df.assign(size=[f'{a}x{b}' for a, b in sizes])
-    if len(tall) > 1 and 'sizes' not in allow:
+    h, w = ([o[k] for o in sizes] for k in (0, 1))
+    t = df.assign(size=[f'{a}x{b}' for a, b in sizes], height=h, width=w)
+    said = lambda: _of_crops(sizes, job) + '.' + _by_class(t, 'size', ('height', 'width'))
+    framed = job['edge'] == 'gray' and job['tile_px'] and max(h) <= job['tile_px'][0] and max(w) <= job['tile_px'][1]
+    if len(tall) > 1 and 'sizes' not in allow and not framed:
         raise ValueError(
-            f"Portrait and landscape photographs are mixed. rotate=True turns the fewer ones.{_by_class(t, 'size')}"
+            f"Portrait and landscape photographs are mixed. rotate=True turns the fewer ones; allow=['sizes'] takes them as they are{said()}"
         )
     if len(set(sizes)) > 1 and job['tile_px'] is None and job['resize_to'] is None and _tile_sizes(sizes, job) > 1:
         raise ValueError(
-            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use tile_px=(height, width), or resize_to=(height, width).{_by_class(t, 'size')}"
+            f"The photographs have {len(set(sizes))} sizes, so a grid would give tiles of several sizes. Use "
+            f"tile_px=(height, width), or resize_to=(height, width){said()}"
         )
+
+
+def _of_crops(sizes, job):
+    "Advice for small photographs of many sizes."
+    if max(map(max, sizes)) > 400 or len(set(sizes)) < 3:
+        return ''
+    grid = '' if list(job['grid']) == [1, 1] else 'grid=(1, 1), '
+    return f"; for crops of single cells, {grid}edge='gray' gives tiles as large as the largest, with gray around the smaller ones"
 
 
 def _tile_sizes(sizes, job):
@@ -94,32 +130,38 @@ def _tile_sizes(sizes, job):
     return len(out)
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #58a5dbab
-def _each(df, opts):
-    "The readable photographs, one after the other."
-    for p in bar(df.path, total=len(df), what='looking at depths'):
-        try:
-            yield read_photo(p, **opts).pixels
-        except BadFile:
-            pass  # it is reported when it is cut
+def _set_window(df, how, opts):
+    "The window that `photos.windows` finds for the set; a photograph that alone would have made another one is noted and said."
+    window, notes = window_of_set(df.field, df.path, how, **opts)
+    df.attrs['notes'] = [*df.attrs.get('notes', []), *notes]
+    for o in notes:
+        warnings.warn(f'{safe_text(o["file"])}: {o["reason"]}')
+    return window
 
 
-def _bit_window(df, opts):
-    top = 0
-    for a in _each(df, opts):
-        if a.dtype.kind == 'f' or a.min() < 0:
-            raise ValueError(
-                f"Pixels of type {a.dtype} have no natural range. Give window=(low, high), the values that become black and white, or window='percentiles'."
-            )
-        top = max(top, int(a.max()))
-    bits = next((b for b in (8, 10, 12, 14, 16) if top < 2**b), 32)
-    return 0, 2**bits - 1
+def _clipped(a, job):
+    "The share of pixels that lie beyond the window."
+    if a.dtype == np.uint8 or not isinstance(job['window'], (tuple, list)):
+        return 0
+    lo, hi = job['window']
+    return float(np.count_nonzero(a < lo) + np.count_nonzero(a > hi)) / a.size
 
 
-def _percentile_window(df, opts, lo=0.1, hi=99.9):
-    "Percentiles over a fixed sample of pixels of all photographs."
-    v = np.concatenate([a.ravel()[:: max(a.size // 20_000, 1)] for a in _each(df, opts)])
-    a, b = np.percentile(v, [lo, hi])
-    return float(a), float(b)
+def _clips(df, done, job):
+    "One line, which is said as well, if more than 0.1 % of a photograph's pixels lie beyond the window."
+    part = [(d.get('clipped', 0), f) for f, d in zip(df.field, done) if d.get('tiles')]
+    over = [o for o in part if o[0] > 0.001]
+    if not over:
+        return []
+    worst, name = max(over)
+    lo, hi = job['window']
+    said = (
+        f'{100 * worst:.3g} % of its pixels lie beyond the window from {lo:g} to {hi:g} and became black or white; '
+        f'more than 0.1 % in {len(over)} of {len(part)} photographs, '
+        f'{100 * sum(o for o, _ in part) / len(part):.3g} % of all pixels'
+    )
+    warnings.warn(f'{safe_text(name)}: {said}')
+    return [dict(file=name, reason=said)]
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #89faecac
 def _choose_window(df, window, opts):
@@ -127,12 +169,10 @@ def _choose_window(df, window, opts):
     deep = 'bits' in df and (df.bits > 8).any()
     if window is None and not deep or window == 'each':
         return window
-    if window in (None, 'bits'):
-        return _bit_window(df, opts)
+    if window is None or window in ('bits', 'percentiles'):
+        return _set_window(df, window or 'auto', opts)
     if window == 'dtype':
         return 0, 2 ** int(df.bits.max()) - 1
-    if window == 'percentiles':
-        return _percentile_window(df, opts)
     try:
         lo, hi = (float(o) for o in window)
     except (TypeError, ValueError):
@@ -142,26 +182,29 @@ def _choose_window(df, window, opts):
 # %% ../../nbs/api/32_tiles.cut.ipynb #2e206897
 def _prepare(px, um, job):
     "8-bit pixels as they are cut: windowed, turned, rescaled."
+    label_image = is_label_image(px)
     win = job['window']
     if win == 'each':
         win = (float(px.min()), float(max(px.max(), px.min() + 1)))
     px = px if px.dtype == np.uint8 and not isinstance(job['window'], str) else to_uint8(px, win)
     if px.min() == px.max():
         raise BadFile('', f'all its pixels are the same ({px.flat[0]})')
+    if label_image:
+        raise BadFile('', LABEL_IMAGE)
     if job['turn'] is not None and px.shape[0] != px.shape[1] and (px.shape[0] > px.shape[1]) != job['turn']:
         px = np.rot90(px)
     if job['rescale_to']:
         px = resized(px, [round(o * um / job['rescale_to']) for o in px.shape])
     return px
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #cffe01cf
 def _slice_one(path, um, job):
     "Tiles of one photograph and what to write down of it; a `BadFile` becomes its reason."
     try:
         ph = read_photo(path, job['page'], job['channel'], job['max_mpx'])
         px = _prepare(ph.pixels, um, job)
         size, places = layout_of(px.shape, job)
-        a = cut_at(px, size, places)
+        a = cut_at(px, size, places, job['edge'])
     except BadFile as e:
         return None, dict(problem=e.reason)
     keep = list(range(len(a)))
@@ -180,7 +223,9 @@ def _slice_one(path, um, job):
         height=px.shape[0],
         width=px.shape[1],
         tiles=len(a),
+        **({'clipped': n} if (n := _clipped(ph.pixels, job)) else {}),
         block_crc=crc32(a.data) if len(a) else 0,
+        tile_crc=tile_sums(a),
         places=[places[i] for i in keep],
         empty=[places[i][:2] for i in range(len(places)) if i not in keep],
         notes=ph.notes,
@@ -190,23 +235,28 @@ def _slice_one(path, um, job):
     return a, d
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #fa45bef2
-def _ordered(f, items, workers):
-    "`f` of each item in order, computed by `workers` threads a few items ahead."
-    if workers <= 1:
+def _ordered(f, items, workers, ahead):
+    "`f` of each item in order, computed by `workers` threads up to `ahead` items ahead."
+    if workers <= 1 or ahead < 2:
         yield from map(f, items)
         return
-    with ThreadPoolExecutor(workers) as ex:
+    with ThreadPoolExecutor(min(workers, ahead)) as ex, decoders_end():
         waiting = deque()
         try:
             for o in items:
                 waiting.append(ex.submit(f, o))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for o in waiting:
                 o.cancel()
+
+
+def _ahead(df, workers, most=256e6):
+    "How many photographs may be in memory: two for each thread, as long as that is no more than 256 million pixels."
+    return int(min(2 * workers, max(1, most // max((df.height * df.width).max(), 1)))) if len(df) else 1
 
 
 def _n_workers(workers):
@@ -223,7 +273,8 @@ def _reserve(fd, path, n):
     if n > free:
         raise OSError(
             28,
-            f'{path} needs {n / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Free some room, choose another disk, or make the tiles smaller (resize_to=)',
+            f'{path} needs {n / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Free some room, choose another disk, or '
+            'make the tiles smaller (resize_to=)',
         )
     if n and hasattr(os, 'posix_fallocate'):
         os.posix_fallocate(fd, 0, n)
@@ -239,6 +290,35 @@ def _write_at(fd, a, offset):
             fd, offset, a.nbytes, os.POSIX_FADV_DONTNEED
         )  # Linux begins to write it to the disk, so that the last fsync has little left to wait for
 
+# %% ../../nbs/api/32_tiles.cut.ipynb #5a04a531
+_spots = lambda k: a_list(a_list(a_whole(-(2**31), 2**31), k, k))
+_said_rules = dict(problem=a_text(100_000))
+_cut_rules = dict(
+    bytes=a_whole(),
+    mtime_ns=a_whole(-(2**63), 2**63),
+    crc=a_whole(),
+    height=a_whole(1, 2**31),
+    width=a_whole(1, 2**31),
+    tiles=a_whole(0, 2**31),
+    block_crc=a_whole(0, 2**32 - 1),
+    tile_crc=a_text(2**34, '(?:[0-9a-f]{8})*'),
+    places=_spots(4),
+    empty=_spots(2),
+    notes=a_list(a_text(100_000)),
+)
+
+
+def _record(text):
+    "A line of the journal, or None if it is none of ours."
+    try:
+        d = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(d, dict) or misfits(d, _said_rules if 'problem' in d else _cut_rules):
+        return None
+    whole = 'problem' in d or d['tiles'] == len(d['places']) == len(d['tile_crc']) / 8
+    return d if whole else None
+
 # %% ../../nbs/api/32_tiles.cut.ipynb #38ab06ca
 def _journal(folder, fd, h, w):
     "What an interrupted run has finished: records whose pixels are on the disk, whole."
@@ -247,17 +327,36 @@ def _journal(folder, fd, h, w):
     p = folder / 'journal.jsonl'
     if not p.exists():
         return done
+    end = os.fstat(fd).st_size
+    shared = {}
     for line in p.read_bytes().splitlines(True):
-        try:
-            d = json.loads(line)
-        except ValueError:
+        sum_, _, text = line.rstrip(b'\n').partition(b' ')
+        if not line.endswith(b'\n') or sum_ != b'%08x' % crc32(text):
             break
+        d = _record(text)
+        if d is None:
+            break
+        d = _slim(d, shared)
         n = d.get('tiles', 0) * h * w
-        if not line.endswith(b'\n') or n and crc32(_read_at(fd, at, n)) != d['block_crc']:
+        if n > end - at or n and crc32(_read_at(fd, at, n)) != d['block_crc']:
             break
         done.append(d)
         at += n
     return done
+
+# %% ../../nbs/api/32_tiles.cut.ipynb #d0e1180b
+def _journal_line(d):
+    "What is known of a photograph, with a checksum."
+    text = json.dumps(d)
+    return f'{crc32(text.encode()):08x} {text}\n'
+
+
+def _slim(d, shared):
+    "`d`, whose lists are those of earlier photographs where they say the same: most are cut alike."
+    for k in ('places', 'empty', 'notes'):
+        if k in d:
+            d[k] = shared.setdefault(repr(d[k]), d[k])
+    return d
 
 
 def _read_at(fd, offset, n):
@@ -280,9 +379,10 @@ def _job_key(df, job):
 def _begin(part, key):
     "The hidden folder, emptied if it belongs to other work."
     p = part / 'job'
-    if part.exists() and (not p.exists() or p.read_text() != key):
+    if part.exists() and (not p.exists() or p.read_bytes() != key.encode()):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
+    sweep(part)
     with write_whole(p) as tmp:
         tmp.write_text(key)
 
@@ -295,12 +395,12 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
         _reserve(fd, part, n_tiles * h * w)
         done = _journal(part, fd, h, w)
         with write_whole(part / 'journal.jsonl') as tmp:
-            tmp.write_text(''.join(json.dumps(o) + '\n' for o in done))
+            tmp.write_text(''.join(map(_journal_line, done)))
         at = sum(o.get('tiles', 0) for o in done) * h * w
         with open(part / 'journal.jsonl', 'a') as log:
             for d in _append(fd, at, df[len(done) :], job, size, workers, on_error):
                 done.append(d)
-                log.write(json.dumps(d) + '\n')
+                log.write(_journal_line(d))
                 log.flush()
         os.ftruncate(fd, sum(o.get('tiles', 0) for o in done) * h * w)
         os.fsync(fd)
@@ -312,9 +412,11 @@ def _fill(part, df, job, size, n_tiles, workers, on_error):
 def _append(fd, at, df, job, size, workers, on_error):
     "Write the tiles of photographs one behind the other from `at`, and yield what is known of each."
     todo = zip(df.path, df.um_per_px)
-    cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers), total=len(df), what='cutting tiles')
+    ahead = _ahead(df, workers)
+    cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers, ahead), total=len(df), what='cutting tiles')
+    shared = {}
     for f, (a, d) in zip(df.field, cut):
-        d = json.loads(json.dumps(_fit(a, d, size)))
+        d = _slim(json.loads(json.dumps(_fit(a, d, size))), shared)
         if 'problem' in d and on_error == 'raise':
             raise BadFile(f, d['problem'])
         if d.get('tiles'):
@@ -330,6 +432,7 @@ def _fit(a, d, size):
     return dict(problem=f'its tiles would be {a.shape[1]}x{a.shape[2]} pixels, not {size[0]}x{size[1]}')
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #324284b4
+_kept = ('bytes', 'mtime_ns', 'crc', 'height', 'width', 'tiles', 'block_crc', 'tile_crc')
 _left_out = ('path', 'bytes', 'mtime_ns', 'width', 'height', 'lossy', 'bits')
 
 
@@ -350,12 +453,31 @@ def _tile_table(df, done, um):
         out['um_per_px'] = um
     return out
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #0db755a9
 def _sources(df, done):
     "What the manifest keeps of each photograph that has tiles, as lists."
-    keep = [(f, d) for f, d in zip(df.field, done) if d.get('tiles')]
-    out = {k: [d[k] for _, d in keep] for k in ('bytes', 'mtime_ns', 'crc', 'height', 'width', 'tiles', 'block_crc')}
-    return dict(field=[f for f, _ in keep], **out)
+    keep = [i for i, d in enumerate(done) if d.get('tiles')]
+    out = {k: [done[i][k] for i in keep] for k in _kept}
+    f = df.iloc[keep]
+    homes = [_home(*o) for o in zip(f.field, f.path)]
+    bits = f.bits.fillna(0).astype(int).tolist() if 'bits' in f else [0] * len(f)
+    return dict(field=f.field.tolist(), bits=bits, home=[h for h, _ in homes], at=[a for _, a in homes], **out)
+
+
+def _home(field, path):
+    "The folder that a photograph is named in, and its path there if that is not its name."
+    path = Path(os.path.abspath(path)).as_posix()
+    if path.endswith('/' + field):
+        return path[: -len(field) - 1] or '/', ''
+    return os.path.split(path)
+
+
+def _with_folders(src, folders=(), ids=()):
+    "Sources whose folders are numbers in a list, for the manifest."
+    homes = list(dict.fromkeys([*folders, *src['home']]))
+    ids = [*ids, *map(folder_id, homes[len(ids) :])]
+    rest = {k: v for k, v in src.items() if k != 'home'}
+    return dict(folders=homes, folder_ids=ids, sources=dict(rest, folder=[homes.index(h) for h in src['home']]))
 
 
 def _problem_rows(df, done):
@@ -375,13 +497,13 @@ def _same_pixels(df, done, allow, seen=()):
     if 'label' not in df or 'duplicates' in allow:
         return
     seen = dict(seen)
-    for f, l, d in zip(df.field, df.label, done):
+    for f, each, d in zip(df.field, df.label, done):
         if not d.get('tiles'):
             continue
-        g, k = seen.setdefault((d['block_crc'], d['tiles']), (f, l))
-        if k != l:
+        g, k = seen.setdefault((d['block_crc'], d['tiles']), (f, each))
+        if k != each:
             raise ValueError(
-                f'{safe_text(g)} and {safe_text(f)} have the same pixels, under the labels {k} and {l}. One of them is wrong; take it out.'
+                f'{safe_text(g)} and {safe_text(f)} have the same pixels, under the labels {k} and {each}. One of them is wrong; take it out.'
             )
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #90b85f7c
@@ -405,13 +527,14 @@ def _rests(df, done, job):
             continue
         full = d['height'], d['width']
         h, w = layout_of(full, job)[0]
-        rest = full[0] - max(t for *_, t, _ in d['places']) - h, full[1] - max(l for *_, l in d['places']) - w
+        rest = full[0] - max(t for *_, t, _ in d['places']) - h, full[1] - max(entry for *_, entry in d['places']) - w
         if max(rest) > 0:
             out.setdefault((full, rest), []).append(f)
     return [
         dict(
             file=fs[0],
-            reason=f"the last {max(a, 0)} rows and {max(b, 0)} columns of its {full[0]}x{full[1]} pixels are in no tile{f'; so for {len(fs) - 1} more of this size' if len(fs) > 1 else ''}",
+            reason=f"the last {max(a, 0)} rows and {max(b, 0)} columns of its {full[0]}x{full[1]} pixels are in no "
+            f"tile{f'; so for {len(fs) - 1} more of this size' if len(fs) > 1 else ''}",
         )
         for (full, (a, b)), fs in out.items()
     ]
@@ -434,23 +557,20 @@ def _finish_store(part, df, done, job, size, allow):
             'No tile could be cut. ' + ' '.join(f"{safe_text(o['file'])}: {o['reason']}." for o in problems[:3])
         )
     t = _table_of(df, done, job)
-    notes = _notes(df, done) + _rests(df, done, job)
-    write_csv(t, part / 'tiles.csv')
-    write_csv(pd.DataFrame(problems, columns=['file', 'reason']), part / 'problems.csv')
-    write_manifest(
-        part,
-        make_manifest(
-            t, _sources(df, done), size, job, os.path.abspath(df.attrs.get('folder') or '.'), problems, notes
-        ),
-    )
+    notes = _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
+    where = _with_folders(_sources(df, done))
+    write_store(part, t, None, dict(tile_px=size, settings=job, problems=problems, notes=notes, **where))
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #f63674cb
 def _plan(df, job, rotate, allow):
     "The size of the tiles and an upper bound of their count; fills in the turn and the shrinking of `job`."
     sizes = _sizes(df, None, job['rescale_to'])
     if rotate:
-        job['turn'] = sum(a > b for a, b in sizes) * 2 > len(sizes)
+        most = sum(a > b for a, b in sizes) * 2 > len(sizes)
+        job['turn'] = rotate == 'portrait' if isinstance(rotate, str) else most
         sizes = _sizes(df, job['turn'], job['rescale_to'])
+    if job['edge'] == 'gray' and job['tile_px'] is None and list(job['grid']) == [1, 1]:
+        job['tile_px'] = [max(o[k] for o in sizes) for k in (0, 1)]  # each whole, in a tile that holds the largest
     _check_sizes(df, sizes, job, allow)
     count = pd.Series(sizes).value_counts()
     n = 0
@@ -470,7 +590,7 @@ def _plan(df, job, rotate, allow):
         job['shrink'] = first[1] / job['resize_to'][1]
     return tuple(job['resize_to'] or first), n
 
-
+# %% ../../nbs/api/32_tiles.cut.ipynb #4dcc3e6d
 def _fields_of(fields):
     "The table of photographs, also from the path of a folder."
     df = read_fields(fields) if isinstance(fields, (str, Path)) else fields
@@ -502,20 +622,20 @@ def _check_out(out, overwrite):
 def cut_tiles(
     fields: pd.DataFrame,  # photographs of `read_fields`, or the path of their folder
     out: str | Path,  # the folder to make
-    grid: tuple = (2, 2),  # rows and columns of tiles
+    grid: tuple = (2, 2),  # rows and columns of tiles; None: those of `fit_grid`, unless `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels, instead of a grid
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
-    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph; None refuses it
+    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph, 'gray' puts gray there; None refuses it
     resize_to: tuple = None,  # (height, width) that each tile gets after cutting
     rescale_to: float = None,  # micrometers per pixel that each photograph gets before cutting
-    rotate: bool = False,  # turn portrait photographs among landscape ones (or the other way round)
+    rotate=False,  # turn portrait photographs among landscape ones (or the other way round); 'landscape' or 'portrait': turn all that do not lie so
     window=None,  # for more than 8 bits: (low, high), 'bits' (the default), 'dtype', 'percentiles' or 'each'
     min_cell_share: float = None,  # leave tiles out whose share of area with cells is smaller
     quality: bool = False,  # add the columns of `field_quality`
     page: int = None,  # which page or plane of a file with several; 0 is the first
     channel: str
     | int = None,  # for color: 'luminance', 'red', 'green' or 'blue'; for files of several channels: a name or number
-    max_mpx: float = 80,  # larger pictures are left out, in million pixels
+    max_mpx: float = None,  # larger pictures are left out, in million pixels; None: as for `read_fields`, which is 80 if nothing was said
     allow: list = (),  # refusals to waive: 'scales', 'sizes', 'depths', 'duplicates'
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
     workers: int = None,  # threads; None: one a core
@@ -564,11 +684,14 @@ def _job_of(
     allow,
 ):
     "The settings of the work, the size of a tile, and an upper bound of their count; `ValueError` for a set that does not belong together."
-    channel, page = (df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page)))
+    channel, page, max_mpx = (
+        df.attrs.get(k) if v is None else v for k, v in (('channel', channel), ('page', page), ('max_mpx', max_mpx))
+    )
+    max_mpx = 80 if max_mpx is None else max_mpx
     _check_scale(df, rescale_to, allow)
     _check_depth(df, window, allow)
     job = dict(
-        grid=check_grid(grid),
+        grid=check_grid(grid or (fit_grid(df) if tile_px is None else (2, 2))),
         tile_px=_pair(tile_px),
         overlap=overlap,
         edge=edge,
@@ -591,7 +714,7 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
     part = out.with_name(f'.{out.name}.partial')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with only_writer(out):
+        with only_writer(out) as still_ours:
             _check_out(out, overwrite)
             _begin(part, _job_key(df, job))
             try:
@@ -601,6 +724,8 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
                 shutil.rmtree(part, ignore_errors=True)
                 raise
             sync(part)
+            if not still_ours():
+                raise OSError(f'another process took this one for dead and writes {out} now')
             swap_in(part, out)
             for o in ('job', 'journal.jsonl'):
                 (out / o).unlink(missing_ok=True)
@@ -609,7 +734,8 @@ def _run(out, df, job, size, n, workers, on_error, allow, overwrite):
     except OSError as e:
         raise OSError(
             e.errno,
-            f'{out} could not be written ({e.strerror or e}). Look at the free room and the permissions of {out.parent}; nothing half-written was left',
+            f'{out} could not be written ({e.strerror or e}). Look at the free room and the permissions of '
+            f'{out.parent}; nothing half-written was left',
         ) from e
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #36da7a75
@@ -617,13 +743,14 @@ def add_photographs(
     path: str | Path,  # the folder that `cut_tiles` made
     fields: pd.DataFrame,  # photographs of `read_fields`, or the path of their folder; those that are in the store already are passed over
     on_error: str = 'skip',  # 'skip': leave bad files out and list them; 'raise': stop at the first
-    allow: list = (),  # refusals to waive, as for `cut_tiles`
+    allow: list = (),  # refusals to waive, as for `cut_tiles`: 'scales', 'depths', 'duplicates'
     workers: int = None,  # threads; None: one a core
 ) -> Tiles:  # the open store
     "Cut further photographs into a folder of tiles, with the settings of its first ones."
     path = Path(path)
     df = _fields_of(fields)
     with only_writer(path):
+        sweep(path)
         old = open_tiles(path, sources='ignore')
         m = old.manifest
         job = old.manifest['settings']
@@ -661,7 +788,14 @@ def _check_same_kind(df, m, job, allow):
         and abs(um.iloc[0] / m['um_per_px'] - 1) > 0.005
     ):
         raise ValueError(
-            f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. Cut all again with rescale_to=, or allow=['scales']."
+            f"The new photographs have {um.iloc[0]:g} micrometers per pixel, those of the store {m['um_per_px']:g}. "
+            "Cut all again with rescale_to=, or allow=['scales']."
+        )
+    if 'bits' in df and (df.bits <= 8).any() and min(m['sources']['bits']) > 8 and 'depths' not in allow:
+        raise ValueError(
+            'The new photographs have 8 bits, those of the store have more, and are seen through a window of their '
+            'own. Cut all again from photographs of one depth, or '
+            "allow=['depths'], which takes the new ones as they are."
         )
     if 'bits' in df and (df.bits > 8).any() and job['window'] is None and 'depths' not in allow:
         raise ValueError(
@@ -694,19 +828,8 @@ def _finish_more(path, old, df, done, job, size, allow):
     )
     t = _table_of(df, done, job)
     full = pd.concat([old.table, t], ignore_index=True) if len(t) else old.table
-    src = _sources(df, done)
+    where = _with_folders(_sources(df, done), m['folders'], m['folder_ids'])
+    where['sources'] = {k: s[k] + v for k, v in where['sources'].items()}
     problems = m['problems'] + [o for o in _problem_rows(df, done) if o not in m['problems']]
-    write_csv(full, path / 'tiles.csv')
-    write_csv(pd.DataFrame(problems, columns=['file', 'reason']), path / 'problems.csv')
-    write_manifest(
-        path,
-        make_manifest(
-            full,
-            {k: s[k] + src[k] for k in src},
-            size,
-            job,
-            m['folder'],
-            problems,
-            m['notes'] + _notes(df, done) + _rests(df, done, job),
-        ),
-    )
+    notes = m['notes'] + _notes(df, done) + _rests(df, done, job) + _clips(df, done, job)
+    write_store(path, full, None, {**m, **where, 'problems': problems, 'notes': notes})

@@ -48,14 +48,14 @@ def _turns(h, w):
         'mirrored along the other diagonal': lambda p: t(p)[..., ::-1, ::-1],
     }
 
-
+# %% ../../nbs/api/35_tiles.places.ipynb #0f5f8a49
 def _fingerprints(p, turn):
     "Unit vectors that a shift of the picture hardly changes, [n, d]."
     n, h, w = p.shape
     q = turn(p * np.hanning(h + 2)[1:-1, None].astype(np.float32) * np.hanning(w + 2)[1:-1].astype(np.float32))
     f = np.abs(np.fft.rfft2(q))
     f = np.concatenate([f[:, :15, 1:16].reshape(n, -1), f[:, -14:, 1:16].reshape(n, -1)], 1)
-    f = np.log(f + 1e-2 * f.mean(1, keepdims=True)).astype(np.float32)
+    f = np.log(f + 1e-2 * f.mean(1, keepdims=True) + 1e-9).astype(np.float32)
     return f
 
 # %% ../../nbs/api/35_tiles.places.ipynb #40085c47
@@ -117,6 +117,78 @@ def _scores(p, pairs, bs=512):
         res += [(*_overlap(x, y, *s), *s) for x, y, s in zip(a, b, _best_shift(a, b))]
     return np.array(res, float).reshape(-1, 4)
 
+# %% ../../nbs/api/35_tiles.places.ipynb #1ae8ea6e
+def _detail_area(x):
+    "The area in pixels over which a picture resembles itself."
+    h, w = x.shape
+    r = np.fft.irfft2(np.abs(np.fft.rfft2(x, (2 * h, 2 * w))) ** 2)
+    return max(1.0, float((r**2).sum() / max(r[0, 0] ** 2, 1e-9)))
+
+
+def _evidence(a, b, dy, dx):
+    "Correlation where two pictures overlap after the shift, and by how many standard errors it exceeds chance."
+    h, w = a.shape
+    x = a[max(0, dy) : h + min(0, dy), max(0, dx) : w + min(0, dx)]
+    y = b[max(0, -dy) : h + min(0, -dy), max(0, -dx) : w + min(0, -dx)]
+    if x.size < a.size / 2.1:
+        return 0.0, 0.0
+    x = x - x.mean()
+    y = y - y.mean()
+    r = float((x * y).sum() / max(np.sqrt((x * x).sum() * (y * y).sum()), 1e-9))
+    e = x * x + y * y
+    details = e.sum() ** 2 / max((e * e).sum(), 1e-9) / ((_detail_area(x) + _detail_area(y)) / 2)
+    return r, float(np.arctanh(np.clip(r, -0.9999, 0.9999)) * np.sqrt(max(details - 3, 0)))
+
+# %% ../../nbs/api/35_tiles.places.ipynb #f0476212
+_strong = 0.8  # score from which a pair may be the middle of a chain
+_sure = 6.0  # standard errors above chance at which small pictures settle a strong pair
+_none = 1.0  # below which only a nearly perfect score is worth a look
+_alike = 0.95  # such a score
+_fine = dict(r=0.25, sigmas=4.5)  # what the tiles' own pixels must reach
+
+
+def _as_unturned(d):
+    "Scores on one scale: turned pairs have to be twice as near to 1."
+    return d['score'].where(d['turn'].isin([0, 'as it is']), 2 * d['score'] - 1)
+
+
+def _sharper(tiles, idxs):
+    "Tiles at up to 192 pixels of the shorter side, without slow changes of light, and by how much they were made small."
+    from scipy.ndimage import uniform_filter
+
+    h, w = tiles.tile_px
+    f = max(1, min(h, w) // 192)
+    p = tiles.batch(idxs)[:, : h // f * f, : w // f * f].astype(np.float32)
+    p = p.reshape(len(idxs), h // f, f, w // f, f).mean((2, 4))
+    p -= uniform_filter(p, (0, 7, 7))
+    return p / np.maximum(p.std((1, 2), keepdims=True), 1e-3), f
+
+# %% ../../nbs/api/35_tiles.places.ipynb #ae849980
+def _agree_sharply(tiles, a, b, turn, shift, factor):
+    "Whether the pixels of two tiles agree where their small pictures do."
+    p, f = _sharper(tiles, np.array([a, b]))
+    q = list(_turns(*p.shape[1:]).values())[turn](p[1:])
+    best = _best_shift(p[:1], q)[0]
+    far = (np.abs(best * f - shift * factor) > 2 * factor).any()  # then it is the best of thousands of shifts
+    r, sigmas = _evidence(p[0], q[0], *best)
+    return r >= _fine['r'] and sigmas >= _fine['sigmas'] * (2 if far else 1)
+
+
+def _verified(tiles, p, d):
+    "Which of the pairs `d` show enough that is the same, bool [n]."
+    turns = list(_turns(*p.shape[1:]).values())
+    factor = tiles.tile_px[0] // p.shape[1]
+    out = np.zeros(len(d), bool)
+    for i, (a, b, t, dy, dx, score) in enumerate(
+        zip(d.a.astype(int), d.b.astype(int), d.turn.astype(int), d.dy.astype(int), d.dx.astype(int), _as_unturned(d))
+    ):
+        sigmas = _evidence(p[a], turns[t](p[b]), dy, dx)[1]
+        if sigmas >= _sure and score >= _strong:
+            out[i] = True
+        elif sigmas >= _none or score >= _alike:
+            out[i] = _agree_sharply(tiles, a, b, t, np.array([dy, dx]), factor)
+    return out
+
 # %% ../../nbs/api/35_tiles.places.ipynb #f2d7251a
 def _clusters(n, i, j):
     from scipy.sparse import coo_matrix
@@ -133,26 +205,52 @@ def _exact(tiles, bs=256):
     res = []
     for i in np.array_split(np.arange(len(tiles)), -(-len(tiles) // bs)):
         for k, px in zip(i, tiles.batch(i)):
+            if px.min() == px.max():
+                continue  # of one gray: nothing is shown that could be the same
             first = seen.setdefault(sha256(np.ascontiguousarray(px).tobytes()).digest(), k)
             if first != k:
                 res.append((first, k))
     return res
 
+# %% ../../nbs/api/35_tiles.places.ipynb #6d443055
+def _no_weak_chains(d, field):
+    "Which of the pairs `d` count, bool [n]: all strong ones, and weak ones that do not hang on another weak one."
+    at = pd.factorize(np.asarray(field))[0]
+    i = at[d.a.to_numpy(int)]
+    j = at[d.b.to_numpy(int)]
+    score = _as_unturned(d).to_numpy()
+    strong = score >= _strong
+    core = _clusters(int(at.max()) + 1, i[strong], j[strong])
+    ends = np.sort(np.c_[core[i], core[j]], axis=1)
+    keep = strong | (ends[:, 0] == ends[:, 1])
+    rest = pd.DataFrame(dict(x=ends[:, 0], y=ends[:, 1], score=score))[~keep]
+    joins = rest.groupby(['x', 'y']).score.agg(['size', 'max']).sort_values(['size', 'max'], ascending=False)
+    joined = set()
+    good = set()
+    for (x, y), n in joins['size'].items():
+        if n > 1 or not {x, y} & joined:
+            good.add((x, y))
+            joined |= {x, y}
+    return keep | np.array([(x, y) in good for x, y in ends.tolist()], bool)
+
 # %% ../../nbs/api/35_tiles.places.ipynb #cc098d0c
 def find_near_duplicates(
     tiles,  # `Tiles`
-    least: float = 0.65,  # score from which two tiles show the same: their correlation where they overlap, 0 to 1; for turned and mirrored ones half way from here to 1
+    least: float = 0.65,  # score from which two tiles show the same: their correlation where they overlap; for turned ones half way to 1
     fingerprint: float = 0.3,  # likeness of fingerprints from which two tiles are compared at all
     most: int = 3,  # how many of the nearest fingerprints are compared for each tile and turn
     within_field: bool = False,  # True: pairs from one photograph too, which never part anyway
-) -> pd.DataFrame:  # one row a pair: `tile_a`, `tile_b`, `score`, `kind`, `turn`, `dy`, `dx` (pixels), `cluster`, and `crosses` if there is a column `split`
+) -> (
+    pd.DataFrame
+):  # a row a pair: `tile_a`, `tile_b`, `score`, `kind`, `turn`, `dy`, `dx`, `cluster`, and `crosses` with a split
     "Pairs of tiles that show the same thing: exact copies, shifted, mirrored, turned, in other light, saved again."
     p = _small(tiles)
     df = tiles.table
     c = _near(p, fingerprint, most)
     c = c[c[:, 0] != c[:, 1]]
     d = pd.DataFrame(np.c_[c, _scores(p, c)], columns=['a', 'b', 'turn', 'score', 'share', 'dy', 'dx'])
-    d = d[d['score'] >= least + (d['turn'] > 0) * (1 - least) / 2]
+    d = d[_as_unturned(d) >= least]
+    d = d[_verified(tiles, p, d)]
     d = pd.concat(
         [
             d,
@@ -162,7 +260,21 @@ def find_near_duplicates(
         ]
     )
     d = d.sort_values('score', ascending=False).drop_duplicates(['a', 'b']).astype(dict(a=int, b=int, turn=int))
+    d = d[_no_weak_chains(d, df['field' if 'field' in df else 'tile'])]
     return _pairs(d, df, list(_turns(*p.shape[1:])), tiles.tile_px[0] // p.shape[1], within_field)
+
+# %% ../../nbs/api/35_tiles.places.ipynb #e596ee76
+LEAST = dict(auto=0.65, strict=0.8)  # score from which two tiles show the same
+
+
+def pairs_of(tiles, places='auto', most=np.inf):
+    "Pairs of tiles that show the same: those that came with the tiles, or they are looked for; None for more than `most` tiles."
+    kept = getattr(tiles, 'pairs', None)
+    if kept is None and len(tiles) > most:
+        return None
+    if kept is None:  # of a store that is seen through something, the store
+        return find_near_duplicates(getattr(tiles, 'tiles', tiles), least=LEAST[places])
+    return kept[_as_unturned(kept) >= LEAST[places]].reset_index(drop=True)
 
 # %% ../../nbs/api/35_tiles.places.ipynb #0a847f84
 def _pairs(d, df, turns, factor, within_field):
@@ -212,4 +324,6 @@ def group_by_place(
 ) -> tuple:  # the tiles with the column `place`, for `split_by(..., group='place')`; the pairs
     "Tiles that know which photographs show the same place, so that a split need not part them."
     pairs = find_near_duplicates(tiles) if pairs is None else pairs
-    return tiles.add(place=seen_together(tiles, pairs, group).to_numpy()), pairs
+    placed = tiles.add(place=seen_together(tiles, pairs, group).to_numpy())
+    placed.pairs = pairs  # kept with the tiles, so that no run has to look again
+    return placed, pairs

@@ -8,12 +8,11 @@ __all__ = ['remedies_of', 'gray_table', 'SeenThrough', 'background_only', 'norma
 # %% ../../nbs/api/33_tiles.remedies.ipynb #5b30b62a
 import json
 from pathlib import Path
-from zlib import crc32
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from ..files import bar, new_folder, write_csv
-from .store import Tiles, column_kinds, open_tiles, store_fingerprint, texts_crc, write_manifest
+from ..files import bar
+from .store import Tiles, open_tiles, write_store
 
 # %% ../../nbs/api/33_tiles.remedies.ipynb #eb21c489
 _ways = ('flat', 'standardize', 'match', 'background only')
@@ -90,22 +89,9 @@ def gray_table(
     return np.clip(np.rint(new), 0, 255).astype(np.uint8)
 
 # %% ../../nbs/api/33_tiles.remedies.ipynb #edd09007
-def _whole(tiles):
-    "The store of which `tiles` may be a part."
-    if isinstance(tiles, SeenThrough):
-        return SeenThrough(_whole(tiles.tiles), tiles.remedy)
-    return (
-        Tiles(tiles._store, np.arange(len(tiles._full)), tiles._full, tiles.manifest)
-        if isinstance(tiles, Tiles)
-        else tiles
-    )
-
-
 def _names(tiles):
     "The photograph of each tile, by the name that it has in the store."
-    while isinstance(tiles, SeenThrough):
-        tiles = tiles.tiles
-    return tiles._full['field'].to_numpy()[tiles._rows] if isinstance(tiles, Tiles) else tiles.table['field'].to_numpy()
+    return tiles.photographs if hasattr(tiles, 'photographs') else tiles.table['field'].to_numpy()
 
 
 class _Grays:
@@ -118,7 +104,7 @@ class _Grays:
 
     def __call__(self, name):
         if self.rows is None:
-            self.whole = _whole(self.tiles)
+            self.whole = self.tiles.whole() if hasattr(self.tiles, 'whole') else self.tiles
             self.rows = pd.Series(0, range(len(self.whole))).groupby(_names(self.whole)).indices
         if name not in self.known:
             self.known[name] = sum(np.bincount(self.whole.batch([i]).ravel(), minlength=256) for i in self.rows[name])
@@ -206,6 +192,12 @@ def add(
     return SeenThrough(self.tiles.add(**columns), self.remedy, self.grays)
 
 
+@patch
+def whole(self: SeenThrough):  # `SeenThrough`
+    "The store of which these tiles may be a part, seen in the same way."
+    return SeenThrough(self.tiles.whole(), self.remedy, self.grays)
+
+
 def background_only(
     tiles,  # `Tiles`
     keep: float = 0.2,  # share of the squares of 16x16 pixels that are kept: the quietest
@@ -216,7 +208,7 @@ def background_only(
 # %% ../../nbs/api/33_tiles.remedies.ipynb #e7b7ae59
 def normalize_fields(
     tiles,  # `Tiles`
-    how: str = 'standardize',  # 'flat': divide by the blurred background; 'standardize': mean 128 and spread 40 by photograph; 'match': its histogram made that of a reference
+    how: str = 'standardize',  # 'flat' (divide by the blurred background), 'standardize' (mean 128, spread 40) or 'match' (a reference's histogram)
     reference: str | None = None,  # for 'match': the photograph to match; `None`: all together
     out: str | Path | None = None,  # folder to write the changed tiles into; `None`: they are changed as they are read
     overwrite: bool = False,  # replace a folder that is there
@@ -253,31 +245,10 @@ def _write_seen(seen, out, overwrite):
         raise ValueError(
             f'{short[0]} is here with some of its tiles only. A store holds whole photographs: choose tiles by photograph, then write.'
         )
-    table = seen.table.iloc[np.concatenate(list(rows.values()))].reset_index(drop=True)
-    with new_folder(out, overwrite) as tmp:
-        crc = {}
-        with open(tmp / 'pixels.u8', 'wb') as f:
-            for name, i in bar(rows.items(), total=len(rows), what='writing changed tiles'):
-                px = np.ascontiguousarray(seen.batch(i))
-                crc[name] = crc32(px.data)
-                f.write(px.data)
-        write_csv(table, tmp / 'tiles.csv')
-        write_csv(pd.DataFrame(m['problems'], columns=['file', 'reason']), tmp / 'problems.csv')
-        write_manifest(tmp, _manifest_of(m, table, list(rows), crc))
-
-
-def _manifest_of(m, table, names, crc):
-    "The manifest of a store that holds some photographs of another, with other pixels."
-    at = {f: i for i, f in enumerate(m['sources']['field'])}
-    src = {k: [v[at[f]] for f in names] for k, v in m['sources'].items()} | dict(block_crc=[crc[f] for f in names])
-    return {
-        **m,
-        'n': len(table),
-        'kinds': column_kinds(table),
-        'tiles_crc': texts_crc(table.tile),
-        'fingerprint': store_fingerprint(src, m['tile_px'], table.tile),
-        'sources': src,
-    }
+    order = np.concatenate(list(rows.values()))
+    table = seen.table.iloc[order].reset_index(drop=True).assign(field=names[order])
+    blocks = (seen.batch(i) for i in bar(rows.values(), total=len(rows), what='writing changed tiles'))
+    write_store(out, table, blocks, m, remedies_of(seen), overwrite)
 
 # %% ../../nbs/api/33_tiles.remedies.ipynb #5d84ebae
 def as_recorded(
@@ -294,7 +265,8 @@ def as_recorded(
     said = lambda o: ' then '.join(d['how'] for d in o) or 'as they were photographed'
     if was:
         raise ValueError(
-            f'These tiles are changed ({said(was)}), and the model was trained on others ({said(wanted)}). Give the tiles as they were cut; what the model needs is done by itself.'
+            f'These tiles are changed ({said(was)}), and the model was trained on others ({said(wanted)}). Give the '
+            'tiles as they were cut; what the model needs is done by itself.'
         )
     for o in wanted:
         tiles = SeenThrough(tiles, o)
@@ -306,7 +278,8 @@ def _array_seen(px, wanted):
     for o in wanted:
         if o['how'] not in _by_tile:
             raise ValueError(
-                f'The model was trained on photographs changed as wholes ({o["how"]}), and an array does not say which tiles are of one photograph. Give a folder of photographs, or a `Tiles`.'
+                f'The model was trained on photographs changed as wholes ({o["how"]}), and an array does not say which '
+                'tiles are of one photograph. Give a folder of photographs, or a `Tiles`.'
             )
         px = _by_tile[o['how']](px, o)
     return px

@@ -11,7 +11,7 @@ _rooms = {
     'controls': ['negative_controls', 'train_cheap'],
     'maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'masks': ['dice', 'segment_cells', 'tile_masks'],
-    'shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline'],
+    'shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline', 'shortcut_features'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

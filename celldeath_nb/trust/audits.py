@@ -12,10 +12,29 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from ..files import new_folder, write_csv
-from ..tiles.places import find_near_duplicates
+from ..pages import picture, write_page
+from ..tiles.places import pairs_of
 from .confounders import Findings, confounding
-from .shortcuts import audit_groups, labeled_table, network_rows, plot_shortcuts, shortcut_baseline
+from celldeath_nb.trust.shortcuts import (
+    audit_groups,
+    labeled_table,
+    network_rows,
+    plot_shortcuts,
+    shortcut_baseline,
+    shortcut_features,
+)
 from .controls import CLEARLY, negative_controls, train_cheap
+
+# %% ../../nbs/api/83_trust.audits.ipynb #4c049a6c
+LOOK_AT = {
+    'background only': 'Painting over leaves where the cells were and how large, which a drug changes too: by itself it is no '
+    'proof of a shortcut. See whether border and background tell the classes apart.'
+}  # controls that are a reason to look, and not alone a reason to refuse
+
+
+def _failed(controls):
+    "The controls that were above chance."
+    return [o for o in controls.itertuples() if o.verdict == 'failed']
 
 # %% ../../nbs/api/83_trust.audits.ipynb #e06aa7a9
 class Audit:
@@ -37,12 +56,11 @@ class Audit:
     def failures(self):
         res = [o['sentence'] for o in self.confounding.caught]
         res += [
-            f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to {o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.'
+            f'A classifier that sees only the {o.sees} of a tile is right in {o.share:.0%} ({o.low:.0%} to '
+            f'{o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.'
             for o in _blind(self.shortcuts).itertuples()
         ]
-        return (
-            res + _copies(self.duplicates) + [o.sentence for o in self.controls.itertuples() if o.verdict == 'failed']
-        )
+        return res + _copies(self.duplicates) + [o.sentence for o in _failed(self.controls) if o.control not in LOOK_AT]
 
     @property
     def verdict(self):
@@ -52,28 +70,38 @@ class Audit:
             'cannot be told with so few' if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
         )
 
-    @property
-    def sentences(self):
-        return self.failures or [
-            {
-                'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; what was not photographed cannot be seen.'
-            }.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')
-        ]
+# %% ../../nbs/api/83_trust.audits.ipynb #3b2e2583
+@patch(as_prop=True)
+def sentences(self: Audit) -> list:  # of text
+    "The verdict in sentences."
+    return self.failures or [
+        {
+            'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; '
+            'what was not photographed cannot be seen.'
+        }.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')
+    ]
 
-    @property
-    def notes(self):
-        return _overlaps(self.duplicates)
 
-    @property
-    def worth(self):
-        return [
-            _worth(self.shortcuts[self.shortcuts['side'] == o.side], o)
-            for o in self.shortcuts.itertuples()
-            if o.sees == 'network'
-        ]
+@patch(as_prop=True)
+def notes(self: Audit) -> list:  # of text
+    "What is no reason to refuse, and worth a look."
+    painted = [f'{o.sentence} {LOOK_AT[o.control]}' for o in _failed(self.controls) if o.control in LOOK_AT]
+    return _overlaps(self.duplicates) + painted
 
-    def _repr_html_(self):
-        return _page(self)
+
+@patch(as_prop=True)
+def worth(self: Audit) -> list:  # of text, one a side that the network was asked about
+    "The network beside the best that sees no cells."
+    return [
+        _worth(self.shortcuts[self.shortcuts['side'] == o.side], o)
+        for o in self.shortcuts.itertuples()
+        if o.sees == 'network'
+    ]
+
+
+@patch
+def _repr_html_(self: Audit):
+    return _page(self)
 
 # %% ../../nbs/api/83_trust.audits.ipynb #0a031564
 @patch
@@ -107,11 +135,13 @@ def _copies(d):
     res = []
     if 'crosses' in d and (n := int(d['crosses'].sum())):
         res.append(
-            f'{n} pairs of tiles that show the same stand on two sides of the split, so validation asks for what was learned. Split by place: see `group_by_place`.'
+            f'{n} pairs of tiles that show the same stand on two sides of the split, so validation asks for what was '
+            'learned. Split by place: see `group_by_place`.'
         )
     if 'labels' in d and len(two := d[(d['labels'] > 1) & (d['kind'] == 'exact copy')]):
         res.append(
-            f'{len(two)} tiles are there twice under two labels, for example {two.tile_a.iloc[0]} and {two.tile_b.iloc[0]}. One of the labels is wrong; take the photograph out.'
+            f'{len(two)} tiles are there twice under two labels, for example {two.tile_a.iloc[0]} and '
+            f'{two.tile_b.iloc[0]}. One of the labels is wrong; take the photograph out.'
         )
     return res
 
@@ -121,8 +151,10 @@ def _overlaps(d):
     if not len(d):
         return []
     return [
-        f'{len(d)} pairs of tiles from different photographs show the same, for example {d.tile_a.iloc[0]} and {d.tile_b.iloc[0]}. Photographs that overlap belong on one side of a split: '
-        '`celldeath train` and `celldeath demo` see to it; in a notebook use tiles, pairs = group_by_place(tiles) and split_by(tiles, ..., group="place").'
+        f'{len(d)} pairs of tiles from different photographs show the same, for example {d.tile_a.iloc[0]} and '
+        f'{d.tile_b.iloc[0]}. Photographs that overlap belong on one side of a split: '
+        '`celldeath train` and `celldeath demo` see to it; in a notebook use tiles, pairs = group_by_place(tiles) '
+        'and split_by(tiles, ..., group="place").'
     ]
 
 # %% ../../nbs/api/83_trust.audits.ipynb #17e284ed
@@ -133,7 +165,11 @@ def _worth(s, net):
         return f'The network is right in {net.share:.0%} on {net.side}; there was nothing to compare it with.'
     best = s.loc[s['share'].idxmax()]
     more = net.share - s['share'].max()
-    said = f'On {net.side} the network is right in {net.share:.0%} of the tiles ({net.low:.0%} to {net.high:.0%}, mean over classes), and a classifier that sees only the {best.sees} of a tile in {best.share:.0%} ({best.low:.0%} to {best.high:.0%}).'
+    said = (
+        f'On {net.side} the network is right in {net.share:.0%} of the tiles ({net.low:.0%} to {net.high:.0%}, '
+        f'mean over classes), and a classifier that sees only the {best.sees} of a tile in {best.share:.0%} '
+        f'({best.low:.0%} to {best.high:.0%}).'
+    )
     return said + (
         f' Your network is worth the difference, {100 * more:+.0f} points.'
         if more > 0
@@ -166,47 +202,46 @@ def _page(a):
     return '\n'.join(parts)
 
 
-def _shortcuts(tiles, group, preds, masks, seed):
+def _shortcuts(tiles, group, preds, masks, seed, features):
     "The shortcuts, or an empty table where there are too few groups to learn from one and ask another."
     try:
-        return shortcut_baseline(tiles, group, masks, preds, seed)
+        return shortcut_baseline(tiles, group, masks, preds, seed, features)
     except ValueError as e:
         if 'group only' not in str(e):
             raise
         return pd.DataFrame(columns=['sees', 'side', 'share', 'low', 'high', 'chance', 'tiles', 'groups', 'verdict'])
 
 
-def _controls_of(tiles, which, recipe, train, seed):
+def _controls_of(tiles, which, recipe, train, seed, features):
     "The controls asked for: by a cheap classifier in quarters, or by a network in halves."
     if which is None:
         return pd.DataFrame()
     if which not in ('cheap', 'network'):
         raise ValueError(f'controls={which!r} is refused: "cheap", "network" or None.')
-    return negative_controls(
-        tiles, recipe, train_cheap if which == 'cheap' else train, folds=4 if which == 'cheap' else 2, seed=seed
-    )
+    if which == 'cheap':
+        return negative_controls(tiles, recipe, train_cheap, folds=4, seed=seed, features=features)
+    return negative_controls(tiles, recipe, train, seed=seed)
 
 # %% ../../nbs/api/83_trust.audits.ipynb #6c8c4db9
 def audit(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
     out: str | Path | None = None,  # folder for audit.html and audit.csv; `None`: nothing is written
     preds: pd.DataFrame | None = None,  # the network's predictions, to stand beside the shortcuts
-    controls: str
-    | None = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
+    controls: str = 'cheap',  # `negative_controls`: 'cheap' with a quick classifier, 'network' with eight trainings, `None`: not at all
     recipe=None,  # for the controls, see `negative_controls`
     train=None,  # for the controls with a network, see `negative_controls`
     group: str = 'well',  # see `shortcut_baseline`
     masks: np.ndarray | None = None,  # bool [n, h, w], true where a cell is, see `shortcut_baseline`
-    pairs: pd.DataFrame | None = None,  # of `find_near_duplicates`; `None`: they are looked for
+    pairs: pd.DataFrame | None = None,  # of `find_near_duplicates`; None: those that came with the tiles, or looked for
     overwrite: bool = False,  # replace a folder that is there
     seed: int = 0,  # of folds, shuffles and draws
 ) -> Audit:  # `.verdict`, `.sentences`, and the tables
     "Can the label be told without looking at the cells? All that the data allow, in one page."
     found = confounding(tiles, seed=seed)
-    pairs = _sided(find_near_duplicates(tiles) if pairs is None else pairs, tiles.table)
-    res = Audit(
-        found, pairs, _shortcuts(tiles, group, preds, masks, seed), _controls_of(tiles, controls, recipe, train, seed)
-    )
+    pairs = _sided(pairs_of(tiles) if pairs is None else pairs, tiles.table)
+    features = shortcut_features(tiles, masks)  # of all pixels, read once
+    shortcuts = _shortcuts(tiles, group, preds, masks, seed, features)
+    res = Audit(found, pairs, shortcuts, _controls_of(tiles, controls, recipe, train, seed, features))
     if out is not None:
         _write_audit(res, out, overwrite)
     return res
@@ -226,26 +261,13 @@ def _sided(pairs, df):
 # %% ../../nbs/api/83_trust.audits.ipynb #9b64412d
 def _write_audit(a, out, overwrite):
     "The page and the table, in a folder that appears when it is whole."
+    alt = 'What a classifier reaches without cells'
+    figure = [picture(plot_shortcuts(a.shortcuts).figure, alt)] if len(a.shortcuts) else []
     with new_folder(out, overwrite) as tmp:
-        page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Audit</title></head><body style="font-family:sans-serif;max-width:60em;margin:2em auto">{_figure(a.shortcuts)}{_page(a)}</body></html>'
-        (tmp / 'audit.html').write_text(page, encoding='utf-8')
+        write_page(tmp / 'audit.html', 'Audit', _page(a), *figure)
         write_csv(_flat_table(a), tmp / 'audit.csv')
 
-
-def _figure(s):
-    "The figure of the shortcuts as a picture inside the page."
-    if not len(s):
-        return ''
-    import base64, io
-    from matplotlib import pyplot as plt
-
-    buf = io.BytesIO()
-    fig = plot_shortcuts(s).figure
-    fig.savefig(buf, format='png', dpi=100)
-    plt.close(fig)
-    return f'<p style="float:right;max-width:48%"><img style="max-width:100%" alt="What a classifier reaches without cells" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}"></p>'
-
-
+# %% ../../nbs/api/83_trust.audits.ipynb #ab45cd47
 def _flat_table(a):
     "All that was looked at, one row each."
     rows = [

@@ -17,8 +17,9 @@ from scipy.stats import rankdata, t as student
 from torch import nn
 from torch.nn import functional as F
 from ..files import bar
+from ..units import LEVELS, group_keys, unit_ids
 from ..tiles.store import Tiles
-from ..evaluate.intervals import wilson
+from ..evaluate.intervals import still_limits
 from ..learn.nets import best_device, make_net
 from ..learn.models import Model
 from .masks import dice, mask_reader
@@ -78,18 +79,16 @@ def _groups(t):
 
 
 def _units(t, unit):
-    "The unit that each tile belongs to."
-    if unit in t:
-        return t[unit].astype(str).to_numpy()
-    if unit == 'field':
-        return np.array([str(o).rpartition('#')[0] or str(o) for o in t.tile])
-    raise ValueError(f'These tiles have no column {unit!r} to resample by. There is: {", ".join(map(str, t.columns))}.')
+    "The unit that each tile belongs to, as in splits and evaluation; a photograph also by the name of the tile."
+    if unit == 'field' and 'field' not in t:
+        t = t.assign(field=[str(o).rpartition('#')[0] or str(o) for o in t.tile])
+    return unit_ids(t, unit) if unit in LEVELS else group_keys(t, unit).to_numpy()
 
-
+# %% ../../nbs/api/86_trust.checks.ipynb #bfc21e24
 def _within(r, low, high, n, bounds):
-    "An interval that stays where its quantity lives; a share that never varied gets Wilson's for `n` units."
-    if bounds == (0, 1) and n > 1 and high - low < 1e-9 and r in (0, 1):
-        return wilson(int(r * n), n)
+    "An interval that stays where its quantity lives; what never varied gets Wilson's for `n` units, or none where it has no bounds."
+    if n > 1 and high - low < 1e-9:
+        return (np.nan, np.nan) if bounds is None else still_limits(r, n, *bounds)
     return (low, high) if bounds is None else tuple(np.clip((low, high), *bounds))
 
 
@@ -294,7 +293,8 @@ def _share_sentence(r, masks):
     )
     same = '' if np.isnan(r.p) else f' Maps of other photographs lie on them as well in {r.p:.1%} of shufflings.'
     return (
-        f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times their share, {verdict}. Cells are those of {how}.{same}'
+        f'{r.share:.0%} of the maps\' mass lies on cells, which cover {r.area:.0%} of the tiles: {_said(r)} times '
+        f'their share, {verdict}. Cells are those of {how}.{same}'
         + (f' {int(r.undefined)} maps have no mass.' if r.undefined else '')
     )
 
@@ -414,7 +414,7 @@ def deletion_insertion(
     unit: str = 'field',  # what is resampled for intervals
     bs: int = 16,  # tiles in a batch
     device: str = None,  # see `cam`
-) -> Trust:  # by tile: areas `deletion`, `insertion`, the same `_random`, and `_gain` (above 0: better than random); `curves` for `plot_deletion`
+) -> Trust:  # by tile: rank correlation with the true map for each level of random weights, and for other maps
     "Does the probability of the class hang on the pixels that the map shows?"
     tiles = seen_as_trained(model, tiles)
     _same_tiles(cams, tiles)
@@ -440,7 +440,9 @@ def deletion_insertion(
     return Trust(
         t,
         table,
-        f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network uses.',
+        f'Compared with a random order, deleting by the map lowers the area under the curve by {_said(d, 3)}, '
+        f'inserting raises it by {_said(i, 3)}; zero would mean that the map says nothing about what the network '
+        'uses.',
         dict(shares=shares, deletion=c[0][:, ok].mean(1), insertion=c[1][:, ok].mean(1)),
     )
 
@@ -572,7 +574,7 @@ def randomization_check(
     unit: str = 'field',  # what is resampled for intervals
     bs: int = 16,  # tiles in a batch
     device: str = None,  # see `cam`
-) -> Trust:  # by tile: rank correlation with the true map for each level down to which weights are random, for shuffled labels, and for another photograph's map
+) -> Trust:  # by tile: rank correlation with the true map for each level of random weights, and for other maps
     "Does the map depend on what the network has learned?"
     if shuffled is not None and list(shuffled.classes) != list(model.classes):
         raise ValueError(

@@ -23,7 +23,8 @@ def _check_promise(n, alpha, unit):
     "`ValueError` unless `n` units can promise `1-alpha`."
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.number)) or not 0 < alpha < 1:
         raise ValueError(
-            f'alpha={alpha!r} is the share of {unit}s whose set may miss the truth, so it lies between 0 and 1, both left out. For sets that hold it in 90 % write alpha=.1.'
+            f'alpha={alpha!r} is the share of {unit}s whose set may miss the truth, so it lies between 0 and 1, both '
+            'left out. For sets that hold it in 90 % write alpha=.1.'
         )
     need = math.ceil(1 / alpha - 1 - 1e-9)
     if n >= need:
@@ -48,14 +49,17 @@ def _check_table(table, what):
 
 def _check_same_network(calibration, preds):
     "`ValueError` if the two tables speak of other classes or name another model."
-    a, b = class_names(calibration), class_names(preds)
+    a = class_names(calibration)
+    b = class_names(preds)
     if set(a) != set(b):
         raise ValueError(
-            f'The calibration speaks of the classes {a}, the predictions of {b}: they come of two networks. Predict both sets of photographs with one model.'
+            f'The calibration speaks of the classes {a}, the predictions of {b}: they come of two networks. Predict '
+            'both sets of photographs with one model.'
         )
     if 'model' not in calibration or 'model' not in preds:
         return
-    a, b = sorted(set(calibration.model.astype(str))), sorted(set(preds.model.astype(str)))
+    a = sorted(set(calibration.model.astype(str)))
+    b = sorted(set(preds.model.astype(str)))
     if a != b or len(a) > 1:
         raise ValueError(
             f'The calibration was predicted by {a}, the photographs by {b}: each network needs its own calibration. Predict both with one model.'
@@ -67,7 +71,8 @@ def _check_classes(cal, classes, unit):
     lost = [c for c in classes if c not in set(cal.label)]
     if lost:
         raise ValueError(
-            f'The calibration has no {unit} of class {lost[0]!r}, so nothing is known of how it looks when the truth is {lost[0]!r}. Calibrate on {unit}s of all classes: {classes}.'
+            f'The calibration has no {unit} of class {lost[0]!r}, so nothing is known of how it looks when the truth '
+            f'is {lost[0]!r}. Calibrate on {unit}s of all classes: {classes}.'
         )
 
 # %% ../../nbs/api/87_trust.conformal.ipynb #b20f8747
@@ -93,7 +98,8 @@ def _check_apart(cal, preds, unit):
     row = cal.iloc[int(shared.argmax())]
     if shared.any():
         raise ValueError(
-            f'{len(set(ids[: len(cal)][shared]))} {unit}s are in the calibration and in the predictions, the first is that of tile {row.tile!r}. {said}'
+            f'{len(set(ids[: len(cal)][shared]))} {unit}s are in the calibration and in the predictions, the first is '
+            f'that of tile {row.tile!r}. {said}'
         )
 
 # %% ../../nbs/api/87_trust.conformal.ipynb #2f484906
@@ -198,7 +204,8 @@ def _apart_by_split(preds, unit):
     parts = {s: preds[preds['split'] == s] if 'split' in preds else preds[:0] for s in ('train', 'valid', 'test')}
     if not len(parts['valid']) or not len(parts['test']):
         raise ValueError(
-            "The predictions hold no split 'valid' to calibrate on or no split 'test' to call. Give the calibration's predictions: well_calls(preds, calibration=...)."
+            "The predictions hold no split 'valid' to calibrate on or no split 'test' to call. Give the calibration's "
+            "predictions: well_calls(preds, calibration=...)."
         )
     if len(parts['train']):
         _check_apart(check_preds(parts['train']), check_preds(parts['valid']), unit)
@@ -208,8 +215,7 @@ def _apart_by_split(preds, unit):
 def well_calls(
     preds: pd.DataFrame,  # predictions, one row a tile; with `split`, the validation wells calibrate and the test wells are called
     alpha: float = 0.1,  # share of wells whose set may miss the truth, 0 to 1
-    calibration: pd.DataFrame
-    | None = None,  # predictions of other wells with their truth; all of `preds` is called then
+    calibration: pd.DataFrame = None,  # predictions of other wells with their truth; all of `preds` is called then
     unit: str = 'well',  # 'well', 'field' or 'experiment'
 ) -> pd.DataFrame:  # one row a well: where it is, `n_tiles`, `p_<class>` (means), `set`, `size`, `call`, and `right` where the truth is known
     "Each well's call, or `cannot tell`."
@@ -217,10 +223,8 @@ def well_calls(
     out = conformal_sets(cal, new, alpha, unit)
     ids = unit_ids(out, unit)
     first = np.unique(ids, return_index=True)[1]
-    cols, ps = (
-        [c for c in out if out.groupby(ids)[c].nunique(dropna=False).max() == 1],
-        [f'p_{c}' for c in class_names(cal)],
-    )
+    cols = [c for c in out if out.groupby(ids)[c].nunique(dropna=False).max() == 1]
+    ps = [f'p_{c}' for c in class_names(cal)]
     res = out[[c for c in cols if c not in [*ps, 'pred', 'tile', 'model']]].iloc[first].reset_index(drop=True)
     res[ps] = _mean_by(out[ps].to_numpy(float), ids)
     res.insert(len(res.columns) - len(ps) - 3, 'n_tiles', np.bincount(ids))
@@ -243,8 +247,7 @@ def _alphas(n, most=40):
 def abstention_table(
     calibration: pd.DataFrame,  # predictions with the truth, of wells that no training saw
     preds: pd.DataFrame,  # predictions of other wells with the truth
-    alphas: list
-    | None = None,  # shares of wells whose set may miss the truth; None: all that the calibration can promise, to .5
+    alphas: list = None,  # shares of wells whose set may miss the truth; None: all that the calibration can promise, to .5
     unit: str = 'well',  # 'well', 'field' or 'experiment'
 ) -> (
     pd.DataFrame
@@ -257,9 +260,10 @@ def abstention_table(
             raise ValueError(
                 'Accuracy needs the truth of every well, and some have no label. Leave those out: preds[preds.label.notna()].'
             )
-        n, k = int((t.call != CANNOT_TELL).sum()), int(t.right.eq(True).sum())
+        n = int((t.call != CANNOT_TELL).sum())
+        k = int(t.right.eq(True).sum())
         low, high = wilson(k, n)
-        inside = np.mean([str(l) in s.split(' | ') for l, s in zip(t.label, t['set'])])
+        inside = np.mean([str(entry) in s.split(' | ') for entry, s in zip(t.label, t['set'])])
         rows.append(
             dict(
                 alpha=float(a),
@@ -308,7 +312,8 @@ def plot_abstention(
     t = abstention_table(calibration, preds, unit=unit).dropna(subset=['accuracy'])
     if not len(t):
         raise ValueError(
-            f'No {unit} gets a call at any promise up to one in two: the sets are empty or hold several classes. Look at abstention_table(calibration, preds).'
+            f'No {unit} gets a call at any promise up to one in two: the sets are empty or hold several classes. Look '
+            'at abstention_table(calibration, preds).'
         )
     if ax is None:
         ax = plt.subplots(figsize=(4.8, 3.2), layout='constrained')[1]

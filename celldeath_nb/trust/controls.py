@@ -10,10 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import pandas as pd
-from ..units import group_keys
+from ..files import scratch_folder
+from ..units import group_keys, natural
+from ..photos.classes import is_control
 from ..tiles.remedies import background_only
 from ..tiles.splits import k_fold
-from .shortcuts import all_classes, cheap_model, shortcut_features, shortcut_row
+from .shortcuts import all_classes, cheap_model, features_of, shortcut_row
 
 # %% ../../nbs/api/82_trust.controls.ipynb #3d8c0930
 def _dealt_by(df):
@@ -46,7 +48,7 @@ def _before_the_drug(tiles, seed):
         raise ValueError('There are no photographs of hour 0. Photograph every well once before the drug is given.')
     return tiles.subset((tiles.table['hour'] == 0).to_numpy())
 
-
+# %% ../../nbs/api/82_trust.controls.ipynb #965720a0
 def _vehicle_wells(tiles, vehicle):
     df = tiles.table
     ctrl = (df['treatment'] if 'treatment' in df else df['label']).astype(str) == vehicle
@@ -57,6 +59,13 @@ def _vehicle_wells(tiles, vehicle):
         )
     sub = tiles.subset((ctrl & df['well'].isin(wells.index[:4])).to_numpy())  # the four that were photographed most
     return sub.add(label=('well ' + sub.table['well'].astype(str)).to_numpy())
+
+
+def _vehicle_of(df):
+    "The vehicle among the treatments: DMSO, or the commonest that is called like a control."
+    s = (df['treatment'] if 'treatment' in df and df['treatment'].notna().any() else df['label']).dropna().astype(str)
+    known = [o for o in natural(s) if is_control(o)]
+    return 'DMSO' if 'DMSO' in known or not known else max(known, key=s.value_counts().get)
 
 # %% ../../nbs/api/82_trust.controls.ipynb #780d3ac4
 CLEARLY = 0.05  # how far above chance the whole interval has to lie
@@ -78,7 +87,7 @@ def _control(name, tiles, vehicle, seed):
     }[name]()
     return t, 'well' if name == 'vehicle wells' else _dealt_by(t.table)
 
-
+# %% ../../nbs/api/82_trust.controls.ipynb #ca87c62c
 def _days(df):
     "Experiment and line of every tile, if there are three or more and each holds at least half of its fair share of every class; else `None`."
     cols = [c for c in ('experiment', 'line') if c in df and df[c].notna().all()]
@@ -113,7 +122,10 @@ def _control_verdict(name, row):
         verdict = 'cannot be told with so few'
     else:
         verdict = 'failed' if row['low'] > least else 'passed'
-    said = f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
+    said = (
+        f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} '
+        f'groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
+    )
     more = {
         'failed': ' So something other than the cells tells the classes apart.',
         'passed': '',
@@ -127,25 +139,32 @@ def _control_verdict(name, row):
 def negative_controls(
     tiles,  # `Tiles` with a column `label`
     recipe=None,  # a `Recipe` for the training; `None`: the quick one
-    train=None,  # function of tiles (with `split`), recipe and folder, giving something with `.preds`, such as `train_cheap`; `None`: `celldeath_nb.learn.training.train`, imported when it is needed
-    names: list
-    | None = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
-    vehicle: str = 'DMSO',  # the treatment that is the vehicle
+    train=None,  # function of tiles, recipe and folder, giving something with `.preds`; `None`: `learn.training.train`
+    names: list = None,  # which of 'labels shuffled', 'before the drug', 'vehicle wells', 'background only'; `None`: all
+    vehicle: str = None,  # the treatment that is the vehicle; None: DMSO, or the one that is known as a control by its name
     folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control
     seed: int = 0,  # of shuffles and splits
+    features: dict = None,  # of `shortcut_features` of these tiles, for `train_cheap`; None: they are made in one pass
 ) -> (
     pd.DataFrame
 ):  # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
     "Train where there is nothing to learn, and see whether something was learned."
     rows = []
+    vehicle = vehicle or _vehicle_of(tiles.table)
+    numbered = tiles.add(row_of_all=np.arange(len(tiles)))
     for name in names or _controls:
         try:
-            t, group = _control(name, tiles, vehicle, seed)
+            t, group = _control(name, numbered, vehicle, seed)
             parts = _control_folds(t, group, folds, seed)
         except ValueError as e:
             rows.append(dict(control=name, verdict='not possible', sentence=str(e)))
             continue
-        once = _cheap(_cheap_numbers(t)) if train is train_cheap else train
+        once = train
+        if train is train_cheap and name == 'background only':
+            once = _cheap(_cheap_numbers(t))
+        elif train is train_cheap:
+            features = features_of(tiles, features)
+            once = _cheap(_cheap_numbers(t, features, t.table['row_of_all'].to_numpy()))
         asked = pd.concat(
             [p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True
         )
@@ -168,20 +187,19 @@ def _wider(a, b):
 
 
 def _train_one(tiles, recipe, train):
-    import tempfile
-
     if train is None:
         from celldeath_nb.learn.recipes import Recipe
         from celldeath_nb.learn.training import train
 
         recipe = recipe or Recipe.quick()
-    with tempfile.TemporaryDirectory() as d:
+    with scratch_folder() as d:
         return train(tiles, recipe, Path(d) / 'run').preds
 
 # %% ../../nbs/api/82_trust.controls.ipynb #63fff831
-def _cheap_numbers(tiles):
-    "What the cheap classifier sees of each tile, [n, k]."
-    X = np.concatenate([shortcut_features(tiles, k) for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
+def _cheap_numbers(tiles, features=None, rows=slice(None)):
+    "What the cheap classifier sees of each tile, [n, k]; of features of more tiles, those of `rows`."
+    features = features_of(tiles, None) if features is None else features
+    X = np.concatenate([features[k][rows] for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
     return _within_day(tiles.table, X)
 
 

@@ -24,7 +24,7 @@ from ..tiles.store import Tiles
 from ..tiles.remedies import as_recorded
 from ..learn.nets import as_input, best_device
 from ..learn.models import Model
-from ..learn.prediction import check_tiles
+from ..learn.prediction import check_tiles, cut_settings, scale_of
 
 # %% ../../nbs/api/85_trust.maps.ipynb #fbfb1f96
 def _linear_of(head):
@@ -87,7 +87,8 @@ def _halves(model):
     if isinstance(model.net, nn.Sequential) and len(model.net) == 2:
         return model.net
     raise ValueError(
-        f'This network is not a body and a head, so it has no last grid of features to draw a map from ({type(model.net).__name__}). Build it with make_net.'
+        'This network is not a body and a head, so it has no last grid of features to draw a map from '
+        f'({type(model.net).__name__}). Build it with make_net.'
     )
 
 
@@ -117,6 +118,7 @@ def map_layers(
 
 # %% ../../nbs/api/85_trust.maps.ipynb #dcdbb76b
 def device_of(net):
+    "The device on which a network lies."
     return next((o.device for o in net.parameters()), torch.device('cpu'))
 
 
@@ -147,7 +149,8 @@ def _layer(model, name):
     near = difflib.get_close_matches(str(name), list(found), 3)
     can = map_layers(model, 1).layer.tolist() or map_layers(model).layer.tolist()
     raise ValueError(
-        f'{model.arch} has no layer {name!r}. Maps can be drawn at {", ".join(can)}, and at layers within these (see map_layers){"; near it: " + ", ".join(near) if near else ""}.'
+        f'{model.arch} has no layer {name!r}. Maps can be drawn at {", ".join(can)}, and at layers within these '
+        f'(see map_layers){"; near it: " + ", ".join(near) if near else ""}.'
     )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #abbe86a2
@@ -230,7 +233,8 @@ def target_classes(model, tiles, target):
         )
     if lost := set(names) - set(model.classes):
         raise ValueError(
-            f'The model does not know {sorted(map(str, lost))}; it tells apart {model.classes}. Ask for one of these, or leave target out for the predicted class.'
+            f'The model does not know {sorted(map(str, lost))}; it tells apart {model.classes}. Ask for one of these, '
+            'or leave target out for the predicted class.'
         )
     return np.array([model.classes.index(o) for o in names], dtype=np.int64)
 
@@ -244,7 +248,8 @@ def _method(model, method, layer):
         raise ValueError(f'method={method!r} is unknown; use cam, {", ".join(_from_gradients)}, or auto.')
     if method == 'cam' and not exact:
         raise ValueError(
-            "An exact map needs a head of pooling and one linear layer, and this model has another. Use method='gradcam', or train with head='linear'."
+            "An exact map needs a head of pooling and one linear layer, and this model has another. Use "
+            "method='gradcam', or train with head='linear'."
         )
     if method == 'cam' and layer is not None:
         raise ValueError(
@@ -272,7 +277,7 @@ class _Few:
         i = np.flatnonzero(which) if np.asarray(which).dtype == bool else np.asarray(which)
         return _Few(self.x[i], self.table.iloc[i].reset_index(drop=True), self.um_per_px)
 
-
+# %% ../../nbs/api/85_trust.maps.ipynb #3047c6c7
 def as_tiles(tiles):
     "`Tiles`, or an array as something like it."
     if not isinstance(tiles, np.ndarray):
@@ -297,7 +302,9 @@ def seen_as_trained(model, tiles):
     "Tiles in the state of those that the model was trained on, remedies and all."
     few = as_tiles(tiles)
     return as_tiles(
-        as_recorded(tiles if isinstance(tiles, np.ndarray) else few, (model.info.get('cut') or {}).get('remedies'))
+        as_recorded(
+            tiles if isinstance(tiles, np.ndarray) else few, cut_settings(model.info, model.path).get('remedies')
+        )
     )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #df002c00
@@ -307,7 +314,7 @@ def check_cam(model, tiles, bs):
         raise ValueError('There is no tile to draw a map of: the selection is empty.')
     if bs < 1:
         raise ValueError(f'bs={bs}: a batch holds at least one tile.')
-    check_tiles(model, tiles.tile_px, tiles.um_per_px)
+    check_tiles(model, tiles.tile_px, scale_of(model, tiles))
     conv = next((o for o in model.net.modules() if isinstance(o, nn.Conv2d)), None)
     if conv is None:
         raise ValueError(
@@ -326,7 +333,9 @@ def _finite(features, logits, names):
         return
     bad = [names[i] for i in np.flatnonzero(~ok.cpu().numpy())]
     raise ValueError(
-        f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a lower learning rate.'
+        f'The network gives numbers that are not finite for {len(bad)} of {len(ok)} tiles of this batch, the first '
+        f'is {bad[0]}; a map of them would mean nothing. Its weights are damaged or it diverged: train again at a '
+        'lower learning rate.'
     )
 
 # %% ../../nbs/api/85_trust.maps.ipynb #0744ff40
@@ -363,7 +372,8 @@ def _one_batch(net, x, method, layer, want, names):
             f = net[0](x)
         if f.ndim != 4:
             raise ValueError(
-                f'The body of this network gives no grid of features (its output is {list(f.shape)}), so there is no map. Use a convolutional network, such as resnet50.'
+                f'The body of this network gives no grid of features (its output is {list(f.shape)}), so there is no map. '
+                'Use a convolutional network, such as resnet50.'
             )
         if method != 'cam':
             f, g, logits = _head_gradients(f, net[1], target)
@@ -430,12 +440,12 @@ def _draw(table, n, seed):
     return {c: np.sort(rng.permutation(np.flatnonzero(groups == c))[:n]) for c in sorted(groups.unique())}
 
 
-def _photo(ax, img, um_per_px, title):
+def _photo(ax, img, um_per_px, title, bar_um=None):
     ax.imshow(img, cmap='gray', vmin=0, vmax=255)
     ax.set_title(title, fontsize=8, parse_math=False)
     ax.set(xticks=[], yticks=[])
     if um_per_px is not None and np.isfinite(um_per_px):
-        scale_bar(ax, um_per_px)
+        scale_bar(ax, um_per_px, bar_um)
 
 
 def _overlaid(ax, img, heat, lo, hi):
@@ -447,7 +457,7 @@ def _overlaid(ax, img, heat, lo, hi):
     return ax.imshow(heat, cmap='viridis', vmin=lo, vmax=hi, alpha=0.45)
 
 # %% ../../nbs/api/85_trust.maps.ipynb #ea0be9cc
-def _row_of_maps(axs, tiles, cams, lo, hi, overlay):
+def _row_of_maps(axs, tiles, cams, lo, hi, overlay, bar_um):
     "One class: photograph, map, photograph, map..."
     full = cams.full(tiles.tile_px)
     truth = tiles.table.get('label')
@@ -457,7 +467,7 @@ def _row_of_maps(axs, tiles, cams, lo, hi, overlay):
         b.axis('on')
         p = cams.probs[k].max()
         best = cams.classes[cams.probs[k].argmax()]
-        _photo(a, pic, tiles.um_per_px, '' if truth is None else f'truth {truth.iloc[k]}')
+        _photo(a, pic, tiles.um_per_px, '' if truth is None else f'truth {truth.iloc[k]}', bar_um)
         im = _overlaid(b, pic, full[k], lo, hi) if overlay else b.imshow(full[k], cmap='viridis', vmin=lo, vmax=hi)
         b.set(xticks=[], yticks=[])
         b.set_title(
@@ -479,6 +489,7 @@ def show_cams(
     device: str = None,  # see `cam`
     layer: str = None,  # see `cam`
     overlay: bool = False,  # lay the map over a second copy of the photograph
+    bar_um: float = None,  # length of the scale bars in micrometers; None: a round number near a fifth of the width
 ):  # the matplotlib figure
     "Random tiles of each class, each beside its map, on one color scale."
     tiles = as_tiles(tiles)
@@ -495,7 +506,7 @@ def show_cams(
     for ax in axs.flat:
         ax.axis('off')
     for axr, (c, t) in zip(axs, few.items()):
-        im = _row_of_maps(axr, t, cams[c], lo, hi, overlay)
+        im = _row_of_maps(axr, t, cams[c], lo, hi, overlay, bar_um)
     bar_ = fig.colorbar(
         im, ax=axs, shrink=0.8, label=f'{next(iter(cams.values())).method}: evidence for the class named'
     )
@@ -504,6 +515,7 @@ def show_cams(
 
 # %% ../../nbs/api/85_trust.maps.ipynb #2194c4b9
 def figure_grid(*args, **kwargs):
+    "A figure and its axes, as a grid."
     from matplotlib import pyplot as plt
 
     return plt.subplots(*args, **kwargs)

@@ -9,7 +9,7 @@ __all__ = ['segment_cells', 'dice', 'tile_masks']
 from pathlib import Path
 import numpy as np
 from scipy.ndimage import uniform_filter
-from ..tiles.layout import tile_layout
+from ..tiles.layout import cut_like
 from ..tiles.store import Tiles
 
 # %% ../../nbs/api/84_trust.masks.ipynb #fa019cb6
@@ -75,7 +75,8 @@ def _label_file(tiles, name, source, kind):
         if o.is_file():
             return o
     raise FileNotFoundError(
-        f"There is no label image of {name}; looked for {tries[0]}{' and the like' if len(tries) > 1 else ''}. Give the folder that holds one for each photograph, or masks='segment'."
+        f"There is no label image of {name}; looked for {tries[0]}{' and the like' if len(tries) > 1 else ''}. "
+        "Give the folder that holds one for each photograph, or masks='segment'."
     )
 
 
@@ -95,30 +96,13 @@ def _read_labels(path):
 
 # %% ../../nbs/api/84_trust.masks.ipynb #746c23f4
 def _cut_labels(tiles, name, labels, path):
-    "Masks of all places of one photograph, cut as its tiles were: {(top, left): mask}."
-    from PIL import Image
-
-    s = tiles.manifest['sources']
-    job = tiles.manifest['settings']
-    (th, tw) = tiles.tile_px
-    i = s['field'].index(name)
-    want = (s['height'][i], s['width'][i])
-    if job.get('turn') is not None and (labels.shape[0] > labels.shape[1]) != (want[0] > want[1]):
-        labels = np.rot90(labels)
-    if labels.shape != want and not job.get('rescale_to'):
-        raise ValueError(
-            f'{path} has {labels.shape[0]}x{labels.shape[1]} pixels, its photograph {want[0]}x{want[1]}. Masks must be of the size of the photograph.'
-        )
-    resize = lambda m, size: (
-        m
-        if m.shape == tuple(size)
-        else np.asarray(Image.fromarray(m.astype(np.uint8)).resize(tuple(size)[::-1], Image.Resampling.NEAREST)) > 0
-    )
-    labels = resize(np.ascontiguousarray(labels), want)
-    (h, w), places = tile_layout(want, job['grid'], job['tile_px'], job['overlap'], job['edge'])
-    down, right = (max(p[2 + k] for p in places) + (h, w)[k] for k in (0, 1))
-    labels = np.pad(labels, ((0, max(0, down - want[0])), (0, max(0, right - want[1]))), mode='symmetric')
-    return {(t, l): resize(labels[t : t + h, l : l + w], (th, tw)) for _, _, t, l in places}
+    "Masks of the tiles of one photograph, cut as these were: {(top, left): mask}."
+    try:
+        masks = cut_like(tiles, name, labels)
+    except ValueError as e:
+        raise ValueError(f'{path} is no mask of {name}: {e}') from None
+    at = tiles.table.loc[tiles.table['field'] == name, ['top', 'left']].to_numpy()
+    return {(int(y), int(x)): m for (y, x), m in zip(at, masks)}
 
 # %% ../../nbs/api/84_trust.masks.ipynb #2a735c05
 def mask_reader(tiles, source, kind='cells'):
