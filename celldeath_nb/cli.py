@@ -7,8 +7,9 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
            'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
-           'Arms', 'Reference', 'pair', 'deal_out', 'tell', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit',
-           'nuclei_', 'flow_', 'demo', 'in_words_of_the_command', 'main']
+           'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
+           'slice_', 'train', 'predict', 'explain', 'audit', 'nuclei_', 'flow_', 'demo', 'paper',
+           'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -998,6 +999,109 @@ def _keep(photographs, out):
     m['folder'] = str((out / 'photographs').absolute())
     write_manifest(out / 'tiles', m)
 
+# %% ../nbs/api/97_cli.ipynb #16478689
+_several += ['--only']
+_needed['paper'] = 1
+_flags |= {'--retry'}
+
+Scale = Annotated[
+    str,
+    typer.Option(
+        help="tiny or quick (two processor cores, small networks), half or paper (a GPU, the paper's own size)."
+    ),
+]
+Only = Annotated[
+    Optional[list[str]], typer.Option(help='Only these settings, such as --only CvsD without_PC3.', show_default=False)
+]
+Runs = Annotated[
+    Optional[int], typer.Option(help='Trainings of each setting; as in the paper if left out.', show_default=False)
+]
+Draft = Annotated[
+    Optional[Path],
+    typer.Option(help='Write the table of settings as a CSV to be edited, and stop.', show_default=False),
+]
+OwnSettings = Annotated[Optional[Path], typer.Option(help='CSV of settings, as --draft writes it.', show_default=False)]
+
+# %% ../nbs/api/97_cli.ipynb #184d1c31
+def _settings(path, only):
+    "The paper's settings or those of a CSV, all or some."
+    from celldeath_nb.files import read_csv
+    from celldeath_nb.studies.settings import check_table, paper_settings
+    from celldeath_nb.units import some_of
+
+    table = read_csv(path) if path else paper_settings()
+    check_table(table)
+    if bad := [o for o in only or () if o not in set(table.setting)]:
+        raise ValueError(f'--only {bad[0]!r} is no setting. There are {some_of(table.setting, 40)}.')
+    return table[table.setting.isin(only)].reset_index(drop=True) if only else table
+
+
+def _write_draft(path, table):
+    "The table of settings for a spreadsheet."
+    from celldeath_nb.files import write_csv
+
+    write_csv(table, _free(path, False))
+    tell(f'{len(table)} settings are in {path}. Edit, remove and add rows, and give it as --settings {path}.')
+
+# %% ../nbs/api/97_cli.ipynb #76afabda
+def _paper(folder, out, scale, table, runs, device, retry, reading):
+    "Run what can be run, say what came of it; the exit code."
+    from celldeath_nb.studies.whole import whole_paper
+
+    res = whole_paper(
+        folder,
+        out,
+        scale,
+        table,
+        runs,
+        device=device,
+        retry=retry,
+        say=lambda o: tell(in_words_of_the_command(o)),
+        **reading,
+    )
+    for r in res.table[res.table['split'] == 'test'].itertuples():
+        tell(
+            f'{r.setting}: {r.text} of the test tiles are right (n = {r.n}).'
+            + (f' The paper: {r.paper}.' if r.paper else '')
+        )
+    if res.table.simulated.all():
+        tell('The photographs are simulated: no number here is a statement about cells.')
+    tell(f'Tables and figures: {out}')
+    return 0 if (res.results.runs.state == 'finished').all() else 3
+
+# %% ../nbs/api/97_cli.ipynb #d7f313df
+@app.command()
+def paper(
+    folder: Folder,  # photographs
+    out: Annotated[Path, typer.Option(help='Folder to make, or to go on with.')] = Path('paper'),
+    scale: Scale = 'quick',  # of everything
+    only: Only = None,  # settings
+    runs: Runs = None,  # of each
+    settings: OwnSettings = None,  # CSV
+    draft: Draft = None,  # CSV to write
+    labels: Labels = None,  # words
+    label_from: LabelFrom = 'auto',  # where labels are
+    pattern: Pattern = None,  # of names
+    channel: Channel = None,  # of color
+    page: Page = None,  # of several
+    max_mpx: MaxMpx = None,  # largest
+    um_per_px: UmPerPx = None,  # scale
+    lines: Lines = None,  # names
+    where: Where = None,  # which
+    rename: Rename = None,  # classes
+    allow: Allow = None,  # waived
+    retry: Annotated[bool, typer.Option('--retry', help='Train again what failed before.')] = False,
+    device: Device = None,  # where
+):
+    "The whole paper: all its settings that the photographs allow, with tables and figures. Typed again, it goes on."
+    typed = dict(locals())
+    table = _settings(settings, only)
+    if draft is not None:
+        return _write_draft(draft, table)
+    if runs is not None and runs < 1:
+        raise ValueError(f'--runs {runs} is no training at all. Give 1 or more.')
+    raise typer.Exit(_paper(folder, out, scale, table, runs, device, retry, _reading(typed)))
+
 # %% ../nbs/api/97_cli.ipynb #f01dcf6a
 _options = {
     'label_from': '--label-from', 'labels': '--labels', 'label_by': '--label', 'pattern': '--pattern', 'lines': '--lines',
@@ -1098,10 +1202,15 @@ def main(
         code = _run(args)
     if code == 130:
         tell(
-            '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
+            f'\nInterrupted. Nothing half-written was left; the same `celldeath {_goes_on()}` goes on where it stopped.',
             err=True,
         )
     sys.exit(code or 0)
+
+
+def _goes_on():
+    "The verb that goes on where it was interrupted."
+    return 'paper' if _words[:1] == ['paper'] else 'train'
 
 
 def _run(args):

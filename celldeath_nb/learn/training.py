@@ -232,27 +232,49 @@ def _summary(run, seed):
     )
 
 
+_of_one_seed = (FloatingPointError, RuntimeError, MemoryError, ValueError)  # a full disk is of all seeds
+
+
+def _with_spread(rows, failed):
+    "Rows of runs with what stands behind a ±; what failed is told, and raised if nothing else is left."
+    if failed and not rows:
+        raise next(iter(failed.values()))
+    df = pd.DataFrame(rows).set_index('seed')
+    best = df.filter(like='accuracy').max()
+    told = pd.DataFrame(dict(mean=df.mean(), sd=df.std(), sem=df.sem(), best=best, n=df.count().astype(float))).T
+    table = pd.concat([df, told[df.columns]])
+    table.attrs['failed'] = {seed: str(e) for seed, e in failed.items()}
+    for seed, why in table.attrs['failed'].items():
+        warnings.warn(f'Seed {seed} failed, and the numbers are those of the others: {why}')
+    return table
+
+# %% ../../nbs/api/58_learn.training.ipynb #d328f69d
 def repeat(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe,  # its seed is replaced
     out: str | Path,  # folder of the runs, one folder a seed
     seeds=5,  # how many (0, 1, ...), or a list of seeds
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> pd.DataFrame:  # a row a seed, then `mean` and `sd` (of a sample, n-1)
-    "Train with several seeds; `ValueError` if a run of another recipe is in the way."
+) -> (
+    pd.DataFrame
+):  # a row a seed, then `mean`, `sd` (of a sample, n-1), `sem`, `best` and `n`; `.attrs['failed']`: seed -> why
+    "Train with several seeds, of which one that fails leaves the others; `ValueError` if a run of another recipe is in the way."
     rows = []
-    out = Path(out)
+    failed = {}
     pairs = None
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
-        r = replace(recipe, seed=int(seed))
-        at = out / f'seed_{int(seed)}'
+    for seed in map(int, range(seeds) if isinstance(seeds, int) else seeds):
+        r = replace(recipe, seed=seed)
+        at = Path(out) / f'seed_{seed}'
         if at.exists():
             run = open_run(at)
             if odd := how_they_differ(run.identity, run_identity(tiles, r)):
                 raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
             pairs = pairs_of(tiles, most=_most_compared) if pairs is None else pairs  # looked for once for all runs
-            run = train(tiles, r, at, device, pairs=pairs)
-        rows.append(_summary(run, int(seed)))
-    df = pd.DataFrame(rows).set_index('seed')
-    return pd.concat([df, pd.DataFrame(dict(mean=df.mean(), sd=df.std())).T])
+            try:
+                run = train(tiles, r, at, device, pairs=pairs)
+            except _of_one_seed as e:
+                failed[seed] = e
+                continue
+        rows.append(_summary(run, seed))
+    return _with_spread(rows, failed)
