@@ -8,7 +8,7 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
            'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
            'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
-           'slice_', 'train', 'predict', 'explain', 'audit', 'nuclei_', 'flow_', 'demo', 'paper',
+           'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'demo', 'paper',
            'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
@@ -85,7 +85,7 @@ def _words_of(words, others):
     return words, folder
 
 
-_needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2, 'nuclei': 1, 'flow': 1}
+_needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2, 'nuclei': 1, 'flow': 1, 'export': 1}
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
 _flags |= {'--no-compensation', '--no-scatter'}
 
@@ -418,8 +418,8 @@ def _recipe(name, **changes):
     "A recipe with the options that were given."
     from celldeath_nb.learn.recipes import Recipe
 
-    if name not in ('quick', 'paper'):
-        raise ValueError(f'There is no recipe {name!r}; there are quick and paper.')
+    if name not in ('quick', 'probe', 'paper'):
+        raise ValueError(f'There is no recipe {name!r}; there are quick, probe, paper and auto.')
     if changes.get('epochs') is not None:
         changes['min_steps'] = 0  # who names the epochs means them
     return getattr(Recipe, name)(**{k: v for k, v in changes.items() if v is not None})
@@ -446,7 +446,10 @@ WeightsFile = Annotated[
     typer.Option(help='Local file of ImageNet weights, for a machine without a network.', show_default=False),
 ]
 Recipe_ = Annotated[
-    str, typer.Option(help='quick (two processor cores) or paper (a GPU); the options below change it.')
+    str,
+    typer.Option(
+        help='quick (two processor cores), probe (a pretrained network as it is: seconds), paper (a GPU), or auto (chosen by the data, with reasons); the options below change it.'
+    ),
 ]
 Epochs = Annotated[Optional[int], typer.Option(help='How often every tile is seen.', show_default=False)]
 Rates = Annotated[
@@ -488,8 +491,7 @@ def train(
 ):
     "Train a network on tiles, and write a run folder with its report."
     _free(out, overwrite)
-    r = _recipe(
-        recipe,
+    changes = dict(
         arch=arch,
         weights=weights,
         weights_file=weights_file,
@@ -504,6 +506,7 @@ def train(
         flips=flips and None,
         turns=turns and None,
     )
+    r = changes if recipe == 'auto' else _recipe(recipe, **changes)
     args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, positive=positive)
     args['fit_batch'] = batch_size is None
     _train(tiles, out, r, seeds, where, label, overwrite, args)
@@ -515,6 +518,7 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
     from celldeath_nb.tiles.store import open_tiles
 
     tiles = _labeled(open_tiles(path), where, label)
+    r = _suggested(tiles, r, args['device']) if isinstance(r, dict) else r
     if not seeds:
         road = train_safely(tiles, out, r, overwrite=overwrite, say=Steps(4), **args)
         return _say_answer(road, road.report)
@@ -526,6 +530,24 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
         road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), pairs=pairs, **args)
         pairs = road.pairs
         _say_answer(road, road.report)
+
+
+# %% ../nbs/api/97_cli.ipynb #a2cb1108
+def _suggested(tiles, changes, device):
+    "The recipe that suits the tiles, said with its reasons; what was typed goes before it."
+    from dataclasses import replace
+    from celldeath_nb.learn.recipes import check_recipe
+    from celldeath_nb.learn.suggestions import suggest_recipe
+
+    found = suggest_recipe(tiles, device)
+    tell('The recipe, and why:')
+    for o in found.sentences:
+        tell(f'- {o}')
+    if changes.get('epochs') is not None:
+        changes = dict(changes, min_steps=0)
+    r = replace(found.recipe, **{k: v for k, v in changes.items() if v is not None})
+    check_recipe(r)
+    return r
 
 
 def _labeled(tiles, where, label):
@@ -552,7 +574,10 @@ def _score(preds, classes):
 def predict(
     run: Annotated[
         Path,
-        typer.Argument(help='Run folder that `celldeath train` made, or the folder of a model.', show_default=False),
+        typer.Argument(
+            help='Run folder that `celldeath train` made, the folder of a model, or one that `celldeath export` wrote.',
+            show_default=False,
+        ),
     ],
     folder: Folder,  # photographs
     out: Annotated[Path, typer.Option(help='CSV to write.')] = Path('predictions.csv'),
@@ -579,11 +604,22 @@ def predict(
     raise typer.Exit(_predict(run, folder, out, device, _reading(typed)))
 
 # %% ../nbs/api/97_cli.ipynb #7267d662
+def _opened(run):
+    "A model of either kind; one that was exported needs no torch."
+    if run.name == 'model.onnx' or (run / 'model.onnx').is_file():
+        from celldeath_nb.learn import exported
+
+        return exported.open_exported(run)
+    from celldeath_nb.learn import models
+
+    return models.load_model(run)
+
+
 def _predict(run, folder, out, device, reading):
     "Predict, say what came out, and what was left out; the exit code."
-    from celldeath_nb.learn import models, prediction
+    from celldeath_nb.learn import prediction
 
-    model = models.load_model(run)
+    model = _opened(run)
     preds = prediction.predict(model, folder, device=device, out=out, **reading)
     tell(
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
@@ -591,6 +627,47 @@ def _predict(run, folder, out, device, reading):
     tell(_score(preds, model.classes))
     tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
+
+# %% ../nbs/api/97_cli.ipynb #56c83559
+@app.command('export')
+def export_(
+    run: Annotated[Path, typer.Argument(help='Run folder that `celldeath train` made.', show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            help='onnx (other programs, and prediction without torch), hub (a folder to upload) or qupath.',
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help='Folder to make.', show_default=False)],
+    tiles: Annotated[
+        Optional[Path],
+        typer.Option(help='Folder of tiles to try it on; pictures of chance if left out.', show_default=False),
+    ] = None,
+    license: Annotated[
+        Optional[str],
+        typer.Option(help='License under which the model is shared, such as cc-by-4.0.', show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,  # replace
+):
+    "Hand a model on: a folder for other programs, opened again and compared before it gets its name."
+    _free(out, overwrite)
+    _export(run, to, out, tiles, license, overwrite)
+
+
+def _export(run, to, out, tiles, license, overwrite):
+    "Export, and say how well it agrees and what to do next."
+    from celldeath_nb.files import read_json
+    from celldeath_nb.learn.exports import export
+    from celldeath_nb.tiles.store import open_tiles
+
+    export(run, to, out, tiles and open_tiles(tiles, sources='ignore'), license, overwrite)
+    worst = max(read_json(out / 'verify.json')['largest_difference'].values())
+    tell(
+        f'{out} was opened again, and its logits are those of the run to {worst:.0e}. What it needs and reached: {out / "README.md"}'
+    )
+    if to == 'hub':
+        tell(f'To share it, with your own name and a name for it: hf upload YOUR_NAME/ITS_NAME {out}')
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
 def _column(df, c):

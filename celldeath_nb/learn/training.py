@@ -12,6 +12,7 @@ import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
+import torch
 from fastai.torch_core import no_random
 from celldeath_nb.files import (
     a_page,
@@ -33,11 +34,13 @@ from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import pairs_of
 from .recipes import Recipe, check_recipe
+from .weights import forbids_commerce, origin_said, weights_origin
 from .nets import best_device, make_net
 from .models import save_model
-from .loaders import make_dls
+from .loaders import make_dls, shown_size
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
+from .probes import probe_net
 from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run, write_sums
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
@@ -170,6 +173,19 @@ def train(
         )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
+def _say_origin(recipe):
+    "Where pretrained weights come from; a warning where their license forbids commerce."
+    if recipe.weights == 'scratch':
+        return ''
+    origin = weights_origin(recipe.arch, recipe.weights_file)
+    said = origin_said(origin)
+    if forbids_commerce(origin['license']):
+        warnings.warn(
+            f'{said} That license does not allow commercial use, of the weights and of what is trained from them.'
+        )
+    return f' {said}'
+
+
 def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
@@ -179,10 +195,13 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
     log_line(
         work,
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: '
-        f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
+        f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}{_say_origin(recipe)}',
     )
     try:
-        net, history = train_net(dls, recipe, work, **sitting)
+        if recipe.solver == 'logistic':
+            net, history = probe_net(dls, recipe)
+        else:
+            net, history = train_net(dls, recipe, work, **sitting)
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch) from None
     if not still_ours():
@@ -198,6 +217,21 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
     return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #dbd75e64
+def _probe_seconds(tiles, recipe):
+    "How long looking at all tiles will take, those of validation and test twice."
+    size = shown_size(tiles.tile_px, recipe.size)
+    body = make_net(recipe.arch, 2, size, 'linear')[0].eval()
+    x = torch.zeros(8, 1, *size)
+    times = []
+    with torch.inference_mode():
+        for _ in range(2):
+            t0 = time.perf_counter()
+            body(x)
+            times.append(time.perf_counter() - t0)
+    n = len(tiles) + (tiles.table.split != 'train').sum()
+    return float(min(times) / len(x) * n)
+
+
 def expected_seconds(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe,  # what would be trained
@@ -206,6 +240,8 @@ def expected_seconds(
     "How long a training will take on a processor, from two batches of it."
     if best_device(device).type != 'cpu':
         return None
+    if recipe.solver == 'logistic':
+        return _probe_seconds(tiles, recipe)
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, 'cpu', grays=(0.5, 0.2))  # any will do to see how long it takes
         learn = make_learner(dls, recipe)
