@@ -44,6 +44,7 @@ from .evaluate.scores import *
 from .evaluate.figures import *
 from .evaluate.thresholds import *
 from .learn.recipes import *
+from .learn.told import *
 from .learn.weights import *
 from .learn.nets import *
 from .learn.models import *

@@ -75,7 +75,6 @@ def _sizes(r, tile_px):
         ), f'the tiles are no larger than the {r.size} pixels that this network is shown otherwise.'
     return r, f'the shorter side of {side} pixels is made {r.size}: the time falls with the square of it.'
 
-
 # %% ../../nbs/api/59_learn.suggestions.ipynb #bc8ac000
 def _balance(r, labels):
     "Whether the losses of classes are weighed."
