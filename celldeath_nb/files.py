@@ -414,7 +414,11 @@ def _claim(path, lock, dead):
     began = time.strftime('%Y-%m-%d %H:%M:%S')
     me = dict(host=this_host(), pid=os.getpid(), born=born(os.getpid()), token=secrets.token_hex(8))
     me['who'] = f'process {me["pid"]} on {platform.node()}, since {began}'
-    fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    try:
+        fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    except OSError as e:
+        said = f'{path} cannot be written ({e.strerror}: {lock.parent}). Use a place that can be, or a copy there'
+        raise OSError(e.errno, said) from None
     os.close(fd)
     mine = Path(mine)
     try:

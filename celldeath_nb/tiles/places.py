@@ -49,8 +49,12 @@ def _turns(h, w):
     }
 
 # %% ../../nbs/api/35_tiles.places.ipynb #0f5f8a49
-def _fingerprints(p, turn):
-    "Unit vectors that a shift of the picture hardly changes, [n, d]."
+def _fingerprints(p, turn, block=500):
+    "Vectors that a shift of the picture hardly changes, [n, d]; a block at a time, since on the way there they take ten times the room."
+    return np.concatenate([_fingerprint(p[i : i + block], turn) for i in range(0, len(p), block)])
+
+
+def _fingerprint(p, turn):
     n, h, w = p.shape
     q = turn(p * np.hanning(h + 2)[1:-1, None].astype(np.float32) * np.hanning(w + 2)[1:-1].astype(np.float32))
     f = np.abs(np.fft.rfft2(q))
