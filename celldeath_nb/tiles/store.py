@@ -11,6 +11,7 @@ import io
 import json
 import os
 import threading
+import time
 import warnings
 from pathlib import Path
 import numpy as np
@@ -504,18 +505,9 @@ def open_tiles(
 ) -> Tiles:  # the open store
     "Open a folder of tiles."
     path = Path(path)
-    if not (path / 'manifest.json').exists():
-        raise FileNotFoundError(f'{path} is no folder of tiles: it has no manifest.json.{_what_is_there(path)}')
-    m = _read_manifest(path)
-    t = _read_table(path, m)
-    (h, w) = m['tile_px']
-    if not (path / 'pixels.u8').exists() or own_file(path, 'pixels.u8').stat().st_size < m['n'] * h * w:
-        raise ValueError(f'{path}/pixels.u8 is missing or too short. Copy the folder again, or cut the tiles again.')
-    _say_changes(path, m, sources)
-    sums = np.frombuffer(bytes.fromhex(''.join(m['sources']['tile_crc'])), '>u4').astype(np.uint32)
-    out = Tiles(_Store(path / 'pixels.u8', h, w, m['n'], sums), np.arange(m['n']), t, m)
-    out.pairs = _pairs_of_page(m['pairs'], t)
-    return out
+    tiles = _opened_whole(path)
+    _say_changes(path, tiles.manifest, sources)
+    return tiles
 
 # %% ../../nbs/api/31_tiles.store.ipynb #9f324e9d
 def _read_manifest(path):
@@ -525,6 +517,21 @@ def _read_manifest(path):
     m = read_json(own_file(path, 'manifest.json'), most)
     _check_manifest(m, path)
     return m
+
+
+def _opened(path):
+    "The store that is there now."
+    if not (path / 'manifest.json').exists():
+        raise FileNotFoundError(f'{path} is no folder of tiles: it has no manifest.json.{_what_is_there(path)}')
+    m = _read_manifest(path)
+    t = _read_table(path, m)
+    (h, w) = m['tile_px']
+    if not (path / 'pixels.u8').exists() or own_file(path, 'pixels.u8').stat().st_size < m['n'] * h * w:
+        raise ValueError(f'{path}/pixels.u8 is missing or too short. Copy the folder again, or cut the tiles again.')
+    sums = np.frombuffer(bytes.fromhex(''.join(m['sources']['tile_crc'])), '>u4').astype(np.uint32)
+    out = Tiles(_Store(path / 'pixels.u8', h, w, m['n'], sums), np.arange(m['n']), t, m)
+    out.pairs = _pairs_of_page(m['pairs'], t)
+    return out
 
 
 def _what_is_there(path):
@@ -548,6 +555,37 @@ def _say_changes(path, m, sources):
     if sources == 'stop':
         raise ValueError(msg)
     warnings.warn(msg, stacklevel=3)
+
+# %% ../../nbs/api/31_tiles.store.ipynb #4c1aea2a
+_tries = 40
+
+
+def _state(path):
+    "What the files of a store are now."
+    out = {}
+    for name in ('manifest.json', 'tiles.csv', '.tiles.csv', 'pixels.u8'):
+        try:
+            s = os.stat(path / name)
+            out[name] = s.st_ino, s.st_size, s.st_mtime_ns
+        except OSError:
+            out[name] = None
+    return out
+
+
+def _opened_whole(path):
+    "The store that is there, the old one or the new one if it is written meanwhile."
+    for k in range(_tries):
+        before = _state(path)
+        try:
+            tiles = _opened(path)
+            if _state(path)['pixels.u8'] == before['pixels.u8']:
+                return tiles
+        except (OSError, ValueError):
+            moving = not path.exists() and path.with_name(f'.{path.name}.old').exists()  # see `swap_in`
+            if k == _tries - 1 or _state(path) == before and not moving:
+                raise
+        time.sleep(0.025)
+    raise OSError(f'{path} is written by another process again and again. Wait for it, and open it then.')
 
 # %% ../../nbs/api/31_tiles.store.ipynb #a49acb77
 def _pairs_among(pairs, table):
@@ -602,7 +640,7 @@ def _save_columns(tiles, names):
     with only_writer(tiles.path):
         m = _read_manifest(tiles.path)
         full = _read_table(tiles.path, m)
-        if full.tile.iloc[: len(tiles._full)].tolist() != tiles._full.tile.tolist():
+        if not _begins_with(m, full, tiles):
             raise ValueError(f'{tiles.path} was cut anew since it was opened. Open it again, and add the columns then.')
         for k in names:
             if k not in full:
@@ -612,9 +650,20 @@ def _save_columns(tiles, names):
             full[k] = col.infer_objects()
         page = _page_of_pairs(tiles.pairs, full) if len(tiles) == len(full) else None
         m = write_store(tiles.path, full, None, {**m, 'pairs': page or m['pairs']})
-    out = Tiles(tiles._store, tiles._rows, tiles.table, m, full)
+        more = _opened(tiles.path) if len(full) > len(tiles._full) else None
+    now = (more._store, more.manifest, more._full) if more is not None else (tiles._store, m, full)  # some were added
+    out = Tiles(now[0], tiles._rows, tiles.table, *now[1:])
     out.pairs = tiles.pairs
     return out
+
+
+def _begins_with(m, full, tiles):
+    "Whether a store on the disk has the tiles that were opened, with these pixels, and behind them what was added since."
+    was = tiles.manifest['sources']
+    n = len(was['field'])
+    same = all(m['sources'][k][:n] == was[k] for k in ('field', 'tile_crc'))
+    same = same and m['tile_px'] == tiles.manifest['tile_px']
+    return same and full.tile.iloc[: len(tiles._full)].tolist() == tiles._full.tile.tolist()
 
 # %% ../../nbs/api/31_tiles.store.ipynb #0493cd21
 @patch
