@@ -81,6 +81,7 @@ from .plates.hours import *
 from .plates.quality import *
 from .plates.plans import *
 from .plates.agreement import *
+from .plates.sheets import *
 from .trust.confounders import *
 from .trust.shortcuts import *
 from .trust.controls import *

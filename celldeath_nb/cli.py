@@ -8,7 +8,7 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
            'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
            'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
-           'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'demo', 'paper',
+           'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_', 'demo', 'paper',
            'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
@@ -85,7 +85,17 @@ def _words_of(words, others):
     return words, folder
 
 
-_needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2, 'nuclei': 1, 'flow': 1, 'export': 1}
+_needed = {
+    'slice': 1,
+    'explain': 1,
+    'audit': 1,
+    'train': 1,
+    'predict': 2,
+    'nuclei': 1,
+    'flow': 1,
+    'export': 1,
+    'plate': 1,
+}
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
 _flags |= {'--no-compensation', '--no-scatter'}
 
@@ -996,6 +1006,84 @@ def flow_(
     gating = dict(method=method, x=x, y=y, spill=_matrix(spill, no_compensation), cells=not no_scatter)
     raise typer.Exit(_flow(folder, map_csv, out, report, gating, dict(group=group, unit=unit, reference=reference)))
 
+# %% ../nbs/api/97_cli.ipynb #25e533a2
+def _control_of(text):
+    "`CPT=10` as a dict."
+    if text is None:
+        return None
+    m = re.fullmatch(r'(.+)=(.+)', text)
+    if not m:
+        raise ValueError(f'--control {text!r} is not understood. Write TREATMENT=DOSE, for example --control CPT=10.')
+    from celldeath_nb.plates.maps import parse_dose
+
+    return {m[1].strip(): parse_dose(m[2])}
+
+
+def _predictions(path):
+    "Predictions from a CSV, with names as text."
+    from celldeath_nb.files import read_csv
+
+    texts = ('tile', 'field', 'experiment', 'plate', 'well', 'line', 'treatment', 'label', 'pred', 'split')
+    have = read_csv(path, nrows=0).columns
+    return read_csv(path, dtype={c: str for c in texts if c in have})
+
+
+def _plate(path, map_csv, out, overwrite, reading, scoring, asking):
+    "Read, score, answer, and write; the exit code."
+    from celldeath_nb.plates import maps, plates, sheets
+
+    plate_map = maps.read_plate_map(map_csv, **reading)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # what it would say stands in the sentences
+        wells = plates.well_scores(_predictions(path), plate_map, **scoring)
+    found = sheets.answer_plate(wells, **asking)
+    sheets.write_plate(wells, out, found, f'Plate: {Path(map_csv).stem}', overwrite)
+    for s in found.sentences:
+        tell(in_words_of_the_command(s))
+    tell(f'The page: {Path(out) / "plate.html"}')
+    return 0
+
+# %% ../nbs/api/97_cli.ipynb #21a1670d
+@app.command('plate')
+def plate_(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help='CSV of `celldeath predict`, or of another tool: well, p_CLASS or pred.', show_default=False
+        ),
+    ],
+    map_csv: Annotated[
+        Path,
+        typer.Option('--map', help='Which well holds what: CSV or Excel, a long table or blocks.', show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help='Folder to make, with a page and tables.')] = Path('plate'),
+    positive: Positive = None,  # the effect
+    control: Annotated[
+        Optional[str],
+        typer.Option(
+            help='Positive control of the plate and its dose in uM, such as CPT=10; the wells of the role positive if left out.',
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[str, typer.Option(help='Score of a well: logit, probability or calls.')] = 'logit',
+    model: Annotated[str, typer.Option(help='Curve: 4pl, or 3pl with its bottom at 0.')] = '4pl',
+    wells: Annotated[
+        Optional[int], typer.Option(help='Wells of a plate; the smallest that fits if left out.', show_default=False)
+    ] = None,
+    unit: Annotated[
+        Optional[str], typer.Option(help='Unit of doses that name none, such as uM.', show_default=False)
+    ] = None,
+    by: Annotated[str, typer.Option(help='How numbered wells run: rows or columns.')] = 'rows',
+    unmapped: Annotated[str, typer.Option(help='Wells that the map does not know: refuse, or drop.')] = 'refuse',
+    overwrite: Overwrite = False,  # replace
+):
+    "Wells, quality, doses, hours and what to repeat: a page and tables from predictions and a plate map."
+    _free(out, overwrite)
+    scoring = dict(score=score, positive=positive, unmapped=unmapped, wells=wells, by=by)
+    reading = dict(wells=wells, unit=unit, by=by)
+    asking = dict(control=_control_of(control), model=model)
+    raise typer.Exit(_plate(predictions, map_csv, out, overwrite, reading, scoring, asking))
+
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
 def demo(
@@ -1187,7 +1275,8 @@ _options = {
     'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'positive': '--positive', 'dapi': '--dapi',
     'channels': '--marks', 'single': '--single', 'pages': '--pages', 'foci': '--foci', 'unit': '--unit',
     'reference': '--reference', 'least_um2': '--least-um2', 'most_um2': '--most-um2', 'split_um': '--split-um',
-    'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y',
+    'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y', 'control': '--control', 'score': '--score',
+    'model': '--model', 'wells': '--wells', 'unit': '--unit', 'by': '--by', 'unmapped': '--unmapped',
 }  # fmt: skip
 _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"
