@@ -1046,6 +1046,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'celldeath_nb/learn/probes.py')},
             'celldeath_nb.learn.recipes': { 'celldeath_nb.learn.recipes.Recipe': ( 'api/learn.recipes.html#recipe',
                                                                                    'celldeath_nb/learn/recipes.py'),
+                                            'celldeath_nb.learn.recipes.Recipe.demo': ( 'api/learn.recipes.html#recipe.demo',
+                                                                                        'celldeath_nb/learn/recipes.py'),
                                             'celldeath_nb.learn.recipes.Recipe.paper': ( 'api/learn.recipes.html#recipe.paper',
                                                                                          'celldeath_nb/learn/recipes.py'),
                                             'celldeath_nb.learn.recipes.Recipe.probe': ( 'api/learn.recipes.html#recipe.probe',

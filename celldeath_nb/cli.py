@@ -428,7 +428,7 @@ def _recipe(name, **changes):
     "A recipe with the options that were given."
     from celldeath_nb.learn.recipes import Recipe
 
-    if name not in ('quick', 'probe', 'paper'):
+    if name not in ('quick', 'demo', 'probe', 'paper'):
         raise ValueError(f'There is no recipe {name!r}; there are quick, probe, paper and auto.')
     if changes.get('epochs') is not None:
         changes['min_steps'] = 0  # who names the epochs means them
@@ -1123,7 +1123,7 @@ def demo(
     "The whole road: photographs, tiles, split, training, heat maps, predictions and a report."
     typed = dict(locals())
     _free(out, overwrite)
-    r = _recipe('quick', epochs=epochs, seed=seed)
+    r = _recipe('quick' if data else 'demo', epochs=epochs, seed=seed)
     reading = _reading(typed)
     args = dict(test=_rule(test), group=group, device=device, places=places, positive=positive, cut=_cutting(typed))
     raise typer.Exit(_demo(data, Path(out), overwrite, r, reading, args))
