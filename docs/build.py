@@ -117,7 +117,7 @@ def told(card, module, level=3):
     plain = lambda o: o.replace('|', '\\|')
     rows = [(code(a), code(b), code(c[:60]), plain(d)) for a, b, c, d in card.rows]
     if any(card.back):
-        rows.append(('*comes back*', code(card.back[0]), '', plain(card.back[1])))
+        rows.append(('*returns*', code(card.back[0]), '', plain(card.back[1])))
     head = '| name | type | default | what it is |\n| --- | --- | --- | --- |\n'
     table = head + '\n'.join(f'| {" | ".join(o)} |' for o in rows) if rows else ''
     target = f'({label_of(module, card)})=\n{"#" * level} `{card.name}`'
