@@ -227,3 +227,34 @@ def test_the_lab_opens_at_the_first_lesson(tmp_path):
             raise
         log.close()
     assert (tmp_path / 'mine' / 'howto' / 'own_images.ipynb').exists()
+
+
+# ---- the home page
+
+
+def test_the_home_page_leads_to_every_lesson_and_howto():
+    told = (root / 'README.md').read_text(encoding='utf-8')
+    books = [f'nbs/{f}/{o.name}' for f in ('tutorials', 'howto') for o in (root / 'nbs' / f).glob('*.ipynb')]
+    assert [o for o in sorted(books) if f']({o})' not in told] == []
+    files = re.findall(r'\]\((?!https?:)([^)#]+)\)', told)
+    assert files and [o for o in files if not (root / o).is_file()] == []
+
+
+def test_the_honest_result_is_what_was_measured():
+    import pandas as pd
+
+    table = pd.read_csv(root / 'benchmarks' / 'results' / 'first_success.csv')
+    told = (root / 'README.md').read_text(encoding='utf-8')
+    numbers = dict(n=len(table), middle=table.accuracy.median(), worst=table.accuracy.min(), low=table.low.min())
+    said = (
+        'Of {n} first trainings on simulated photographs, with seeds that nobody had looked at, the middle one was right in '
+        '{middle:.1%} of the tiles of a day held back and the worst in {worst:.1%}; the lowest of the lower limits, by wells, was {low:.1%}. '
+    )
+    assert said.format(**numbers) in told
+    assert f'In {(table.audit == "failed").sum()} of the {len(table)} the package' in told
+
+
+def test_the_picture_is_that_of_the_lesson():
+    args = [sys.executable, root / 'nbs' / 'make_picture.py', '--check']
+    done = subprocess.run(args, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
