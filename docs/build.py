@@ -414,6 +414,8 @@ def build(out, jobs):
         if done.returncode:
             sys.exit('The site was not made: see above.')
         shutil.copytree(beside, site, dirs_exist_ok=True)
+        for o in [*site.glob('_static/*macros.html'), *site.rglob('*.map')]:  # the theme's own tools
+            o.unlink()
         (site / '.nojekyll').touch()
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(site, out)
