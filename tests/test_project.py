@@ -429,7 +429,7 @@ assert cd.read_fields is read_fields and 'train' in dir(cd) and 'torch' not in s
 
 def test_light_modules_do_not_import_torch():
     "Import late: tables, splits and figures must not wait for torch."
-    trains = ('studies.settings', 'studies.queue', 'studies.results')  # what they are for is training
+    trains = ('studies.settings', 'studies.queue', 'studies.results', 'studies.figures')  # what they are for is training
     heavy = ('trust.maps', 'trust.checks', *trains, 'report', 'road', 'panels', 'all')
     light = [o for o in modules(pkg) if o.split('.')[0] != 'learn' and o not in heavy]
     done = python(
