@@ -50,7 +50,7 @@ class Recipe(_Device):
 # %% ../../nbs/api/50_learn.recipes.ipynb #fd44a405
 _recipes = dict(
     quick={},
-    demo=dict(size=48, min_steps=200, name='demo'),
+    demo=dict(size=48, min_steps=200, channels_last=False, name='demo'),
     probe=dict(
         arch='tf_efficientnet_lite0',
         weights='frozen',
