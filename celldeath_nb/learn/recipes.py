@@ -50,7 +50,7 @@ class Recipe(_Device):
 # %% ../../nbs/api/50_learn.recipes.ipynb #fd44a405
 _recipes = dict(
     quick={},
-    demo=dict(size=48, min_steps=200, channels_last=False, name='demo'),
+    demo=dict(size=72, min_steps=220, batch_size=8, channels_last=False, name='demo'),
     probe=dict(
         arch='tf_efficientnet_lite0',
         weights='frozen',
@@ -104,7 +104,7 @@ def demo(
     cls: Recipe,
     **kwargs,  # any field, to differ from the recipe
 ) -> Recipe:  # checked
-    "Numbers for `sample_data('demo')`, small photographs of a plain effect: a fifth of the work of `Recipe.quick()`."
+    "Numbers for `sample_data('demo')`, small photographs of a plain effect: a quarter of the work of `Recipe.quick()`."
     return make_recipe('demo', kwargs)
 
 
