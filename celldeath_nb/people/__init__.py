@@ -6,11 +6,11 @@ _rooms = {
     'compare': ['Comparison', 'agreement_table', 'change_table', 'compare_deciders', 'consistency_table',
         'decider_table', 'fleiss_kappa', 'group_pair_table', 'group_table', 'kappa', 'missed_table', 'mixed_table',
         'pair_table', 'poisson_binomial', 'signal_detection', 'tile_table'],
-    'figures': ['plot_consistency', 'plot_deciders', 'plot_tiles'],
+    'figures': ['plot_class', 'plot_consistency', 'plot_deciders', 'plot_tiles'],
     'judging': ['CANNOT_TELL', 'JUDGEMENT_COLUMNS', 'from_predictions', 'judgements', 'read_judgements',
         'simulate_observer'],
     'plans': ['TrialPlan', 'binomial_power', 'detectable', 'plan_trial', 'plot_power'],
-    'trials': ['TrainingGallery', 'Trial', 'draw_tiles', 'tile_png'],
+    'trials': ['LEAST_PX', 'TrainingGallery', 'Trial', 'draw_tiles', 'tile_png'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}
