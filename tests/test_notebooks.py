@@ -397,6 +397,20 @@ def test_every_long_notebook_runs():
     runs(True)
 
 
+@pytest.mark.long
+def test_the_trial_of_a_lesson_waits_for_answers(books):
+    "Run All with `take_part = True`: no cell stops for want of answers, and the trial lies in a folder that stays."
+    nb = json.loads((root / 'nbs' / 'tutorials' / '06_people_and_networks.ipynb').read_text(encoding='utf-8'))
+    there = [c for c in nb['cells'] if 'take_part = False' in ''.join(c['source'])]
+    assert len(there) == 1
+    there[0]['source'] = ''.join(there[0]['source']).replace('take_part = False', 'take_part = True')
+    (books / 'lesson.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+    done = run_notebooks(books / 'lesson.ipynb', '--workers', '1')
+    assert not done.returncode, done.stderr[-3000:]
+    kept = sorted(o.name for o in books.rglob('my_trials/*'))
+    assert kept == ['me_pre.csv', 'me_pre.json']
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get('CELLDEATH_SLOW'), reason='the slow cells of the notebooks; CELLDEATH_SLOW=1 runs them'
