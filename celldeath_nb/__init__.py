@@ -46,7 +46,7 @@ _rooms = {
     'people.compare': ['Comparison', 'agreement_table', 'change_table', 'compare_deciders', 'consistency_table',
         'decider_table', 'fleiss_kappa', 'group_pair_table', 'group_table', 'kappa', 'missed_table', 'mixed_table',
         'pair_table', 'poisson_binomial', 'signal_detection', 'tile_table'],
-    'people.figures': ['plot_consistency', 'plot_deciders', 'plot_tiles'],
+    'people.figures': ['plot_class', 'plot_consistency', 'plot_deciders', 'plot_tiles'],
     'people.judging': ['CANNOT_TELL', 'JUDGEMENT_COLUMNS', 'from_predictions', 'judgements', 'read_judgements',
         'simulate_observer'],
     'people.plans': ['TrialPlan', 'binomial_power', 'detectable', 'plan_trial', 'plot_power'],

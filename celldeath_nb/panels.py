@@ -6,6 +6,7 @@
 __all__ = ['operating_point', 'Tune', 'sorted_verdicts', 'Browse', 'LiveCurve', 'SetUp']
 
 # %% ../nbs/api/98_panels.ipynb #d3222271
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 import numpy as np
@@ -14,12 +15,14 @@ from fastcore.basics import patch
 from .files import write_csv
 from .pages import html_table, png_of
 from .photos.fields import explain_names, read_fields
+from .tiles.layout import fit_grid
 from .tiles.splits import check_leaks, hold_out, split_summary
 from .evaluate.preds import check_preds, class_names, positive_class
 from .evaluate.scores import metrics
 from .evaluate.figures import plot_confusion, worst_tiles
 from .evaluate.thresholds import apply_threshold, choose_threshold
 from .learn.recipes import Recipe, fit_batch
+from .learn.training import expected_seconds
 from .people.trials import tile_png
 from .road import take_road
 
@@ -431,15 +434,56 @@ def _build(self: SetUp):
     self.look_button.on_click(lambda _: self.look())
     self.split_button.on_click(lambda _: self.draw())
     self.road_button.on_click(lambda _: self.go())
-    self._found, self._sides, self._said, self._page = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+    self._found, self._sides, self._time, self._said, self._page = (w.HTML() for _ in range(5))
     self._curve = w.VBox()
     self._call = w.HTML(_html(self.call, 'pre'))
     for o in (self._labels, self._test, self._valid, self._recipe, self._epochs):
         o.observe(lambda _: self._take_over(), 'value')
     form = [self._labels, self._test, self._valid, self._recipe, self._epochs]
     buttons = w.HBox([self.look_button, self.split_button, self.road_button])
-    shown = [self._found, self._sides, self._call, self._said, self._curve, self._page]
+    shown = [self._found, self._sides, self._time, self._call, self._said, self._curve, self._page]
     self.widget = w.VBox([*form, buttons, *shown])
+
+# %% ../nbs/api/98_panels.ipynb #b0dea79b
+class _Gray:
+    "As many tiles as these photographs give, all gray, in place of a store that is not made yet."
+
+    def __init__(self, table, tile_px):
+        self.table = table
+        self.tile_px = tile_px
+
+    def __len__(self):
+        return len(self.table)
+
+    def subset(self, which):
+        return _Gray(self.table[which], self.tile_px)
+
+    def batch(self, idxs):
+        return np.full((len(idxs), *self.tile_px), 128, np.uint8)
+
+
+@patch
+def _recipe_of(self: SetUp, n):
+    "The recipe of this form for `n` training tiles."
+    changes = dict(epochs=self.epochs, min_steps=0) if self.epochs else {}
+    return fit_batch(getattr(Recipe, self.recipe)(**changes), n)
+
+
+@patch
+def _tell_time(self: SetUp):
+    "How long the training may take, from batches that are timed here."
+    self._time.value = ''
+    rows, cols = fit_grid(self.fields)
+    px = tuple(int(self.fields[k].min()) // n for k, n in (('height', rows), ('width', cols)))
+    tiles = _Gray(self.split.loc[np.repeat(self.split.index, rows * cols)], px)
+    recipe = self._recipe_of(int((tiles.table.split == 'train').sum()))
+    few = recipe if recipe.min_steps else replace(recipe, batch_size=min(4, recipe.batch_size))  # enough to time
+    s = self._try(self._time, lambda: expected_seconds(tiles, few, self.device))
+    if s is not None:
+        took = f'{s:.0f} s' if s < 90 else f'{s / 60:.0f} minutes' if s < 5400 else f'{s / 3600:.1f} hours'
+        self._time.value = _html(f'The training may take about {took} on this processor: batches were timed just now.')
+    else:
+        self._time.value = self._time.value or _html('There is a GPU: the training will be short.')
 
 # %% ../nbs/api/98_panels.ipynb #b562571b
 @patch
@@ -449,9 +493,12 @@ def _take_over(self: SetUp):
     self.labels = words or None
     self.test = self._test.value.strip() or 'auto'
     self.valid = round(self._valid.value, 3)
+    before = self.recipe, self.epochs
     self.recipe = self._recipe.value
     self.epochs = self._epochs.value
     self._call.value = _html(self.call, 'pre')
+    if self.split is not None and before != (self.recipe, self.epochs):
+        self._tell_time()
 
 
 @patch
@@ -468,7 +515,7 @@ def _try(self: SetUp, where, f):
 def look(self: SetUp):
     "Read the names and the photographs, and show what was read as what."
     self.fields = self.split = None
-    self._sides.value = ''
+    self._sides.value = self._time.value = ''
     names = self._try(self._found, lambda: explain_names(self.folder))
     if names is None:
         return
@@ -497,6 +544,7 @@ def draw(self: SetUp):
     sound = self._try(self._sides, lambda: check_leaks(self.split))
     if sound is not None:
         self._sides.value = _html(f'Held out: {asked or "nothing"}. No photograph is on two sides.') + _table(t)
+    self._tell_time()
 
 
 @patch
@@ -508,8 +556,7 @@ def go(self: SetUp):
         return
     curve = LiveCurve(show=False)
     self._curve.children = [curve.widget]
-    changes = dict(epochs=self.epochs, min_steps=0) if self.epochs else {}
-    recipe = fit_batch(getattr(Recipe, self.recipe)(**changes), int((self.split.split == 'train').sum()))
+    recipe = self._recipe_of(int((self.split.split == 'train').sum()))
     args = dict(test=self.test, valid=self.valid, device=self.device, on_epoch=curve)
     say = lambda text, step=False: setattr(self._said, 'value', _html(text))
     self.road = self._try(self._said, lambda: take_road(self.fields, self.out, recipe, say=say, **args))

@@ -45,6 +45,13 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def many(tmp_path_factory):
+    "Small photographs, enough of them for a curve."
+    drawn = dict(lines=('iPS1',), experiments=3, wells=3, sites=2, size=(120, 160), seed=6, workers=1)
+    return sample_data('simulated', tmp_path_factory.mktemp('given') / 'many', **drawn)
+
+
+@pytest.fixture(scope='module')
 def tubes(tmp_path_factory):
     from celldeath_nb.simulate.tubes import simulate_tubes, write_tubes
 
@@ -65,7 +72,7 @@ def stains(tmp_path_factory):
 
 
 # what a how-to is given, if it is not photographs in transmitted light, and what it says that it puts beside itself
-givens = dict(flow_quadrants='tubes', stained_nuclei='stains')
+givens = dict(check_before_training='many', flow_quadrants='tubes', how_many_images='many', stained_nuclei='stains')
 kept = dict(flow_quadrants=['gates.csv', 'quadrants.csv'])
 
 

@@ -32,13 +32,15 @@ from celldeath_nb.tiles.store import open_tiles
 
 CODE = [
     "from celldeath_nb.people import Trial\nfrom celldeath_nb.tiles import open_tiles",
-    "trial = Trial(open_tiles('store'), n=10, classes=('DMSO', 'CPT'), subject='browser')\ntrial",
+    "tiles = open_tiles('store')\nnetwork = tiles.table.assign(pred=tiles.table.label)\n"
+    "trial = Trial(tiles, n=10, classes=('DMSO', 'CPT'), subject='browser', network=network)\ntrial",
 ]
 GALLERY = [
     "from celldeath_nb.people import TrainingGallery\nfrom celldeath_nb.tiles import open_tiles",
     "gallery = TrainingGallery(open_tiles('store'), n=8, classes=('DMSO', 'CPT'), subject='browser')\ngallery",
 ]
-CLICKS = ['CPT', 'DMSO', 'cannot tell', 'CPT', 'CPT', 'DMSO', 'DMSO', 'CPT', 'DMSO', 'CPT']
+CLICKS = ['CPT', 'DMSO', 'cannot tell', 'CPT', 'CPT', 'DMSO', 'DMSO', 'DMSO', 'cannot tell', 'CPT']
+KEYS = {8: '1', 9: '0', 10: Keys.ARROW_RIGHT}
 
 
 def make_store(folder):
@@ -279,6 +281,21 @@ def answer(page, first, last, secrets):
         page.click(CLICKS[k - 1])
 
 
+def answer_by_keys(page):
+    "Answer the last tiles by the keyboard, with a pause between."
+    press = lambda key: page.d.switch_to.active_element.send_keys(key)
+    for k, key in KEYS.items():
+        page.until(lambda: page.says(f'Tile {k} of 10'), f'tile {k}')
+        page.picture()
+        if k == 9:
+            press('p')
+            page.until(lambda: page.says('Pause before tile 9'), 'the pause')
+            press('p')
+            page.until(lambda: page.says('Tile 9 of 10'), 'tile 9 again')
+        time.sleep(0.35)
+        press(key)
+
+
 @pytest.mark.long
 def test_ten_tiles_survive_a_reload_and_a_restart_and_a_gallery_is_studied(lab, driver):
     url, work = lab
@@ -303,8 +320,10 @@ def test_ten_tiles_survive_a_reload_and_a_restart_and_a_gallery_is_studied(lab, 
     page.until(lambda: not driver.find_elements(By.CSS_SELECTOR, '.jp-Dialog'), 'the restart')
     page.run_all()
     page.click('Continue')
-    answer(page, 8, 10, secrets)
+    answer_by_keys(page)
     page.until(lambda: page.says('Finished: 10 of 10 tiles'), 'the end')
+    page.until(lambda: page.says('The network named 10 of 10 tiles, 10 of them rightly'), 'the network beside it')
+    page.until(lambda: page.says('95 % interval') and page.says('you said cannot tell'), 'the look back')
     shot(driver, 'trial_end')
 
     got = read_judgements(work / 'trials' / 'browser_pre.csv', tiles=open_tiles(work / 'store'))

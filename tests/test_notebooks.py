@@ -1,6 +1,6 @@
 "The notebooks are the source: they run, they are what the modules were made from, and they keep the house style."
 
-import json, os, shutil, subprocess, sys
+import json, os, re, shutil, subprocess, sys
 
 import pytest
 
@@ -24,6 +24,18 @@ def sh(*args, cwd=root, **kw):
 @pytest.mark.parametrize('lint', lints.lints, ids=lambda f: f.__name__)
 def test_style(lint):
     complain([f'{nb.name}: {o}' for nb in notebooks() for o in lint(nb)])
+
+
+def test_lessons_are_a_chain():
+    "From the first lesson, the first link under Next leads to the next in the order of their names, and so to the last."
+    lessons = {nb.path.name: nb.prose.rpartition('## Next')[2] for nb in notebooks() if nb.is_lesson}
+    name, seen = '01_first_verdict.ipynb', []
+    while name and name not in seen:
+        seen.append(name)
+        name = next((o for o in re.findall(r'\]\((\d[^/)]*\.ipynb)\)', lessons[name]) if o > name), None)
+    assert seen == sorted(lessons)
+    page = (root / 'nbs' / 'index.ipynb').read_text(encoding='utf-8')
+    assert [o for o in sorted(lessons) if f'(nbs/tutorials/{o})' not in page] == []
 
 
 def test_no_copies():
@@ -361,7 +373,7 @@ def run_notebooks(path, *options):
 
 # notebooks that train, draw or resample for a quarter of a minute or more on one core
 long_ones = (
-    '01_first_verdict 03_split_without_leaks 04_train_a_small_net 07_where_it_looks colab_gpu own_images '
+    '01_first_verdict 03_split_without_leaks 03b_what_a_network_sees 04_train_a_small_net 07_where_it_looks colab_gpu own_images '
     '54_learn.loaders 55_learn.learner 56_learn.sittings 57_learn.probes 58_learn.training 59_learn.exports 59_learn.suggestions 62_people.compare 66_assays.nuclei 69_assays.flow '
     '69_assays.sheets 76_plates.agreement 83_trust.audits 84_trust.masks 85_trust.maps 86_trust.checks 87_trust.conformal '
     '96_road fig1_damage_and_death 94_studies.whole 09_the_whole_paper_small fig3 fig4_maps s3 table1 table2'
@@ -387,6 +399,20 @@ def test_every_short_notebook_runs():
 @pytest.mark.long
 def test_every_long_notebook_runs():
     runs(True)
+
+
+@pytest.mark.long
+def test_the_trial_of_a_lesson_waits_for_answers(books):
+    "Run All with `take_part = True`: no cell stops for want of answers, and the trial lies in a folder that stays."
+    nb = json.loads((root / 'nbs' / 'tutorials' / '06_people_and_networks.ipynb').read_text(encoding='utf-8'))
+    there = [c for c in nb['cells'] if 'take_part = False' in ''.join(c['source'])]
+    assert len(there) == 1
+    there[0]['source'] = ''.join(there[0]['source']).replace('take_part = False', 'take_part = True')
+    (books / 'lesson.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+    done = run_notebooks(books / 'lesson.ipynb', '--workers', '1')
+    assert not done.returncode, done.stderr[-3000:]
+    kept = sorted(o.name for o in books.rglob('my_trials/*'))
+    assert kept == ['me_pre.csv', 'me_pre.json']
 
 
 @pytest.mark.slow

@@ -57,25 +57,28 @@ def run_trial(out):
     from celldeath_nb.people.judging import read_judgements
 
     tiles = NoiseTiles()
-    make = lambda: Trial(tiles, n=10, classes=('DMSO', 'CPT'), subject='api', out=out, min_seconds=0.05)
+    network = tiles.table.assign(pred=tiles.table.label)
+    study = dict(n=10, classes=('DMSO', 'CPT'), subject='api', out=out, min_seconds=0.3, network=network)
+    make = lambda: Trial(tiles, **study)
     trial = make()
     trial.begin_button.click()
     for k, c in enumerate(CLICKS[:6]):
         look_for_hints(trial, tiles)
         trial.buttons[c].click()  # at once: the second half of a double click
         assert len(read_judgements(trial.path)) == k
-        time.sleep(0.06)
+        time.sleep(0.32)
         trial.buttons[c].click()
         assert len(read_judgements(trial.path)) == k + 1
         if k == 2:
             trial.pause_button.click()
             look_for_hints(trial, tiles)
+            assert 'right' not in trial.result() and not trial._end.children, 'the score is told before the end'
             trial.begin_button.click()
     trial = make()
     assert trial.begin_button.description == 'Continue'
     trial.begin_button.click()
     for c in CLICKS[6:]:
-        time.sleep(0.06)
+        time.sleep(0.32)
         trial.buttons[c].click()
     got = read_judgements(trial.path, tiles=tiles)
     assert (
@@ -84,7 +87,11 @@ def run_trial(out):
         and got.tile.tolist() == trial.design['tiles']
         and got.trial.tolist() == list(range(1, 11))
     )
-    assert got.seconds.between(0.05, 5).all()
+    assert got.seconds.between(0.3, 60).all()
+    right = int((got.answer == got.truth).sum())
+    assert trial.result().right.tolist() == [right, 10]
+    assert len(trial._end.children[1].children) == 10 - right and f'{right} of them rightly' in states(trial._end)
+    assert make().state == 'done' and make().result().equals(trial.result())
 
 
 def run_gallery(out):

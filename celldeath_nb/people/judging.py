@@ -425,9 +425,10 @@ def judgements(
                     f'Decider {key[0]!r}, session {key[1]!r} stands in {seen[key]} and in {name}. Leave one of them out, or give one another name.'
                 )
             seen[key] = name
-    out = pd.concat(
-        [d[[c for c in d if c in (*JUDGEMENT_COLUMNS, 'condition')]] for _, d in got if len(d)], ignore_index=True
-    )
+    told = [d[[c for c in d if c in (*JUDGEMENT_COLUMNS, 'condition')]] for _, d in got if len(d)]
+    if not told:
+        raise ValueError(f'Nobody has answered yet: {names[0]} and the {len(names) - 1} others hold no answer.')
+    out = pd.concat(told, ignore_index=True)
     _check_together(out)
     out.attrs['left_out'] = sum(d.attrs.get('left_out', 0) for _, d in got)
     out.attrs['classes'] = sorted(ref) if classes is None else list(map(str, classes))

@@ -14,10 +14,12 @@ import time
 from binascii import crc32
 from html import escape
 from pathlib import Path
+from uuid import uuid4
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from ..files import guard_text, sealed, write_json
+from ..evaluate.intervals import wilson
 from celldeath_nb.people.judging import (
     CANNOT_TELL,
     JUDGEMENT_COLUMNS,
@@ -218,6 +220,14 @@ def _open_design(path, design, draw):
     write_json(design, path, overwrite=False)
     return design
 
+# %% ../../nbs/api/63_people.trials.ipynb #5aabd736
+_least_px = 320  # width of a tile on the screen, at least
+
+
+def _shown_px(width):
+    "A whole number of times the width of a tile, at least `_least_px`."
+    return width * -(-_least_px // width)
+
 # %% ../../nbs/api/63_people.trials.ipynb #a6bcbb88
 def _bar_um(um_per_px, w):
     "A round length in micrometers, at most a third of the width."
@@ -257,6 +267,16 @@ def tile_png(
     Image.fromarray(np.concatenate([pixels, strip])).save(s, 'PNG')
     return s.getvalue()
 
+# %% ../../nbs/api/63_people.trials.ipynb #c29b8e11
+def _verdicts(network):
+    "The verdict of a network on each tile, by name."
+    if network is None:
+        return None
+    lack = [c for c in ('tile', 'pred') if c not in network]
+    if lack:
+        raise ValueError(f'network= is a table of predictions, and lacks {lack}; it has {list(network.columns)[:12]}.')
+    return network.drop_duplicates('tile').set_index('tile').pred.astype(str)
+
 # %% ../../nbs/api/63_people.trials.ipynb #7cddd651
 class Trial:
     "A blind trial: tiles one at a time, a button for each class, every answer on disk at once."
@@ -275,6 +295,8 @@ class Trial:
         split: str = None,  # show only tiles of this split; None: all but photographs used for training
         kind: str = 'human',  # 'human', or 'simulated' for a trial run by a program
         min_seconds: float = 0.3,  # a click that comes sooner after the picture is the second half of a double click, and is ignored
+        network: pd.DataFrame = None,  # predictions with `tile` and `pred`, shown beside the answers at the end
+        look_back: bool = True,  # at the end, score and missed tiles; False where the same people come again for another session
     ):
         _check_name('subject', subject)
         _check_name('session', session)
@@ -283,7 +305,9 @@ class Trial:
         classes = labels_of(tiles, classes)[2]
         self.path = Path(out) / f'{subject}_{session}.csv'
         self.min_seconds = min_seconds
+        self.look_back = look_back
         self._tiles = tiles
+        self._network = _verdicts(network)
         design = dict(
             what='trial',
             version=1,
@@ -405,8 +429,8 @@ def _build(self: Trial):
     import ipywidgets as w
 
     d = self.design
-    (h, wd) = self.design['tile_px']
-    self.state = 'ready'
+    wide_px = f'{_shown_px(d["tile_px"][1])}px'
+    self.state = 'done' if self.done else 'ready'
     self._since = None
     self._spent = 0.0
     wide = w.Layout(width='auto', min_width='110px', height='36px')
@@ -415,8 +439,9 @@ def _build(self: Trial):
     self._bar = w.IntProgress(value=self._k, max=d['n'], layout=w.Layout(width='150px', margin='0 0 0 12px'))
     self._picture = w.Image(
         format='png',
-        layout=w.Layout(width=f'{wd}px', min_width=f'{wd}px', max_width='none', height='auto', object_fit='contain'),
+        layout=w.Layout(width=wide_px, min_width=wide_px, max_width='none', height='auto', object_fit='contain'),
     )
+    self._end = w.VBox()
     names = [*d['classes'], *([CANNOT_TELL] if d['cannot_tell'] else [])]
     self.buttons = {c: w.Button(description=c, layout=wide) for c in names}
     for c, b in self.buttons.items():
@@ -425,21 +450,110 @@ def _build(self: Trial):
     self.pause_button = w.Button(description='Pause', layout=wide)
     self.begin_button.on_click(lambda _: self.begin())
     self.pause_button.on_click(lambda _: self.pause())
+    keys = dict(zip('123456789', map(self.buttons.get, d['classes'])), p=self.pause_button)
+    keys |= {'0': self.buttons[CANNOT_TELL]} if d['cannot_tell'] else {}
+    for key, b in [*keys.items(), ('p', self.begin_button)]:
+        b.add_class(f'celldeath-key-{key}')
     row = lambda *o: w.HBox(o, layout=w.Layout(align_items='center', flex_flow='row wrap'))
     head = row(self._text, self._bar)
     choices = row(*self.buttons.values(), self.pause_button, self._text, self._bar)
     self._parts = dict(
-        ready=[head, self.begin_button], paused=[head, self.begin_button], showing=[choices, self._picture], done=[head]
+        ready=[head, self.begin_button],
+        paused=[head, self.begin_button],
+        showing=[choices, self._picture],
+        done=[head, self._end],
     )
-    self.widget = w.VBox(self._parts['ready'])
+    self._keys = f'celldeath-trial-{uuid4().hex[:8]}'
+    self.widget = w.VBox(self._parts[self.state])
+    self.widget.add_class(self._keys)
     self._refresh()
+
+# %% ../../nbs/api/63_people.trials.ipynb #403977c3
+_keyboard = """(() => {
+  const all = (window.celldeathTrials ??= new Set());
+  if (all.has('ROOT')) return;
+  all.add('ROOT');
+  let at = null;  // the trial that was clicked or reached last
+  const look = e => { at = e.target.closest?.('.ROOT') ?? (e.type === 'focusin' ? at : null); };
+  const names = {ArrowLeft: '1', ArrowRight: '2', ArrowDown: '0', P: 'p'};
+  window.addEventListener('pointerdown', look, true);
+  window.addEventListener('focusin', look, true);
+  window.addEventListener('keydown', e => {
+    if (!at?.isConnected || e.repeat || e.ctrlKey || e.metaKey || e.altKey) return;
+    if (e.target.closest?.('input, textarea, [contenteditable=true], .cm-content')) return;
+    const key = names[e.key] ?? e.key;
+    const button = /^[0-9p]$/.test(key) && at.querySelector('.celldeath-key-' + key);
+    if (!button) return;
+    e.preventDefault();
+    e.stopImmediatePropagation();
+    button.click();
+  }, true);
+})()"""
 
 
 @patch
 def _ipython_display_(self: Trial):
-    from IPython.display import display
+    from IPython.display import Javascript, display
 
     display(self.widget)
+    display(Javascript(_keyboard.replace('ROOT', self._keys)))
+
+# %% ../../nbs/api/63_people.trials.ipynb #8897dcc3
+@patch
+def _key_help(self: Trial):
+    "The keys, in words."
+    d = self.design
+    arrows = (' or left', ' or right') if len(d['classes']) == 2 else ('', '')
+    said = [f'{i + 1}{a} {escape(c)}' for i, (c, a) in enumerate(zip(d['classes'][:9], [*arrows, *[''] * 7]))]
+    return ', '.join([*said, *['0 or down cannot tell'] * d['cannot_tell'], 'p pause'])
+
+
+@patch
+def _answers(self: Trial):
+    "Truth and answer of what was judged, with the network's verdict where there is one."
+    t = read_judgements(self.path, tiles=self._tiles)[['tile', 'truth', 'answer']]
+    return t if self._network is None else t.assign(network=t.tile.map(self._network))
+
+
+@patch
+def result(
+    self: Trial,
+) -> pd.DataFrame:  # a row for the person, and one for the network: `tiles`, `right`, `low`, `high`
+    "Who was right how often, of the tiles that each named a class for; nothing but the count before the end."
+    t = self._answers()
+    who = {self.design['subject']: t.answer} | ({} if self._network is None else {'network': t.network})
+    rows = {}
+    for name, said in who.items():
+        named = said.isin(self.design['classes'])
+        right, n = int((said == t.truth).sum()), int(named.sum())
+        score = dict(right=right, share=right / n if n else np.nan, **dict(zip(('low', 'high'), wilson(right, n))))
+        rows[name] = dict(tiles=self.design['n'], judged=len(t), named=n) | (score if self.done else {})
+    return pd.DataFrame.from_dict(rows, orient='index')
+
+# %% ../../nbs/api/63_people.trials.ipynb #a91f8687
+@patch
+def _looked_back(self: Trial, most=12):
+    "Score, network and missed tiles, as widgets."
+    import ipywidgets as w
+
+    said = []
+    for name, r in self.result().iterrows():
+        who = 'You' if name == self.design['subject'] else 'The network'
+        share = f' ({r.share:.0%}; 95 % interval {r.low:.0%} to {r.high:.0%})' if r.named else ''
+        said.append(f'{who} named {r.named:.0f} of {r.judged:.0f} tiles, {r.right:.0f} of them rightly{share}.')
+    t = self._answers()
+    missed = t[t.answer != t.truth]
+    more = f' The first {most} of them:' if len(missed) > most else ''
+    said.append(f'{len(missed)} tiles were not told rightly.{more}' if len(missed) else 'No tile was missed.')
+    px = w.Layout(width='100%', height='auto')
+    cells = []
+    for k, r in missed.head(most).iterrows():
+        png = tile_png(self._tiles[int(self._at[k])], getattr(self._tiles, 'um_per_px', None))
+        text = f'Tile {k + 1}: <b>{escape(r.truth)}</b>; you said {escape(str(r.answer))}'
+        text += f', the network {escape(str(r.network))}' if 'network' in t and pd.notna(r.network) else ''
+        box = w.Layout(width=f'min({_least_px}px, 100%)', margin='4px')
+        cells.append(w.VBox([w.Image(value=png, format='png', layout=px), w.HTML(text)], layout=box))
+    return [w.HTML('<br>'.join(said)), w.HBox(cells, layout=w.Layout(flex_flow='row wrap'))]
 
 # %% ../../nbs/api/63_people.trials.ipynb #5a22240c
 @patch
@@ -448,7 +562,7 @@ def _refresh(self: Trial, note=''):
     k = self._k
     n = self.design['n']
     say = dict(
-        ready=f'{n} tiles, one at a time. There is no feedback, and no way back.'
+        ready=f'{n} tiles, one at a time. There is no feedback before the end, and no way back. Keys: {self._key_help()}.'
         if not k
         else f'{k} of {n} tiles are answered. Go on when you are ready.',
         showing=f'Tile {k + 1} of {n}',
@@ -463,6 +577,8 @@ def _refresh(self: Trial, note=''):
     if self.state != 'showing':
         self._picture.value = b''
     parts = self._parts[self.state] + ([self._note] if note else [])
+    if self.state == 'done' and self.look_back and not self._end.children:
+        self._end.children = self._looked_back()
     if list(self.widget.children) != parts:
         self.widget.children = parts
     self.begin_button.description = 'Begin' if self.state == 'ready' and not k else 'Continue'
@@ -540,7 +656,7 @@ class TrainingGallery:
         sessions: tuple = ('pre', 'post'),  # all sessions of the study, as in `Trial`
         split: str = None,  # only tiles of this split; None: all but photographs used for training
         per_page: int = 4,  # tiles on a page
-        width: int = None,  # of a tile on the screen in pixels, at most half the page; None: real size, at most 470
+        width: int = None,  # of a tile on the screen in pixels, at most half the page; None: real size, at least 320 and at most 470
         minutes: float = None,  # the gallery closes after so many minutes of study; None: no limit
     ):
         _check_name('subject', subject)
@@ -549,7 +665,7 @@ class TrainingGallery:
         self.per_page = per_page
         self.minutes = minutes
         self._tiles = tiles
-        self.width = width or min(tiles.tile_px[1], 470)
+        self.width = width or max(_least_px, min(tiles.tile_px[1], 470))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         design = dict(
             what='gallery',

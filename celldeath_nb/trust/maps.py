@@ -507,9 +507,8 @@ def show_cams(
         ax.axis('off')
     for axr, (c, t) in zip(axs, few.items()):
         im = _row_of_maps(axr, t, cams[c], lo, hi, overlay, bar_um)
-    bar_ = fig.colorbar(
-        im, ax=axs, shrink=0.8, label=f'{next(iter(cams.values())).method}: evidence for the class named'
-    )
+    of = target if target in model.classes else 'the class above each map'
+    bar_ = fig.colorbar(im, ax=axs, shrink=0.8, label=f'{next(iter(cams.values())).method}: evidence for {of}')
     bar_.solids.set(alpha=1)
     return fig
 
