@@ -530,7 +530,6 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
         pairs = road.pairs
         _say_answer(road, road.report)
 
-
 # %% ../nbs/api/97_cli.ipynb #a2cb1108
 def _suggested(tiles, changes, device):
     "The recipe that suits the tiles, said with its reasons; what was typed goes before it."

@@ -207,7 +207,6 @@ def _keep_audit(found, run):
     with write_whole(run / 'audit.txt') as tmp:
         tmp.write_text('\n'.join(said) + '\n', encoding='utf-8')
 
-
 # %% ../nbs/api/96_road.ipynb #42cb7a42
 def train_safely(
     tiles: Tiles,  # with a column `label`

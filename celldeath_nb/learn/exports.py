@@ -241,7 +241,6 @@ def _for_qupath(model):
     if bad := [why for is_so, why in odd if is_so]:
         raise ValueError(f'This model cannot be given to QuPath: {"; ".join(bad)}. Try --to onnx.')
 
-
 # %% ../../nbs/api/59_learn.exports.ipynb #f3f2b6c2
 def _as_qupath(model, run, tmp, x, want, license):
     _for_qupath(model)
