@@ -57,7 +57,7 @@ def _odd_nodes(m):
     yield from (f'a function of its own, {o.name[:40]}' for o in m.functions)
     if any(t.data_location == t.EXTERNAL or len(t.external_data) for t in _tensors(m.graph)):
         yield 'numbers in another file'
-    if m.ByteSize() and len(m.training_info):
+    if len(m.training_info):
         yield 'instructions for a training'
 
 # %% ../../nbs/api/54_learn.exported.ipynb #9d03be0d
@@ -102,11 +102,13 @@ def check_onnx(
     path = own_file(Path(path).parent, Path(path).name, _most_bytes)
     try:
         m = onnx.load_model_from_string(path.read_bytes())
-        onnx.checker.check_model(m)
-        large = _too_large(onnx, m)
+        odd = next(_odd_nodes(m), None)  # first, since the checker opens what a file names
+        if not odd:
+            onnx.checker.check_model(m)
+        large = None if odd else _too_large(onnx, m)
     except Exception as e:  # protobuf and onnx have a dozen kinds of their own
         raise ValueError(f'{path} cannot be read as ONNX ({str(e)[:200]}). Take a copy that is whole.') from None
-    if odd := next(_odd_nodes(m), None):
+    if odd:
         raise ValueError(f'{path} holds {odd}. Only operations of the ONNX standard in one file are run.')
     if large:
         raise ValueError(

@@ -101,7 +101,7 @@ def _table(scores):
     "Scores with their intervals, as a table in Markdown."
     rows = ['| side | score | value | 95 % interval |', '| --- | --- | --- | --- |']
     for side, m in scores.items():
-        for name in ('accuracy', 'balanced_accuracy', 'macro_f1'):
+        for name in ('accuracy', 'balanced_accuracy', 'f1_macro'):
             if name in m:
                 low, high = m.interval(name)
                 shown = f'{low:.3f} to {high:.3f}' if np.isfinite([low, high]).all() else 'too few groups'

@@ -177,7 +177,7 @@ def make_dls(
     device = best_device(device)
     classes = _classes(tiles.table)
     sets = {s: _TileSet(tiles.subset((tiles.table.split == s).values), classes) for s in ('train', 'valid')}
-    if len(sets['train']) < r.batch_size:
+    if r.solver == 'steps' and len(sets['train']) < r.batch_size:
         raise ValueError(
             f"A batch of {r.batch_size} tiles is more than the {len(sets['train'])} there are to train on. Use a smaller batch_size."
         )

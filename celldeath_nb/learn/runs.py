@@ -365,11 +365,7 @@ def _write_figures(run, history, preds, scores):
     "Curves, and a confusion matrix for each split."
     import matplotlib.pyplot as plt
 
-    axs = plot_history(history)
-    if 'strength' in history:
-        for ax in axs:
-            ax.set_xlabel('penalty tried, strict to loose')
-    axs[0].figure.savefig(run / 'curves.png', dpi=120, bbox_inches='tight')
+    plot_history(history)[0].figure.savefig(run / 'curves.png', dpi=120, bbox_inches='tight')
     plt.close('all')
     for s, p in preds.groupby('split'):
         ax = plot_confusion(p, scores=scores[s])

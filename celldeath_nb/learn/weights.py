@@ -149,7 +149,11 @@ def _notes(f):
 def _of_file(f):
     "The origin of weights in a file that was given."
     said = _notes(f).get('license')
-    return dict(source=f'the file {Path(f).name}', sha256=file_sum(f), license=said and str(said)[:200])
+    return dict(
+        source=f'the file {Path(f).name}',
+        sha256=file_sum(f) if Path(f).is_file() else None,
+        license=said and str(said)[:200],
+    )
 
 # %% ../../nbs/api/50_learn.weights.ipynb #448d11c0
 def weights_origin(
