@@ -7,6 +7,8 @@ from PIL import Image
 import celldeath_nb.tiles.cut as tiles_cut
 import celldeath_nb.tiles.places as tiles_places
 import celldeath_nb.tiles.store as tiles_store
+from celldeath_nb.cli import main
+from celldeath_nb.files import only_writer
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.photos.reading import read_image
 from celldeath_nb.tiles.cut import add_photographs, cut_tiles
@@ -219,6 +221,16 @@ def test_a_notebook_that_opened_before_photographs_were_added(store, tmp_path):
     t = open_tiles(store.path).table
     assert t.score.eq(7).sum() == 24 and t.score[24:].isna().all()
     assert saved.whole().field(t.field.iloc[-1]).shape == (48, 64)
+
+
+@posix
+@pytest.mark.parametrize('words', [['slice', 'p'], ['train', 't'], ['predict', 'r', 'p'], ['audit', 'p']])
+def test_a_command_whose_output_is_being_written_is_refused_at_once(words, tmp_path, capsys):
+    "Before it has looked at what it is given, which is not even there."
+    with only_writer(tmp_path / 'out'), pytest.raises(SystemExit) as e:
+        main([*words, '--out', str(tmp_path / 'out')])
+    said = capsys.readouterr().err
+    assert e.value.code == 1 and 'written by another process' in said and f'process {os.getpid()} on' in said
 
 
 # a store that is replaced while it is read ------------------------------------------------------
