@@ -149,9 +149,10 @@ class Steps:
 
 def _free(path, overwrite):
     "Refuse an output that exists, or that cannot be written, before any work is done."
-    from celldeath_nb.files import check_free
+    from celldeath_nb.files import check_free, check_no_writer
 
     path = check_free(path, overwrite, 'Give another name with --out, remove it, or add --overwrite.')
+    check_no_writer(path)
     near = next(o for o in path.absolute().parents if o.exists())
     if not os.access(near, os.W_OK):
         raise PermissionError(f'{path} cannot be written: {near} does not allow it. Give another place with --out.')

@@ -408,6 +408,12 @@ def _taken_over(lock, mine, page, dead):
         turn.unlink(missing_ok=True)
 
 
+def _busy(path, page):
+    "The refusal of what another process writes."
+    who = page.get('who', 'it does not say which')
+    return FileExistsError(f'{path} is being written by another process ({who}). Wait for it, or give another name.')
+
+# %% ../nbs/api/00_files.ipynb #74be2620
 def _claim(path, lock, dead):
     "What the lock says that is ours now, and a sentence if it was taken over; `FileExistsError` if another lives."
     said = None
@@ -426,10 +432,7 @@ def _claim(path, lock, dead):
         while not _made(mine, lock):
             page = lock_page(lock)
             if lock.exists() and not _ended(page, lock, mine, dead):
-                who = page.get('who', 'it does not say which')
-                raise FileExistsError(
-                    f'{path} is being written by another process ({who}). Wait for it, or give another name.'
-                )
+                raise _busy(path, page)
             if lock.exists() and _taken_over(lock, mine, page, dead):
                 said = f'{path}: {page.get("who", "a process")} was stopped before it was done. Its place is taken.'
                 break
@@ -464,6 +467,14 @@ def only_writer(path, beat=5.0, dead=120.0):
         done.set()
         if mine():
             lock.unlink(missing_ok=True)
+
+# %% ../nbs/api/00_files.ipynb #48cd0b74
+def check_no_writer(path):
+    "`FileExistsError` that names the process of this machine that writes `path` now, if there is one."
+    path = Path(path)
+    page = lock_page(path.with_name(f'.{path.name}.lock'))
+    if page and page['host'] == this_host() and os.name == 'posix' and lives(page['pid'], page.get('born')):
+        raise _busy(path, page)
 
 # %% ../nbs/api/00_files.ipynb #f0533525
 def write_json(

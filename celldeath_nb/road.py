@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
-from .files import new_folder, write_csv, write_whole
+from .files import check_no_writer, new_folder, write_csv, write_whole
 from .units import need, table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
@@ -229,6 +229,7 @@ def train_safely(
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
     say = clock.say
+    check_no_writer(out)
     r = recipe or Recipe.quick()
     positive = _positive(tiles, positive, say)
     tiles, held_out, pairs = clock(

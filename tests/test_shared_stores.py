@@ -1,17 +1,20 @@
 """A store that cannot be written, one that several processes use, one that is replaced while it is read: the old data,
 the new data, or a sentence; never a mixture. And photographs that make work grow faster than they do."""
 
-import ctypes, json, os, pickle, shutil, struct, sys, threading, time, zlib
-from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import ctypes, json, os, pickle, shutil, struct, sys, time, tracemalloc, zlib
+import numpy as np, pytest
 from PIL import Image
 import celldeath_nb.tiles.cut as tiles_cut
+import celldeath_nb.tiles.places as tiles_places
 import celldeath_nb.tiles.store as tiles_store
+from celldeath_nb.cli import main
+from celldeath_nb.files import only_writer
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.photos.reading import read_image
 from celldeath_nb.tiles.cut import add_photographs, cut_tiles
-from celldeath_nb.tiles.places import find_near_duplicates
 from celldeath_nb.tiles.store import open_tiles
+
+from benchmark_of import benchmark
 
 posix = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs a POSIX system')
 
@@ -220,6 +223,16 @@ def test_a_notebook_that_opened_before_photographs_were_added(store, tmp_path):
     assert saved.whole().field(t.field.iloc[-1]).shape == (48, 64)
 
 
+@posix
+@pytest.mark.parametrize('words', [['slice', 'p'], ['train', 't'], ['predict', 'r', 'p'], ['audit', 'p']])
+def test_a_command_whose_output_is_being_written_is_refused_at_once(words, tmp_path, capsys):
+    "Before it has looked at what it is given, which is not even there."
+    with only_writer(tmp_path / 'out'), pytest.raises(SystemExit) as e:
+        main([*words, '--out', str(tmp_path / 'out')])
+    said = capsys.readouterr().err
+    assert e.value.code == 1 and 'written by another process' in said and f'process {os.getpid()} on' in said
+
+
 # a store that is replaced while it is read ------------------------------------------------------
 
 
@@ -316,3 +329,44 @@ def test_a_png_of_very_many_parts(tmp_path):
     took, px = seconds(read_image, f)
     assert took < 4
     np.testing.assert_array_equal(px, a)
+
+
+@pytest.mark.skipif(not hasattr(os, 'posix_fadvise'), reason='needs a system that is told what will not be read again')
+def test_small_photographs_do_not_wait_for_the_disk_one_by_one(tmp_path, monkeypatch):
+    "Each of them asked the disk to write its few bytes now; they ask together."
+    told = []
+    monkeypatch.setattr(tiles_cut.os, 'posix_fadvise', lambda fd, at, n, how: told.append((at, at + n)))
+    monkeypatch.setattr(tiles_cut, '_piece', 20_000)
+    t = cut_tiles(read_fields(photos(tmp_path / 'p', 40)), tmp_path / 't', workers=1)
+    assert 3 <= len(told) <= 40 * 48 * 64 // 20_000 + 1
+    assert told[0][0] == 0 and all(a[1] + 48 * 64 >= b[0] and b[1] > a[1] for a, b in zip(told, told[1:]))
+    assert t.verify() == []
+
+
+def test_fingerprints_take_no_more_room_than_the_tiles():
+    "They were made of all tiles at once, which took ten times the tiles: 0.8 GB for 10,000 small ones."
+    p = np.random.default_rng(0).normal(size=(3000, 48, 64)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        f = tiles_places._fingerprints(p, lambda o: o)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < p.nbytes
+    np.testing.assert_allclose(f[700:720], tiles_places._fingerprints(p[700:720], lambda o: o), rtol=1e-4, atol=1e-4)
+
+
+load = benchmark('load')
+
+
+def test_the_benchmark_of_many_photographs_goes_on(tmp_path):
+    load.make_photos(tmp_path / 'p', 6)
+    was = {o.name: o.stat().st_mtime_ns for o in (tmp_path / 'p').iterdir()}
+    next(iter((tmp_path / 'p').iterdir())).unlink()
+    load.make_photos(tmp_path / 'p', 6)
+    now = {o.name: o.stat().st_mtime_ns for o in (tmp_path / 'p').iterdir()}
+    assert len(now) == 6 and sum(was[k] != now[k] for k in now) == 1
+    f = read_fields(tmp_path / 'p')
+    assert f.label.value_counts().to_dict() == dict(CPT=3, DMSO=3) and f.experiment.nunique() == 4
+    sizes = {'100': {'slice': dict(cpu=1.0, peak_mb=50)}, '300': {'slice': dict(cpu=2.0, peak_mb=51)}}
+    assert load.growth(sizes) == {'slice, 100 to 300': dict(ms_each=5.0, kb_each=5.0)}

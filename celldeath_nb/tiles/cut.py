@@ -278,14 +278,19 @@ def _reserve(fd, path, n):
         os.posix_fallocate(fd, 0, n)
 
 
+_piece = 1 << 22  # bytes that are handed to the disk at once: small photographs one by one would wait for it each time
+
+
 def _write_at(fd, a, offset):
     mem = memoryview(np.ascontiguousarray(a)).cast('B')
     os.lseek(fd, offset, os.SEEK_SET)
     while len(mem):
         mem = mem[os.write(fd, mem) :]
-    if hasattr(os, 'posix_fadvise'):
+    begin = offset - offset % _piece
+    end = offset + a.nbytes
+    if hasattr(os, 'posix_fadvise') and end - begin >= _piece:
         os.posix_fadvise(
-            fd, offset, a.nbytes, os.POSIX_FADV_DONTNEED
+            fd, begin, end - begin, os.POSIX_FADV_DONTNEED
         )  # Linux begins to write it to the disk, so that the last fsync has little left to wait for
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #5a04a531

@@ -49,7 +49,7 @@ def _turns(h, w):
     }
 
 # %% ../../nbs/api/35_tiles.places.ipynb #0f5f8a49
-def _fingerprints(p, turn, block=500):
+def _fingerprints(p, turn, block=200):
     "Vectors that a shift of the picture hardly changes, [n, d]; a block at a time, since on the way there they take ten times the room."
     return np.concatenate([_fingerprint(p[i : i + block], turn) for i in range(0, len(p), block)])
 

@@ -656,7 +656,7 @@ def _save_columns(tiles, names):
     out.pairs = tiles.pairs
     return out
 
-
+# %% ../../nbs/api/31_tiles.store.ipynb #1cad11c8
 def _begins_with(m, full, tiles):
     "Whether a store on the disk has the tiles that were opened, with these pixels, and behind them what was added since."
     was = tiles.manifest['sources']
