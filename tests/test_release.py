@@ -3,7 +3,6 @@
 import ast, hashlib, json, os, re, shutil, subprocess, sys, tarfile, time, zipfile
 from configparser import ConfigParser
 from pathlib import Path
-from runpy import run_path
 
 import pytest
 
@@ -196,8 +195,8 @@ def test_the_lab_opens_at_the_first_lesson(tmp_path):
     import socket, urllib.request
 
     pytest.importorskip('jupyterlab', reason='no JupyterLab: pip install "celldeath_nb[lab]"')
-    env_of = run_path(str(root / 'tests' / 'test_in_browser.py'))['lab_env'] if shutil.which('chromium') else None
-    env = env_of(tmp_path / 'home') if env_of else {**os.environ, 'PYTHONPATH': str(root)}
+    own = ('HOME', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'JUPYTERLAB_WORKSPACES_DIR')
+    env = {**os.environ, **{o: str(tmp_path / 'home' / o.lower()) for o in own}, 'PYTHONPATH': str(root)}
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
