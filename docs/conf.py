@@ -47,6 +47,10 @@ html_theme_options = dict(
     collapse_navigation=True,
     home_page_in_toc=True,
     navigation_with_keys=False,
+    navbar_start=[],
+    navbar_center=[],
+    navbar_end=[],
+    navbar_persistent=[],
 )
 if cfg.get('home'):
     html_theme_options |= dict(repository_url=cfg['home'], use_repository_button=True)
