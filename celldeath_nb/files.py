@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sync', 'check_free', 'write_whole', 'new_folder', 'swap_in', 'guard_text', 'plain_text', 'write_csv',
-           'check_ordinary', 'read_csv', 'write_json', 'read_json', 'bar']
+           'check_ordinary', 'read_csv', 'write_json', 'read_json', 'bar', 'ahead']
 
 # %% ../nbs/api/00_files.ipynb #552950e1
 import csv
@@ -23,6 +23,7 @@ import threading
 import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import pandas as pd
@@ -413,7 +414,11 @@ def _claim(path, lock, dead):
     began = time.strftime('%Y-%m-%d %H:%M:%S')
     me = dict(host=this_host(), pid=os.getpid(), born=born(os.getpid()), token=secrets.token_hex(8))
     me['who'] = f'process {me["pid"]} on {platform.node()}, since {began}'
-    fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    try:
+        fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    except OSError as e:
+        said = f'{path} cannot be written ({e.strerror}: {lock.parent}). Use a place that can be, or a copy there'
+        raise OSError(e.errno, said) from None
     os.close(fd)
     mine = Path(mine)
     try:
@@ -616,3 +621,17 @@ def bar(
     return tqdm(
         it, total=total, desc=what, delay=2, mininterval=often, disable=bool(os.environ.get('IN_TEST')), leave=False
     )
+
+# %% ../nbs/api/00_files.ipynb #df1ea150
+def ahead(
+    f,  # what to do with an item
+    items,  # a list of items
+):  # yields `f(item)` for each
+    "Do the next item in a thread while the caller uses this one."
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(f, items[0]) if len(items) else None
+        for i in range(len(items)):
+            now = coming.result()
+            if i + 1 < len(items):
+                coming = thread.submit(f, items[i + 1])
+            yield now
