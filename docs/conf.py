@@ -29,6 +29,7 @@ myst_heading_anchors = 0
 # a function's card may stand below any heading
 suppress_warnings = ['myst.header', 'mystnb.unknown_mime_type']
 
+html_context = dict(default_mode='auto')
 html_theme = 'sphinx_book_theme'
 html_title = cfg['name']
 html_static_path = [str(root / 'docs' / '_static')]
