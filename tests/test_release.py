@@ -106,7 +106,7 @@ def test_the_wheel_is_the_same_each_time(built, tmp_path):
 
 
 @pytest.mark.long
-def test_distributions_hold_what_is_needed(built):
+def test_distributions_hold_what_is_needed(built, tmp_path):
     wheel, sdist = sorted(built, key=lambda o: o.suffix, reverse=True)
     lessons = {
         f'{o.parent.name}/{o.name}' for f in ('tutorials', 'howto', 'paper') for o in (root / 'nbs' / f).glob('*.ipynb')
@@ -114,6 +114,11 @@ def test_distributions_hold_what_is_needed(built):
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f'celldeath_nb/notebooks/{o}' for o in lessons} <= inside
     assert not [o for o in inside if not o.startswith(('celldeath_nb/', 'celldeath_nb-'))]
+    from celldeath_nb.cli import copy_lessons, find_lessons
+
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'installed')
+    found = find_lessons(tmp_path / 'installed' / 'celldeath_nb')
+    assert set(copy_lessons(tmp_path / 'mine', found)[0]) == lessons
     with tarfile.open(sdist) as t:
         there = {o.name.partition('/')[2] for o in t.getmembers()}
     needed = 'settings.ini pyproject.toml setup.py README.md LICENSE CHANGELOG.md CITATION.cff nbs/index.ipynb nbs/make_faces.py docs/build.py'
