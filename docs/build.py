@@ -115,10 +115,10 @@ def told(card, module, level=3):
     "A card as Markdown: heading, signature, docstring, table."
     code = lambda o: f'`{o}`'.replace('|', '\\|') if o else ''
     plain = lambda o: o.replace('|', '\\|')
-    rows = [(code(a), code(b), code(c[:60]), plain(d)) for a, b, c, d in card.rows]
+    rows = [(code(a), plain(d), code(b), code(c[:60])) for a, b, c, d in card.rows]
     if any(card.back):
-        rows.append(('*returns*', code(card.back[0]), '', plain(card.back[1])))
-    head = '| name | type | default | what it is |\n| --- | --- | --- | --- |\n'
+        rows.append(('*returns*', plain(card.back[1]), code(card.back[0]), ''))
+    head = '| name | what it is | type | default |\n| --- | --- | --- | --- |\n'
     table = head + '\n'.join(f'| {" | ".join(o)} |' for o in rows) if rows else ''
     target = f'({label_of(module, card)})=\n{"#" * level} `{card.name}`'
     return '\n\n'.join(filter(None, [target, f'```python\n{signature(card)}\n```', card.doc, table]))

@@ -29,6 +29,7 @@ myst_heading_anchors = 0
 # a function's card may stand below any heading
 suppress_warnings = ['myst.header', 'mystnb.unknown_mime_type']
 
+html_context = dict(default_mode='auto')
 html_theme = 'sphinx_book_theme'
 html_title = cfg['name']
 html_static_path = [str(root / 'docs' / '_static')]
@@ -47,6 +48,10 @@ html_theme_options = dict(
     collapse_navigation=True,
     home_page_in_toc=True,
     navigation_with_keys=False,
+    navbar_start=[],
+    navbar_center=[],
+    navbar_end=[],
+    navbar_persistent=[],
 )
 if cfg.get('home'):
     html_theme_options |= dict(repository_url=cfg['home'], use_repository_button=True)

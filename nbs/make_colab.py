@@ -1,7 +1,8 @@
 """The first cells for Google Colab, in every lesson, how-to and notebook of the paper.  python nbs/make_colab.py [--check] [NOTEBOOK ...]
 
 A badge that opens that notebook at the tag of this version, and one cell that installs the package where it is missing. The project's home is one
-setting, `home` in settings.ini; while it is unset, the badge and the cell say what to put there.
+setting, `home` in settings.ini; while it is unset, the badge and the cell say what to put there. The one line that names the reader's folder,
+`own = ''`, becomes a field of a form.
 """
 
 import json, re, sys
@@ -83,10 +84,19 @@ def is_ours(cell):
     return src.startswith((title, opening)) or bool(by_hand)
 
 
+def form(cell):
+    "The cell, with a field where it asks for the reader's folder; a hint behind the line goes above it."
+    if cell['cell_type'] == 'code':
+        hint = lambda m: (f'# {m.group(1)}\n' if m.group(1) else '') + 'own = \'\'  # @param {type:"string"}'
+        src = re.sub(r"^own = ''(?: *#(?! *@param) *(.*))?$", hint, ''.join(cell['source']), flags=re.M)
+        cell = dict(cell, source=src.splitlines(keepends=True))
+    return cell
+
+
 def made(cfg, name, text):
     "The text of a notebook with its first cells as they should be."
     nb = json.loads(text)
-    others = [o for o in nb['cells'] if not is_ours(o)]
+    others = [form(o) for o in nb['cells'] if not is_ours(o)]
     nb['cells'] = [*others[:place], *cells(cfg, name), *others[place:]]
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n'
 

@@ -40,8 +40,18 @@ def test_what_was_made_or_done_by_hand_is_replaced_and_the_rest_stays():
     by_hand = cell('code', '#| eval: false\n!pip install -q celldeath_nb')
     made = colab['made'](cfg, 'howto/a.ipynb', json.dumps(dict(cells=[*rest[:3], by_hand, rest[3]])))
     again = json.loads(colab['made'](homely, 'howto/a.ipynb', made))['cells']
-    assert [o for o in again if not colab['is_ours'](o)] == rest
+    assert [dict(o, source=''.join(o['source'])) for o in again if not colab['is_ours'](o)] == rest
     assert [''.join(o['source']) for o in again[2:4]] == sources(homely, 'howto/a.ipynb')
+
+
+def test_where_a_reader_names_a_folder_there_is_a_field():
+    told = lambda src: ''.join(colab['form'](dict(cell_type='code', source=src))['source'])
+    field = 'own = \'\'  # @param {type:"string"}'
+    assert (
+        told("own = ''") == field
+        and told("a = 1\nown = ''  # such as 'C:/mine'") == f"a = 1\n# such as 'C:/mine'\n{field}"
+    )
+    assert told(field) == field and told("own = 'a'") == "own = 'a'"
 
 
 # ---- the mechanism, with a package that holds nothing

@@ -3,7 +3,6 @@
 import ast, hashlib, json, os, re, shutil, subprocess, sys, tarfile, time, zipfile
 from configparser import ConfigParser
 from pathlib import Path
-from runpy import run_path
 
 import pytest
 
@@ -107,7 +106,7 @@ def test_the_wheel_is_the_same_each_time(built, tmp_path):
 
 
 @pytest.mark.long
-def test_distributions_hold_what_is_needed(built):
+def test_distributions_hold_what_is_needed(built, tmp_path):
     wheel, sdist = sorted(built, key=lambda o: o.suffix, reverse=True)
     lessons = {
         f'{o.parent.name}/{o.name}' for f in ('tutorials', 'howto', 'paper') for o in (root / 'nbs' / f).glob('*.ipynb')
@@ -115,6 +114,11 @@ def test_distributions_hold_what_is_needed(built):
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f'celldeath_nb/notebooks/{o}' for o in lessons} <= inside
     assert not [o for o in inside if not o.startswith(('celldeath_nb/', 'celldeath_nb-'))]
+    from celldeath_nb.cli import copy_lessons, find_lessons
+
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'installed')
+    found = find_lessons(tmp_path / 'installed' / 'celldeath_nb')
+    assert set(copy_lessons(tmp_path / 'mine', found)[0]) == lessons
     with tarfile.open(sdist) as t:
         there = {o.name.partition('/')[2] for o in t.getmembers()}
     needed = 'settings.ini pyproject.toml setup.py README.md LICENSE CHANGELOG.md CITATION.cff nbs/index.ipynb nbs/make_faces.py docs/build.py'
@@ -196,8 +200,8 @@ def test_the_lab_opens_at_the_first_lesson(tmp_path):
     import socket, urllib.request
 
     pytest.importorskip('jupyterlab', reason='no JupyterLab: pip install "celldeath_nb[lab]"')
-    env_of = run_path(str(root / 'tests' / 'test_in_browser.py'))['lab_env'] if shutil.which('chromium') else None
-    env = env_of(tmp_path / 'home') if env_of else {**os.environ, 'PYTHONPATH': str(root)}
+    own = ('HOME', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'JUPYTERLAB_WORKSPACES_DIR')
+    env = {**os.environ, **{o: str(tmp_path / 'home' / o.lower()) for o in own}, 'PYTHONPATH': str(root)}
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]

@@ -79,7 +79,7 @@ def test_a_room_is_shown_without_what_speaks_to_nbdev():
     told = '\n'.join(o['source'] for o in found)
     assert '#|' not in told and 'nbdev_export' not in told and 'import os' not in told
     assert '(tiles.cut.cut_all)=\n### `cut_all`' in told and '#### `Tiles.show`' in told and '# tiles.cut' in told
-    assert '`shared`' not in told and '| `grid` | `str \\| tuple` | `\'2x2\'` | rows and columns |' in told
+    assert '`shared`' not in told and "| `grid` | rows and columns | `str \\| tuple` | `'2x2'` |" in told
     assert '[`Tiles.show()`](#tiles.cut.Tiles.show)' in told
     folded = [o['source'][:12] for o in found if 'hide-input' in o['metadata'].get('tags', [])]
     assert folded == ['def cut_all(', '@patch\ndef s', 'def shared(a']
