@@ -55,10 +55,9 @@ def _structure(spread, noise):
     return spread / np.maximum(noise, 0.5)  # rounding to whole gray levels makes a third of one
 
 
-def _emptiest(tiles, most=64):
-    "The structure up to which squares of these tiles are background; None if none is."
-    i = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).round().astype(int))
-    _, spread, noise = _squares(tiles.batch(i))
+def _emptiest(px):
+    "The structure up to which squares of these pictures are background; None if none is."
+    _, spread, noise = _squares(px)
     floor = float(np.quantile(_structure(spread, noise), 0.01)) if spread.size else np.inf
     return 1.25 * max(floor, 1.0) if floor <= _empty else None
 
@@ -128,9 +127,11 @@ def shortcut_features(
             'size is needed, true where a cell is.'
         )
     parts = []
-    least = _emptiest(tiles)
+    some = np.unique(np.linspace(0, n - 1, 64).round().astype(int))
+    least = _emptiest(tiles.batch(some)) if n > bs else None
     for i in np.array_split(np.arange(n), -(-n // bs)):
         px = tiles.batch(i)
+        least = _emptiest(px) if n <= bs else least
         parts.append({k: see(px) for k, see in _looks_at.items()})
         if least is not None:
             parts[-1]['background'] = _background(px, least)
