@@ -1228,6 +1228,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'celldeath_nb/learn/training.py'),
                                              'celldeath_nb.learn.training._probe_seconds': ( 'api/learn.training.html#_probe_seconds',
                                                                                              'celldeath_nb/learn/training.py'),
+                                             'celldeath_nb.learn.training._same_positive': ( 'api/learn.training.html#_same_positive',
+                                                                                             'celldeath_nb/learn/training.py'),
                                              'celldeath_nb.learn.training._say_origin': ( 'api/learn.training.html#_say_origin',
                                                                                           'celldeath_nb/learn/training.py'),
                                              'celldeath_nb.learn.training._summary': ( 'api/learn.training.html#_summary',

@@ -87,6 +87,17 @@ def _finished(out, identity):
         )
     return run
 
+
+def _same_positive(run, positive):
+    "The run, if its numbers are of the positive class that is meant now; `ValueError` if they are of another."
+    if run.positive != positive:
+        raise ValueError(
+            f'{run.path} is the same training, but its numbers have the positive class {run.positive}, and this call '
+            f'means {positive}. metrics(run.preds, positive={positive!r}) has them for that class; '
+            'overwrite=True (--overwrite) trains again.'
+        )
+    return run
+
 # %% ../../nbs/api/58_learn.training.ipynb #9c09e89a
 _most_compared = 10_000  # tiles; the time grows with their square, and 10,000 take about 25 s on two cores
 
@@ -163,7 +174,7 @@ def train(
     if again not in ('refuse', 'open'):
         raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
     if again == 'open' and out.exists() and not overwrite:
-        return _finished(out, identity)
+        return _same_positive(_finished(out, identity), positive)
     check_free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out) as still_ours:
