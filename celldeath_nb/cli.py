@@ -1358,7 +1358,7 @@ _options = {
     'channels': '--marks', 'single': '--single', 'pages': '--pages', 'foci': '--foci', 'unit': '--unit',
     'reference': '--reference', 'least_um2': '--least-um2', 'most_um2': '--most-um2', 'split_um': '--split-um',
     'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y', 'control': '--control', 'score': '--score',
-    'model': '--model', 'wells': '--wells', 'unit': '--unit', 'by': '--by', 'unmapped': '--unmapped',
+    'model': '--model', 'wells': '--wells', 'by': '--by', 'unmapped': '--unmapped',
 }  # fmt: skip
 _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"
