@@ -71,6 +71,7 @@ _rooms = {
     'plates.plans': ['plan_experiment', 'plan_sentence', 'plot_plan', 'variance_components'],
     'plates.plates': ['export_profiles', 'plate_luck', 'plot_plate', 'simulate_plate_scores', 'well_scores'],
     'plates.quality': ['plate_quality', 'wells_to_repeat'],
+    'plates.sheets': ['answer_plate', 'write_plate'],
     'png': [],
     'report': ['GLOSSARY', 'LIGHTS', 'METRIC_WORDS', 'Verdict', 'answer', 'verdict', 'write_report'],
     'road': ['MANY', 'Road', 'print_nothing', 'take_road', 'train_safely'],

@@ -956,13 +956,14 @@ def _plate(path, map_csv, out, overwrite, reading, scoring, asking):
     tell(f'The page: {Path(out) / "plate.html"}')
     return 0
 
-
 # %% ../nbs/api/97_cli.ipynb #21a1670d
 @app.command('plate')
 def plate_(
     predictions: Annotated[
         Path,
-        typer.Argument(help='CSV of `celldeath predict`, or of another tool: well, p_CLASS or pred.', show_default=False),
+        typer.Argument(
+            help='CSV of `celldeath predict`, or of another tool: well, p_CLASS or pred.', show_default=False
+        ),
     ],
     map_csv: Annotated[
         Path,
@@ -995,7 +996,6 @@ def plate_(
     reading = dict(wells=wells, unit=unit, by=by)
     asking = dict(control=_control_of(control), model=model)
     raise typer.Exit(_plate(predictions, map_csv, out, overwrite, reading, scoring, asking))
-
 
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()

@@ -892,7 +892,9 @@ def test_wells_come_in_natural_order():
     t = followed(vehicles=8, n=6).sample(frac=1, random_state=3)
     assert detection_times(t).well.tolist() == [f'A{i}' for i in range(1, 15)]
     names = [f'N{i}' for i in (1, 2, 10)]
-    many = pd.concat([followed(seed=i).assign(experiment=e) for i, e in enumerate(names)]).sample(frac=1, random_state=4)
+    many = pd.concat([followed(seed=i).assign(experiment=e) for i, e in enumerate(names)]).sample(
+        frac=1, random_state=4
+    )
     assert list(dict.fromkeys(detection_times(many).experiment)) == names
     scores = well_scores(pd.concat([preds.assign(experiment=e) for e in names[::-1]]), plan.drop(columns='experiment'))
     assert list(dict.fromkeys(scores.experiment)) == names

@@ -79,7 +79,10 @@ def one(m, role, column, value):
 
 
 maps = {
-    'a vehicle with a dose': (lambda m: one(m.drop(columns='role').assign(role=plan_roles(m)), 'negative', 'dose_um', 5), ['vehicle', 'dose 0']),
+    'a vehicle with a dose': (
+        lambda m: one(m.drop(columns='role').assign(role=plan_roles(m)), 'negative', 'dose_um', 5),
+        ['vehicle', 'dose 0'],
+    ),
     'a well twice': (lambda m: add_row(m, dose_um=3), ['stands 2 times in the map']),
     'a well not on the plate': (lambda m: add_row(m, well='I03'), ['I03 is not on a plate of 96 wells', '--wells 384']),
     'a well without a name': (lambda m: one(m, 'sample', 'well', ''), ['no name']),
@@ -151,7 +154,9 @@ def test_photographs_without_a_map_row_may_be_left_out_and_wells_without_photogr
 
 
 def test_doses_that_give_no_curve(screen, tmp_path):
-    none = lambda m: m.assign(dose_um=m.dose_um.where(m.role == 'empty', 0.0), role=m.role.replace('sample', 'negative'))
+    none = lambda m: m.assign(
+        dose_um=m.dose_um.where(m.role == 'empty', 0.0), role=m.role.replace('sample', 'negative')
+    )
     code, said = screen(change=none)
     assert code == 0 and 'No curve: all doses are 0' in said, said
     few = lambda m: m.assign(dose_um=m.dose_um.mask(m.role == 'sample', m.dose_um.map(lambda d: 0.1 if d < 1 else 10)))
@@ -182,7 +187,12 @@ def test_controls_that_are_equal_or_too_few(screen, plate):
     assert code == 0 and 'minus infinity' in said and 'no response' in said, said
     keep = plate[0].well[plate[0].role == 'positive'].iloc[1:]
     code, said = screen('--overwrite', preds=lambda p: p[~p.well.isin(keep)])
-    assert code == 0 and 'There are 1 wells with a score for the positive control' in said and 'EC50' in said and '--control' in said, said
+    assert (
+        code == 0
+        and 'There are 1 wells with a score for the positive control' in said
+        and 'EC50' in said
+        and '--control' in said
+    ), said
     code, said = screen('--overwrite', '--control', 'CPT=30')
     assert code == 0 and "Z' " in said
     code, said = screen('--overwrite', '--control', 'XYZ=30')

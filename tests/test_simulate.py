@@ -239,7 +239,9 @@ def test_a_place_at_another_moment_has_the_same_cells_and_other_noise():
     (a, t), (b, u), (c, v) = (simulate_field(treatment='CPT', hour=h, visit=i, **kw) for i, h in enumerate((1, 1, 3)))
     assert (t.cells == u.cells).all() and 0 < np.abs(a.astype(int) - b).mean() < 0.2 * a.std()
     both = t.table.merge(v.table, on='cell')
-    assert len(both) > 0.9 * len(t.table) and (both.y_x == both.y_y).all() and (both.response_y >= both.response_x).all()
+    assert (
+        len(both) > 0.9 * len(t.table) and (both.y_x == both.y_y).all() and (both.response_y >= both.response_x).all()
+    )
     assert (simulate_field(treatment='CPT', hour=1, **kw)[0] == a).all()
     with pytest.raises(ValueError, match='visit=-1'):
         simulate_field(visit=-1, **kw)
@@ -248,7 +250,11 @@ def test_a_place_at_another_moment_has_the_same_cells_and_other_noise():
 def plan_of_wells(wells, **columns):
     "A map of some wells of a 24-well plate, with no other room's help."
     t = pd.DataFrame([dict(well=w, row=ord(w[0]) - 65, col=int(w[1:]) - 1) for w in wells])
-    t = t.assign(treatment=['DMSO', 'CPT'] * (len(t) // 2), dose_um=[0.0, 10.0] * (len(t) // 2), role=['negative', 'sample'] * (len(t) // 2))
+    t = t.assign(
+        treatment=['DMSO', 'CPT'] * (len(t) // 2),
+        dose_um=[0.0, 10.0] * (len(t) // 2),
+        role=['negative', 'sample'] * (len(t) // 2),
+    )
     t.attrs['wells'] = 24
     return t.assign(**columns)
 
@@ -284,7 +290,9 @@ def test_edge_sowing_and_the_lamp_are_nuisance_that_can_be_switched_off():
 
     def settings(**on):
         rows = simulate_microscope._plan_of_layout(layout, ('U2OS',), (0, 1), 1, 7, off | on)
-        return pd.DataFrame([dict(row=r['well'][0], col=int(r['well'][1:]), hour=r['hour'], **r['nuisance']) for r in rows])
+        return pd.DataFrame(
+            [dict(row=r['well'][0], col=int(r['well'][1:]), hour=r['hour'], **r['nuisance']) for r in rows]
+        )
 
     same = settings()[['density', 'dying', 'brightness', 'focus_um']]
     assert (same.nunique() == 1).all()

@@ -94,7 +94,9 @@ def _some_rows(values, formulas, path, most):
     for row, own in zip(values.iter_rows(), formulas.iter_rows()):
         n += len(row)
         if n > most:
-            raise ValueError(f'the sheet {values.title!r} has more than {most:,} cells; delete the empty rows and columns')
+            raise ValueError(
+                f'the sheet {values.title!r} has more than {most:,} cells; delete the empty rows and columns'
+            )
         for v, f in zip(row, own):
             if f.data_type == 'f' and v.value is None:
                 raise ValueError(
@@ -108,7 +110,6 @@ def _cell(o):
     if o is None:
         return ''
     return f'{o:.15g}' if isinstance(o, float) else str(o).strip()
-
 
 # %% ../../nbs/api/24_photos.joins.ipynb #35afb1a0
 def read_table(

@@ -139,7 +139,6 @@ def _scaled(value, unit, said):
 # %% ../../nbs/api/68_plates.maps.ipynb #cde360aa
 ROLES = ('sample', 'negative', 'positive', 'empty')
 
-
 # %% ../../nbs/api/68_plates.maps.ipynb #e4a2635e
 _map_columns = ('plate', 'well', 'row', 'col', 'treatment', 'dose_um', 'role', 'replicate')
 

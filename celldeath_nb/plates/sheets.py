@@ -52,7 +52,9 @@ def _control(rows, control):
     if control:
         (name, dose), *more = control.items()
         if more:
-            raise ValueError(f'There is one positive control, and these are {len(control)}. Give one: control={{{name!r}: {dose:g}}}.')
+            raise ValueError(
+                f'There is one positive control, and these are {len(control)}. Give one: control={{{name!r}: {dose:g}}}.'
+            )
         return dict(treatment=name, dose_um=float(dose)), ''
     if 'role' not in rows or 'dose_um' not in rows or 'treatment' not in rows:
         raise ValueError('no plate map says which wells are controls.')
@@ -65,7 +67,9 @@ def _control(rows, control):
             + (f', or say control={{{drugs[0]!r}: 10}}.' if drugs else '.')
         )
     top = float(rows.dose_um.max())
-    return dict(treatment=drugs[0], dose_um=top), f'{drugs[0]} {top:g} uM, the highest dose, stands for the positive control that the map does not name.'
+    return dict(
+        treatment=drugs[0], dose_um=top
+    ), f'{drugs[0]} {top:g} uM, the highest dose, stands for the positive control that the map does not name.'
 
 
 def _qualities(wells, control):
@@ -82,7 +86,9 @@ def _qualities(wells, control):
         tables.append(q)
         said += [pos[1]] * bool(pos[1])
         last = q[q.hour == q.hour.max()] if 'hour' in q else q
-        said += [f'{_of("Quality", words, f"{r.hour:g} h" if len(q) > 1 else "")}{r.verdict}' for r in last.itertuples()]
+        said += [
+            f'{_of("Quality", words, f"{r.hour:g} h" if len(q) > 1 else "")}{r.verdict}' for r in last.itertuples()
+        ]
     return pd.concat(tables, ignore_index=True) if tables else None, list(dict.fromkeys(said))
 
 # %% ../../nbs/api/77_plates.sheets.ipynb #791a198e
@@ -151,9 +157,12 @@ def _again_sentence(again):
 
 def answer_plate(
     wells: pd.DataFrame,  # of `well_scores` with a plate map
-    control: dict | None = None,  # the positive control and its dose, such as {'CPT': 10}; None: the wells of the role `positive`
+    control: dict
+    | None = None,  # the positive control and its dose, such as {'CPT': 10}; None: the wells of the role `positive`
     model: str = '4pl',  # of the curves, see `dose_response`
-) -> AttrDict:  # `sentences`; `quality`, `curves`, `surface`, `times` (tables, or None where there is no answer), `again`
+) -> (
+    AttrDict
+):  # `sentences`; `quality`, `curves`, `surface`, `times` (tables, or None where there is no answer), `again`
     "Whether a plate can be used, from which dose and hour on the drug is seen, and what to repeat, in sentences."
     if model not in ('4pl', '3pl'):
         raise ValueError(f"model={model!r} is unknown; it is '4pl', or '3pl' with its bottom at 0.")
@@ -233,7 +242,11 @@ def _hour_figure(rows):
 def _quality_part(found):
     if found.quality is None:
         return []
-    told = [c for c in ('experiment', 'plate', 'hour', 'z_prime', 'low', 'high', 'z_prime_robust', 'ssmd') if c in found.quality]
+    told = [
+        c
+        for c in ('experiment', 'plate', 'hour', 'z_prime', 'low', 'high', 'z_prime_robust', 'ssmd')
+        if c in found.quality
+    ]
     told += ['edge_effect', 'row_drift', 'col_drift', 'n_positive', 'n_negative']
     note = (
         "Z' with its interval (low, high), and robust; SSMD; what the outer wells, the last row and the last column read beside the "
@@ -256,7 +269,11 @@ def _hour_part(wells, found):
     if found.surface is None:
         return []
     note = 'Each well beside its own beginning. A star: the hour by which half of the wells of a dose are told from the vehicle.'
-    return [section('Hours', *_drug_figures(wells, _hour_figure, 'change, and wells called by an hour'), paragraph(note, 'note'))]
+    return [
+        section(
+            'Hours', *_drug_figures(wells, _hour_figure, 'change, and wells called by an hour'), paragraph(note, 'note')
+        )
+    ]
 
 # %% ../../nbs/api/77_plates.sheets.ipynb #c568a170
 def write_plate(
