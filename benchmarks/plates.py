@@ -2,6 +2,8 @@
 
     python benchmarks/plates.py [--plates 500] [--seed 2027] [--json benchmarks/results/plates.json]
 
+With --json each piece is written as it is done, and what the file holds already is not done again.
+
 Speed: the scores of 384 wells with 1,000 resamples of their photographs, and 1,000 dose-response curves with profile intervals. Promises: of the interval of a well, of the EC50
 (from tiles to the interval; randomized and sorted layouts; few and many wells), of Z', and the false alarms of the time to detection. All data are simulated.
 """
@@ -15,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 import numpy as np
 import pandas as pd
 
-from celldeath_nb.files import write_json
+from celldeath_nb.files import read_json, write_json
 from celldeath_nb.plates.curves import fit_curves
 from celldeath_nb.plates.doses import dose_response
 from celldeath_nb.plates.hours import detection_times
@@ -102,31 +104,32 @@ def from_tiles(maps, seed, luck=None, hour=3, gain=3.0):
     return pd.concat(tables, ignore_index=True)
 
 
-def ec50(n, seed):
-    out = {}
-    for k in (1, 2, 3, 4, 6):
-        maps = [
-            layout_plate(
-                'CPT', doses, k, edges='used' if k == 6 else 'empty', vehicles=max(k, 3) + 3, seed=seed + 10_000 * k + i
-            )
-            for i in range(n)
-        ]
-        t = from_tiles(maps, seed + 10_000 * k)
-        for interval in ('profile', 'wald'):
-            out[f'{k} wells a dose, {interval}'] = judged(dose_response(t, by='plate', interval=interval))
+def ec50(n, seed, k):
+    "Intervals of the EC50 from `k` wells a dose, the whole way from tiles."
+    maps = [
+        layout_plate(
+            'CPT', doses, k, edges='used' if k == 6 else 'empty', vehicles=max(k, 3) + 3, seed=seed + 10_000 * k + i
+        )
+        for i in range(n)
+    ]
+    t = from_tiles(maps, seed + 10_000 * k)
+    return {i: judged(dose_response(t, by='plate', interval=i)) for i in ('profile', 'wald')}
+
+
+def ec50_drift(n, seed):
+    "The same on plates with a drift and an edge, dealt out and in rising columns."
     drift = dict(columns=1.5, edge=0.5)
     maps = [layout_plate('CPT', doses, 6, edges='used', vehicles=12, seed=seed + i) for i in range(n)]
-    out['6 wells a dose, drift and edge, randomized'] = judged(
-        dose_response(from_tiles(maps, seed + 70_000, drift), by='plate')
+    return dict(
+        randomized=judged(dose_response(from_tiles(maps, seed + 70_000, drift), by='plate')),
+        in_rising_columns=judged(dose_response(from_tiles([sorted_layout(6)] * n, seed + 70_000, drift), by='plate')),
     )
-    out['6 wells a dose, drift and edge, in rising columns'] = judged(
-        dose_response(from_tiles([sorted_layout(6)] * n, seed + 70_000, drift), by='plate')
-    )
+
+
+def ec50_weak(n, seed):
+    "The same at 1 h, where the effect is weak."
     maps = [layout_plate('CPT', doses, 4, vehicles=7, seed=seed + 90_000 + i) for i in range(n)]
-    out['4 wells a dose, weak effect (1 h)'] = judged(
-        dose_response(from_tiles(maps, seed + 80_000, hour=1), by='plate')
-    )
-    return out
+    return judged(dose_response(from_tiles(maps, seed + 80_000, hour=1), by='plate'))
 
 
 def no_effect(n, seed):
@@ -211,21 +214,27 @@ def main():
     a.add_argument('--json', default='', help='write the numbers here')
     o = a.parse_args()
     warnings.simplefilter('ignore')
-    res = dict(plates=o.plates, seed=o.seed)
-    for name, f in dict(
-        speed=speed,
-        ec50=lambda s: ec50(o.plates, s),
-        no_effect=lambda s: no_effect(o.plates, s),
+    res = read_json(o.json) if o.json and os.path.exists(o.json) else {}
+    if (res.get('plates'), res.get('seed')) != (o.plates, o.seed):
+        res = dict(plates=o.plates, seed=o.seed)
+    pieces = dict(speed=speed)
+    pieces |= {f'ec50_{k}_wells_a_dose': lambda s, k=k: ec50(o.plates, s, k) for k in (3, 4, 6, 2, 1)}
+    pieces |= dict(
+        detection=lambda s: alarms(o.plates, s),
         wells=lambda s: of_wells(o.plates, s),
         z_prime=lambda s: of_z(o.plates, s),
-        detection=lambda s: alarms(o.plates, s),
-    ).items():
-        res[name] = f(o.seed)
-        print(name)
+        no_effect=lambda s: no_effect(o.plates, s),
+        ec50_drift=lambda s: ec50_drift(o.plates, s),
+        ec50_weak=lambda s: ec50_weak(o.plates, s),
+    )
+    for name, f in pieces.items():
+        if name not in res:
+            res[name] = f(o.seed)
+        print(name, flush=True)
         for k, v in res[name].items():
-            print('   ', k, v)
-    if o.json:
-        write_json(res, o.json)
+            print('   ', k, v, flush=True)
+        if o.json:
+            write_json(res, o.json)
     if res['speed']['wells_384']['cpu_seconds'] > 2 or res['speed']['curves_1000']['cpu_seconds'] > 20:
         sys.exit('slower than was promised')
 

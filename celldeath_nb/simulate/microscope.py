@@ -800,7 +800,7 @@ def _plan(lines, treatments, hours, experiments, wells, sites, doses, design, se
     return [{**r, 'nuisance': _nuisance(*_draws_of(r, design, len(treatments), seed), factor)} for r in rows]
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #86e6818b
-#: what place and turn do to a well, at most or as a spread: to the logarithm of density (edge, rows, columns) and of brightness (turns)
+#: what place and turn do to the logarithm of density (edge, rows, columns) and of brightness (turns) of a well
 nuisance_plate = dict(edge=0.25, rows=0.12, columns=0.12, turns=0.12)
 
 
@@ -1064,7 +1064,7 @@ def simulate_experiment(
     um_per_px: float = um_per_px_evos,  # micrometers per pixel
     nuisance: float | dict = 1.0,  # factor on the spread of every nuisance, or of some: {'focus_um': 0}
     layout: pd.DataFrame
-    | None = None,  # a plate map, as `layout_plate` or `read_plate_map` makes it: what each well holds, instead of `treatments`, `experiments`, `wells`, `dose_um` and `design`
+    | None = None,  # a plate map: what each well holds, in place of treatments, experiments, wells, dose and design
 ) -> Path:  # `out`: photographs, and a folder `truth` with label images, `cells.csv` and `fields.csv`
     "Photographs of a whole experiment with their truth; the folder appears when it is whole."
     lines = _listed('lines', lines, cell_lines)
