@@ -86,7 +86,10 @@ from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *
 from .studies.queue import *
+from .studies.shards import *
 from .studies.results import *
+from .studies.figures import *
+from .studies.whole import *
 from .report import *
 from .road import *
 from .panels import *

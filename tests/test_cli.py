@@ -431,6 +431,7 @@ def test_the_whole_paper_goes_on_and_says_what_cannot_be_run(call, tmp_path, mon
     refused(call('paper', 'other', *words[2:]), 'begun with other photographs')
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_said_and_the_others_stand(call, tmp_path, monkeypatch):
     def picky(tiles, recipe, out):
         if recipe.seed == 1:
