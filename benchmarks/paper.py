@@ -39,9 +39,9 @@ class Timed:
     def __init__(self):
         self.runs = []
 
-    def __call__(self, tiles, recipe, out, device=None, pairs=None):
+    def __call__(self, tiles, recipe, out, device=None, pairs=None, figures=False):
         clock = time.perf_counter(), time.process_time()
-        run = train(tiles, recipe, out, device, pairs=pairs)
+        run = train(tiles, recipe, out, device, pairs=pairs, figures=figures)
         wall, cpu = time.perf_counter() - clock[0], time.process_time() - clock[1]
         self.runs.append(dict(setting=Path(out).parent.name, seed=recipe.seed, wall=wall, cpu=cpu))
         return run

@@ -1,7 +1,9 @@
 "The command as a stranger meets it: every mistake is one paragraph, nothing half-written stays, and the road leads to a report."
 
 import os, re, zlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 import celldeath_nb.cli as cli
+import celldeath_nb.road as celldeath_road
 import celldeath_nb.studies.queue as studies_queue
 from celldeath_nb.cli import main
 
@@ -379,6 +382,27 @@ def test_a_name_says_nothing_of_its_own_on_the_console(call, tmp_path):
         assert not [o for o in said.splitlines() if o.startswith('The report: forged')], (words, said)
 
 
+def test_options_of_a_training_arrive(call, tiles, monkeypatch):
+    seen = []
+
+    def road(tiles, out, recipe, **args):
+        seen.append((tiles, Path(out).name, replace(recipe)))
+        return SimpleNamespace(pairs=None, sentences=['Said.'], report='page.html')
+
+    monkeypatch.setattr(celldeath_road, 'train_safely', road)
+    own = ('--where', 'experiment=N1', '--label', 'line,treatment', '--seeds', '3', '5')
+    code, said = call('train', tiles, '--out', 'run', *own, '--no-flips', '--no-turns', '--lighting', '0.1')
+    assert code == 0 and said.count('Said.') == 2, said
+    assert [(name, r.seed) for _, name, r in seen] == [('seed_3', 3), ('seed_5', 5)]
+    assert all((r.flips, r.turns, r.lighting) == (False, False, 0.1) for *_, r in seen)
+    table = seen[0][0].table
+    assert set(table.experiment) == {'N1'} and sorted(set(table.label)) == ['U2OS CPT', 'U2OS DMSO']
+    assert call('train', tiles, '--out', 'run')[0] == 0
+    plain = seen[-1][2]
+    assert (plain.flips, plain.turns) == (True, True)
+    refused(call('train', tiles, '--out', 'run', '--seeds', 'many'), '--seeds')
+
+
 def rehearsed(monkeypatch, train):
     "The queue of `celldeath paper` with something else in the place of the training."
     monkeypatch.setattr(studies_queue, 'train_net', train)
@@ -407,6 +431,7 @@ def test_the_whole_paper_goes_on_and_says_what_cannot_be_run(call, tmp_path, mon
     refused(call('paper', 'other', *words[2:]), 'begun with other photographs')
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_said_and_the_others_stand(call, tmp_path, monkeypatch):
     def picky(tiles, recipe, out):
         if recipe.seed == 1:

@@ -412,7 +412,7 @@ def model_of(net, dls, r, tiles, history, positive=None):
     )
 
 # %% ../../nbs/api/57_learn.runs.ipynb #58bca61e
-def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=None):
+def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=None, figures=True):
     "Everything that a run folder holds; the model."
     net.cpu()
     model = model_of(net, dls, r, tiles, history, positive)
@@ -427,7 +427,8 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=Non
     scores = {s: metrics(p, positive=positive) for s, p in preds.groupby('split')}
     results = {s: m.to_dict() for s, m in scores.items()}
     write_json(results, run / 'metrics.json')
-    _write_figures(run, history, preds, scores)
+    if figures:
+        _write_figures(run, history, preds, scores)
     env = dict(
         environment(device),
         precision=precision_on(r, dls.device),

@@ -162,6 +162,7 @@ def train(
     pairs: pd.DataFrame = None,  # of `find_near_duplicates`, where known; None: those that `group_by_place` left with the tiles, or looked for
     positive: str = None,  # two classes: the positive one, kept with the run; None: the one that is not a known control
     on_epoch=None,  # function of (history so far, number of epochs planned) that is called after each epoch, such as a `LiveCurve`
+    figures: bool = True,  # save curves and matrices as pictures; False where many runs are looked at together
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
@@ -180,7 +181,19 @@ def train(
     with only_writer(out) as still_ours:
         sitting = dict(every=checkpoint_seconds, on_epoch=on_epoch)
         return _train(
-            tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive
+            tiles,
+            recipe,
+            out,
+            device,
+            overwrite,
+            sitting,
+            duplicates,
+            pairs,
+            t0,
+            still_ours,
+            identity,
+            positive,
+            figures,
         )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
@@ -197,7 +210,9 @@ def _say_origin(recipe):
     return f' {said}'
 
 
-def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive):
+def _train(
+    tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive, figures
+):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
@@ -218,7 +233,7 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
     if not still_ours():
         raise OSError(f'{out}: another process took this one for dead and trains there now.')
     with new_folder(out, overwrite) as tmp:
-        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive)
+        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive, figures)
         log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
         shutil.copy(work / 'log.txt', tmp / 'log.txt')
         write_sums(tmp)

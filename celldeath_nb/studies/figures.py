@@ -123,10 +123,13 @@ def _matrix(ax, results, setting):
     runs = _runs_of(results, setting)
     if not runs:
         return _empty(ax, f'{setting} was not run')
-    plot_confusion(_best(runs).preds.query('split == "test"'), ax=ax)
+    p = _best(runs).preds.query('split == "test"')
+    plot_confusion(p, ax=ax)
+    if p.label.nunique() > 2:
+        ax.tick_params(axis='x', labelrotation=90, labelsize=7)
     ax.set_title(f'{setting}, best of {len(runs)}: {ax.get_title()}\n{_note(results, len(runs))}', fontsize=8)
 
-
+# %% ../../nbs/api/94_studies.figures.ipynb #2967e7fd
 def _left_out(ax, results):
     "F, and Table 2 with it: lines left out."
     if not results.settings.setting.str.startswith('without_').any():
@@ -146,9 +149,9 @@ def _left_out(ax, results):
     )
     printed = pd.to_numeric(t.paper, errors='coerce')
     ax.plot(printed, y + 0.15, 'D', color='#D55E00', ms=5, label='that line, paper')
-    ax.set(yticks=y, yticklabels=t.line, xlabel='accuracy, %', ylabel='left out', ylim=(-0.6, len(t) + 0.5))
+    ax.set(yticks=y, yticklabels=t.line, xlabel='accuracy, %', ylabel='left out', ylim=(-0.6, len(t) + 0.9))
     ax.set_title(_note(results, int(t.n.max())), fontsize=8)
-    ax.legend(fontsize=6, frameon=False, loc='upper left', ncols=2)
+    ax.legend(fontsize=6, frameon=False, loc='upper left')
 
 # %% ../../nbs/api/94_studies.figures.ipynb #bf57b6ea
 def _letters(axs, letters):

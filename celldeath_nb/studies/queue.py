@@ -223,9 +223,9 @@ def _disk_full(e):
 
 
 def _known(train, device, pairs):
-    "Those of our further arguments that a `train` takes."
+    "Those of our further arguments that a `train` takes; pictures of single runs cost more than their tables."
     takes = inspect.signature(train).parameters
-    return {k: v for k, v in dict(device=device, pairs=pairs).items() if k in takes}
+    return {k: v for k, v in dict(device=device, pairs=pairs, figures=False).items() if k in takes}
 
 
 def _attempt(tiles, recipe, at, device, train, pairs):

@@ -72,7 +72,7 @@ SCALES = dict(
     paper=dict(recipe='paper'),
     half=dict(recipe='paper', size=240),
     quick=dict(recipe='quick', size=96, min_steps=160),
-    tiny=dict(recipe='quick', size=32, min_steps=30),
+    tiny=dict(recipe='quick', size=32, min_steps=30, batch_size=16),
 )
 _stand_ins = dict(
     resnet50='resnet10t', resnet34='mobilenetv3_small_050', resnet101='resnet14t', densenet121='regnetx_002'
