@@ -175,7 +175,7 @@ def _made_of(df, label):
             made.add('line')
     return made
 
-
+# %% ../../nbs/api/80_trust.confounders.ipynb #5c334213
 def _own_columns(df):
     "Columns that a reader's pattern or table brought, and that could part the photographs."
     own = [c for c in df if c not in _words and c not in _no_factor and not str(c).startswith('p_')]
