@@ -43,7 +43,7 @@ _rooms = {
     'people.judging': ['CANNOT_TELL', 'JUDGEMENT_COLUMNS', 'from_predictions', 'judgements', 'read_judgements',
         'simulate_observer'],
     'people.plans': ['TrialPlan', 'binomial_power', 'detectable', 'plan_trial', 'plot_power'],
-    'people.trials': ['LEAST_PX', 'TrainingGallery', 'Trial', 'draw_tiles', 'tile_png'],
+    'people.trials': ['TrainingGallery', 'Trial', 'draw_tiles', 'tile_png'],
     'photos.amounts': ['looks_like_an_amount', 'read_amount'],
     'photos.apart': ['Ended'],
     'photos.classes': ['class_key', 'clean_name', 'control_words', 'is_control'],
