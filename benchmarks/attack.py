@@ -1,4 +1,4 @@
-"""What is tried against the package, and what came of it: `python benchmarks/attack.py [PART ...] [--tries N]`.
+"""What is tried against the package, and what came of it: `python benchmarks/attack.py [PART ...] [--tries N | --each N]`.
 
 Every part makes its own input in a folder that goes afterwards. A part that is done is not done again (`--again`).
 The outcome is written to results/attack.json after every part: tried, held, broken, and the first that broke.
@@ -1058,47 +1058,89 @@ def run_part(part, tries, seed, tmp):
         return together(dict(photographs=hostile_pictures(tmp, tries)))
     if part == 'kills':
         return together(dict(kills=kills(tmp, tries, seed)))
-    made = tmp / ('tables' if part == 'tables' else 'made')
-    if not made.exists():
-        (make_tables if part == 'tables' else make)(made)
-    what, kinds = dict(damage=(flips, uses), pages=(strangers, pages), tables=(tables, readers))[part]
+    made, what, kinds = equipment(part, tmp)
     slow = [k for k in kinds if k == 'slicing' or (part, k) == ('pages', 'store')]  # a third of a second each
     few = max(1, tries // 45)
     each = {k: few if k in slow else max(1, (tries - few * len(slow)) // (len(kinds) - len(slow))) for k in kinds}
     scores = {}
     for k in kinds:
-        (tmp / k).mkdir(exist_ok=True)
         scores[k] = what(k, made, tmp / k, each[k], seed)
         print(f'{part}, {k}: {scores[k].held} of {scores[k].tried} held', *scores[k].broken[:3], sep='\n  ', flush=True)
     return together(scores)
+
+
+def equipment(part, tmp):
+    "What is attacked in a part, the attack, and its kinds."
+    made = tmp / ('tables' if part == 'tables' else 'made')
+    if not made.exists():
+        (make_tables if part == 'tables' else make)(made)
+    what, kinds = dict(damage=(flips, uses), pages=(strangers, pages), tables=(tables, readers))[part]
+    for k in kinds:
+        (tmp / k).mkdir(exist_ok=True)
+    return made, what, kinds
+
+
+def of_each(part, each, seed, tmp, found, keep, piece=50):
+    "`each` attacks of every kind, a piece of every kind in turn, written down after each piece; a stop loses one piece."
+    made, what, kinds = equipment(part, tmp)
+    found.setdefault('kinds', {})
+    for k in kinds:
+        found['kinds'].setdefault(k, dict(tried=0, held=0, refused=0, broken=0, first=[], cpu_seconds=0, pieces=0))
+    while left := [k for k in kinds if found['kinds'][k]['tried'] < each]:
+        for k in left:
+            mine = found['kinds'][k]
+            start = time.process_time()
+            page = what(k, made, tmp / k, min(piece, each - mine['tried']), f'{seed} {mine["pieces"]}').page()
+            mine |= {o: mine[o] + page[o] for o in ('tried', 'held', 'refused', 'broken')}
+            mine['first'] = (mine['first'] + page['first'])[:10]
+            mine['cpu_seconds'] = round(mine['cpu_seconds'] + time.process_time() - start, 1)
+            mine['pieces'] += 1
+            found |= {o: sum(v[o] for v in found['kinds'].values()) for o in ('tried', 'held', 'refused', 'broken')}
+            found['first'] = [o for v in found['kinds'].values() for o in v['first']][:10]
+            keep()
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('parts', nargs='*', choices=[*usual, []], help='which; all if none is named')
     p.add_argument('--tries', type=int, help='of each part that is named; the usual numbers if left out')
+    p.add_argument('--each', type=int, help='of each kind of a part; after a stop the same call goes on')
     p.add_argument('--seed', type=int, default=0, help='another seed makes other attacks')
     p.add_argument('--again', action='store_true', help='also parts whose result is there')
     p.add_argument('--keep', type=Path, help='a folder for what the parts make; kills go on in it after a stop')
     p.add_argument('--out', type=Path, default=root / 'benchmarks' / 'results' / 'attack.json')
     args = p.parse_args()
     done = json.loads(args.out.read_text()) if args.out.exists() else {}
+
+    def keep():
+        args.out.parent.mkdir(exist_ok=True)
+        tmp = args.out.with_suffix('.tmp')
+        tmp.write_text(json.dumps(done, indent=1) + '\n')
+        tmp.replace(args.out)
+
+    if args.each and not set(args.parts) <= {'damage', 'pages', 'tables'} or args.each and not args.parts:
+        p.error('--each goes with damage, pages and tables, named')
+    about = dict(python=platform.python_version(), system=platform.system(), version=version('celldeath_nb'))
     for part in args.parts or usual:
-        if part in done and not args.again:
+        asked = f'{args.each} of each' if args.each else args.tries or usual[part]
+        begun = args.each and part in done and (done[part]['asked'], done[part]['seed']) == (asked, args.seed)
+        if part in done and not args.again and not begun:
             print(f'{part} is done: {done[part]["held"]} of {done[part]["tried"]} held')
             continue
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as d:
             tmp = (args.keep or Path(d)) / part
             tmp.mkdir(parents=True, exist_ok=True)
-            found = run_part(part, args.tries or usual[part], args.seed, tmp)
-        seconds = None if args.keep else round(time.perf_counter() - start)  # may have been begun earlier
-        found |= dict(seconds=seconds, seed=args.seed, asked=args.tries or usual[part])
-        found |= dict(python=platform.python_version(), system=platform.system(), version=version('celldeath_nb'))
-        done[part] = found
-        args.out.parent.mkdir(exist_ok=True)
-        args.out.write_text(json.dumps(done, indent=1) + '\n')
-        print(f'{part}: {found["held"]} of {found["tried"]} held', *found['first'], sep='\n  ')
+            if args.each:
+                done[part] = done[part] if begun else {}
+                done[part] |= dict(seconds=None, seed=args.seed, asked=asked, **about)
+                of_each(part, args.each, args.seed, tmp, done[part], keep)
+            else:
+                found = run_part(part, asked, args.seed, tmp)
+                seconds = None if args.keep else round(time.perf_counter() - start)  # may have been begun earlier
+                done[part] = dict(found, seconds=seconds, seed=args.seed, asked=asked, **about)
+        keep()
+        print(f'{part}: {done[part]["held"]} of {done[part]["tried"]} held', *done[part]['first'], sep='\n  ')
     return 1 if any(o['broken'] for o in done.values()) else 0
 
 

@@ -7,13 +7,15 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
            'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
-           'Arms', 'Reference', 'pair', 'deal_out', 'tell', 'Steps', 'slice_', 'train', 'predict', 'explain', 'audit',
-           'nuclei_', 'flow_', 'demo', 'in_words_of_the_command', 'main']
+           'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
+           'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_', 'demo',
+           'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -84,9 +86,19 @@ def _words_of(words, others):
     return words, folder
 
 
-_needed = {'slice': 1, 'explain': 1, 'audit': 1, 'train': 1, 'predict': 2, 'nuclei': 1, 'flow': 1}
+_needed = {
+    'slice': 1,
+    'explain': 1,
+    'audit': 1,
+    'train': 1,
+    'predict': 2,
+    'nuclei': 1,
+    'flow': 1,
+    'export': 1,
+    'plate': 1,
+}
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
-_flags |= {'--no-compensation', '--no-scatter'}
+_flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser'}
 
 
 def _bare(args):
@@ -137,9 +149,10 @@ class Steps:
 
 def _free(path, overwrite):
     "Refuse an output that exists, or that cannot be written, before any work is done."
-    from celldeath_nb.files import check_free
+    from celldeath_nb.files import check_free, check_no_writer
 
     path = check_free(path, overwrite, 'Give another name with --out, remove it, or add --overwrite.')
+    check_no_writer(path)
     near = next(o for o in path.absolute().parents if o.exists())
     if not os.access(near, os.W_OK):
         raise PermissionError(f'{path} cannot be written: {near} does not allow it. Give another place with --out.')
@@ -417,8 +430,8 @@ def _recipe(name, **changes):
     "A recipe with the options that were given."
     from celldeath_nb.learn.recipes import Recipe
 
-    if name not in ('quick', 'paper'):
-        raise ValueError(f'There is no recipe {name!r}; there are quick and paper.')
+    if name not in ('quick', 'demo', 'probe', 'paper'):
+        raise ValueError(f'There is no recipe {name!r}; there are quick, probe, paper and auto.')
     if changes.get('epochs') is not None:
         changes['min_steps'] = 0  # who names the epochs means them
     return getattr(Recipe, name)(**{k: v for k, v in changes.items() if v is not None})
@@ -445,7 +458,10 @@ WeightsFile = Annotated[
     typer.Option(help='Local file of ImageNet weights, for a machine without a network.', show_default=False),
 ]
 Recipe_ = Annotated[
-    str, typer.Option(help='quick (two processor cores) or paper (a GPU); the options below change it.')
+    str,
+    typer.Option(
+        help='quick (two processor cores), probe (a pretrained network as it is: seconds), paper (a GPU), or auto (chosen by the data, with reasons); the options below change it.'
+    ),
 ]
 Epochs = Annotated[Optional[int], typer.Option(help='How often every tile is seen.', show_default=False)]
 Rates = Annotated[
@@ -487,8 +503,7 @@ def train(
 ):
     "Train a network on tiles, and write a run folder with its report."
     _free(out, overwrite)
-    r = _recipe(
-        recipe,
+    changes = dict(
         arch=arch,
         weights=weights,
         weights_file=weights_file,
@@ -503,6 +518,7 @@ def train(
         flips=flips and None,
         turns=turns and None,
     )
+    r = changes if recipe == 'auto' else _recipe(recipe, **changes)
     args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, positive=positive)
     args['fit_batch'] = batch_size is None
     _train(tiles, out, r, seeds, where, label, overwrite, args)
@@ -514,6 +530,7 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
     from celldeath_nb.tiles.store import open_tiles
 
     tiles = _labeled(open_tiles(path), where, label)
+    r = _suggested(tiles, r, args['device']) if isinstance(r, dict) else r
     if not seeds:
         road = train_safely(tiles, out, r, overwrite=overwrite, say=Steps(4), **args)
         return _say_answer(road, road.report)
@@ -525,6 +542,23 @@ def _train(path, out, r, seeds, where, label, overwrite, args):
         road = train_safely(tiles, Path(out) / f'seed_{s}', r, overwrite=overwrite, say=Steps(4), pairs=pairs, **args)
         pairs = road.pairs
         _say_answer(road, road.report)
+
+# %% ../nbs/api/97_cli.ipynb #a2cb1108
+def _suggested(tiles, changes, device):
+    "The recipe that suits the tiles, said with its reasons; what was typed goes before it."
+    from dataclasses import replace
+    from celldeath_nb.learn.recipes import check_recipe
+    from celldeath_nb.learn.suggestions import suggest_recipe
+
+    found = suggest_recipe(tiles, device)
+    tell('The recipe, and why:')
+    for o in found.sentences:
+        tell(f'- {o}')
+    if changes.get('epochs') is not None:
+        changes = dict(changes, min_steps=0)
+    r = replace(found.recipe, **{k: v for k, v in changes.items() if v is not None})
+    check_recipe(r)
+    return r
 
 
 def _labeled(tiles, where, label):
@@ -551,7 +585,10 @@ def _score(preds, classes):
 def predict(
     run: Annotated[
         Path,
-        typer.Argument(help='Run folder that `celldeath train` made, or the folder of a model.', show_default=False),
+        typer.Argument(
+            help='Run folder that `celldeath train` made, the folder of a model, or one that `celldeath export` wrote.',
+            show_default=False,
+        ),
     ],
     folder: Folder,  # photographs
     out: Annotated[Path, typer.Option(help='CSV to write.')] = Path('predictions.csv'),
@@ -578,11 +615,22 @@ def predict(
     raise typer.Exit(_predict(run, folder, out, device, _reading(typed)))
 
 # %% ../nbs/api/97_cli.ipynb #7267d662
+def _opened(run):
+    "A model of either kind; one that was exported needs no torch."
+    if run.name == 'model.onnx' or (run / 'model.onnx').is_file():
+        from celldeath_nb.learn import exported
+
+        return exported.open_exported(run)
+    from celldeath_nb.learn import models
+
+    return models.load_model(run)
+
+
 def _predict(run, folder, out, device, reading):
     "Predict, say what came out, and what was left out; the exit code."
-    from celldeath_nb.learn import models, prediction
+    from celldeath_nb.learn import prediction
 
-    model = models.load_model(run)
+    model = _opened(run)
     preds = prediction.predict(model, folder, device=device, out=out, **reading)
     tell(
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
@@ -590,6 +638,47 @@ def _predict(run, folder, out, device, reading):
     tell(_score(preds, model.classes))
     tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
+
+# %% ../nbs/api/97_cli.ipynb #56c83559
+@app.command('export')
+def export_(
+    run: Annotated[Path, typer.Argument(help='Run folder that `celldeath train` made.', show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            help='onnx (other programs, and prediction without torch), hub (a folder to upload) or qupath.',
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help='Folder to make.', show_default=False)],
+    tiles: Annotated[
+        Optional[Path],
+        typer.Option(help='Folder of tiles to try it on; pictures of chance if left out.', show_default=False),
+    ] = None,
+    license: Annotated[
+        Optional[str],
+        typer.Option(help='License under which the model is shared, such as cc-by-4.0.', show_default=False),
+    ] = None,
+    overwrite: Overwrite = False,  # replace
+):
+    "Hand a model on: a folder for other programs, opened again and compared before it gets its name."
+    _free(out, overwrite)
+    _export(run, to, out, tiles, license, overwrite)
+
+
+def _export(run, to, out, tiles, license, overwrite):
+    "Export, and say how well it agrees and what to do next."
+    from celldeath_nb.files import read_json
+    from celldeath_nb.learn.exports import export
+    from celldeath_nb.tiles.store import open_tiles
+
+    export(run, to, out, tiles and open_tiles(tiles, sources='ignore'), license, overwrite)
+    worst = max(read_json(out / 'verify.json')['largest_difference'].values())
+    tell(
+        f'{out} was opened again, and its logits are those of the run to {worst:.0e}. What it needs and reached: {out / "README.md"}'
+    )
+    if to == 'hub':
+        tell(f'To share it, with your own name and a name for it: hf upload YOUR_NAME/ITS_NAME {out}')
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
 def _column(df, c):
@@ -919,6 +1008,84 @@ def flow_(
     gating = dict(method=method, x=x, y=y, spill=_matrix(spill, no_compensation), cells=not no_scatter)
     raise typer.Exit(_flow(folder, map_csv, out, report, gating, dict(group=group, unit=unit, reference=reference)))
 
+# %% ../nbs/api/97_cli.ipynb #25e533a2
+def _control_of(text):
+    "`CPT=10` as a dict."
+    if text is None:
+        return None
+    m = re.fullmatch(r'(.+)=(.+)', text)
+    if not m:
+        raise ValueError(f'--control {text!r} is not understood. Write TREATMENT=DOSE, for example --control CPT=10.')
+    from celldeath_nb.plates.maps import parse_dose
+
+    return {m[1].strip(): parse_dose(m[2])}
+
+
+def _predictions(path):
+    "Predictions from a CSV, with names as text."
+    from celldeath_nb.files import read_csv
+
+    texts = ('tile', 'field', 'experiment', 'plate', 'well', 'line', 'treatment', 'label', 'pred', 'split')
+    have = read_csv(path, nrows=0).columns
+    return read_csv(path, dtype={c: str for c in texts if c in have})
+
+
+def _plate(path, map_csv, out, overwrite, reading, scoring, asking):
+    "Read, score, answer, and write; the exit code."
+    from celldeath_nb.plates import maps, plates, sheets
+
+    plate_map = maps.read_plate_map(map_csv, **reading)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # what it would say stands in the sentences
+        wells = plates.well_scores(_predictions(path), plate_map, **scoring)
+    found = sheets.answer_plate(wells, **asking)
+    sheets.write_plate(wells, out, found, f'Plate: {Path(map_csv).stem}', overwrite)
+    for s in found.sentences:
+        tell(in_words_of_the_command(s))
+    tell(f'The page: {Path(out) / "plate.html"}')
+    return 0
+
+# %% ../nbs/api/97_cli.ipynb #21a1670d
+@app.command('plate')
+def plate_(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help='CSV of `celldeath predict`, or of another tool: well, p_CLASS or pred.', show_default=False
+        ),
+    ],
+    map_csv: Annotated[
+        Path,
+        typer.Option('--map', help='Which well holds what: CSV or Excel, a long table or blocks.', show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help='Folder to make, with a page and tables.')] = Path('plate'),
+    positive: Positive = None,  # the effect
+    control: Annotated[
+        Optional[str],
+        typer.Option(
+            help='Positive control of the plate and its dose in uM, such as CPT=10; the wells of the role positive if left out.',
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[str, typer.Option(help='Score of a well: logit, probability or calls.')] = 'logit',
+    model: Annotated[str, typer.Option(help='Curve: 4pl, or 3pl with its bottom at 0.')] = '4pl',
+    wells: Annotated[
+        Optional[int], typer.Option(help='Wells of a plate; the smallest that fits if left out.', show_default=False)
+    ] = None,
+    unit: Annotated[
+        Optional[str], typer.Option(help='Unit of doses that name none, such as uM.', show_default=False)
+    ] = None,
+    by: Annotated[str, typer.Option(help='How numbered wells run: rows or columns.')] = 'rows',
+    unmapped: Annotated[str, typer.Option(help='Wells that the map does not know: refuse, or drop.')] = 'refuse',
+    overwrite: Overwrite = False,  # replace
+):
+    "Wells, quality, doses, hours and what to repeat: a page and tables from predictions and a plate map."
+    _free(out, overwrite)
+    scoring = dict(score=score, positive=positive, unmapped=unmapped, wells=wells, by=by)
+    reading = dict(wells=wells, unit=unit, by=by)
+    asking = dict(control=_control_of(control), model=model)
+    raise typer.Exit(_plate(predictions, map_csv, out, overwrite, reading, scoring, asking))
+
 # %% ../nbs/api/97_cli.ipynb #ce2fb9d5
 @app.command()
 def demo(
@@ -958,7 +1125,7 @@ def demo(
     "The whole road: photographs, tiles, split, training, heat maps, predictions and a report."
     typed = dict(locals())
     _free(out, overwrite)
-    r = _recipe('quick', epochs=epochs, seed=seed)
+    r = _recipe('quick' if data else 'demo', epochs=epochs, seed=seed)
     reading = _reading(typed)
     args = dict(test=_rule(test), group=group, device=device, places=places, positive=positive, cut=_cutting(typed))
     raise typer.Exit(_demo(data, Path(out), overwrite, r, reading, args))
@@ -998,6 +1165,189 @@ def _keep(photographs, out):
     m['folder'] = str((out / 'photographs').absolute())
     write_manifest(out / 'tiles', m)
 
+# %% ../nbs/api/97_cli.ipynb #2720f9a7
+def find_lessons(
+    near: Path = None,  # folder of the package; this one, if left out
+) -> Path:  # folder with tutorials, howto and paper
+    "The folder of the lessons: in the wheel, or in the clone around the package."
+    near = Path(near or celldeath_nb.__path__[0])
+    for o in (near / 'notebooks', near.parent / 'nbs'):
+        if (o / 'tutorials').is_dir():
+            return o
+    raise FileNotFoundError(
+        f'No lessons came with the package in {near}. Install its wheel, or take a clone of its repository.'
+    )
+
+# %% ../nbs/api/97_cli.ipynb #12aafe4a
+def copy_lessons(
+    folder: Path,  # to copy into; made if it is not there
+    source: Path = None,  # where lessons are; those of the package, if left out
+) -> tuple:  # names of the files that are new, and of those that were there and differ
+    "Copy the lessons; what is there already is the reader's, and stays."
+    from celldeath_nb.files import write_whole
+
+    source = source or find_lessons()
+    new, kept = [], []
+    for o in sorted(source.rglob('*.ipynb')):
+        name = o.relative_to(source)
+        if name.parts[0] not in ('tutorials', 'howto', 'paper') or '.ipynb_checkpoints' in name.parts:
+            continue
+        at = Path(folder) / name
+        if not at.exists():
+            with write_whole(at) as temporary:
+                shutil.copyfile(o, temporary)
+            new.append(name.as_posix())
+        elif at.read_bytes() != o.read_bytes():
+            kept.append(name.as_posix())
+    return new, kept
+
+# %% ../nbs/api/97_cli.ipynb #02e145c1
+def lab_command(
+    folder: Path,  # where the lessons are
+    port: int = 8888,  # on which it listens
+    browser: bool = True,  # whether it opens the browser
+    address: str = '127.0.0.1',  # who may reach it: loopback, this machine alone
+) -> list:  # words of the command
+    "How JupyterLab is started at the first lesson."
+    args = [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={Path(folder).absolute()}']
+    args += [f'--ServerApp.ip={address}', f'--ServerApp.port={port}', '--ServerApp.answer_yes=True']
+    args += ['--LabApp.default_url=/lab/tree/tutorials/01_first_verdict.ipynb']
+    args += [] if browser else ['--no-browser']
+    # Jupyter refuses to run for root unless it is told so; containers know no other user
+    return args + (['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else [])
+
+# %% ../nbs/api/97_cli.ipynb #e339d95b
+@app.command()
+def lab(
+    folder: Annotated[Path, typer.Argument(help='Folder for the lessons, yours to write in.')] = Path(
+        'celldeath_lessons'
+    ),
+    port: Annotated[int, typer.Option(help='Port on which JupyterLab listens; the next free one is taken.')] = 8888,
+    browser: Annotated[bool, typer.Option('--browser/--no-browser', help='Open it in the browser.')] = True,
+    address: Annotated[
+        str, typer.Option(help='Who may reach it: 127.0.0.1 is this machine alone; a container needs 0.0.0.0.')
+    ] = '127.0.0.1',
+):
+    "Copy the lessons into a folder of yours, and open JupyterLab at the first one. Ctrl-C ends it."
+    from importlib.util import find_spec
+
+    if find_spec('jupyterlab') is None:
+        raise ValueError('JupyterLab is not installed. Type: python -m pip install "celldeath_nb[lab]"')
+    new, kept = copy_lessons(folder)
+    tell(f'{len(new)} notebooks were copied into {folder}.')
+    if kept:
+        tell(
+            f'{len(kept)} were there already, changed by you or from another version, and stay as they are: {", ".join(kept)}.'
+        )
+    command = lab_command(folder, port, browser, address)
+    sys.stdout.flush()
+    if os.name == 'posix':
+        os.execv(command[0], command)
+    raise SystemExit(subprocess.call(command))
+
+# %% ../nbs/api/97_cli.ipynb #16478689
+_several += ['--only']
+_needed['paper'] = 1
+_flags |= {'--retry'}
+
+Scale = Annotated[
+    str,
+    typer.Option(
+        help="tiny or quick (two processor cores, small networks), half or paper (a GPU, the paper's own size)."
+    ),
+]
+Only = Annotated[
+    Optional[list[str]], typer.Option(help='Only these settings, such as --only CvsD without_PC3.', show_default=False)
+]
+Runs = Annotated[
+    Optional[int], typer.Option(help='Trainings of each setting; as in the paper if left out.', show_default=False)
+]
+Draft = Annotated[
+    Optional[Path],
+    typer.Option(help='Write the table of settings as a CSV to be edited, and stop.', show_default=False),
+]
+OwnSettings = Annotated[Optional[Path], typer.Option(help='CSV of settings, as --draft writes it.', show_default=False)]
+
+# %% ../nbs/api/97_cli.ipynb #184d1c31
+def _settings(path, only):
+    "The paper's settings or those of a CSV, all or some."
+    from celldeath_nb.files import read_csv
+    from celldeath_nb.studies.settings import check_table, paper_settings
+    from celldeath_nb.units import some_of
+
+    table = read_csv(path) if path else paper_settings()
+    check_table(table)
+    if bad := [o for o in only or () if o not in set(table.setting)]:
+        raise ValueError(f'--only {bad[0]!r} is no setting. There are {some_of(table.setting, 40)}.')
+    return table[table.setting.isin(only)].reset_index(drop=True) if only else table
+
+
+def _write_draft(path, table):
+    "The table of settings for a spreadsheet."
+    from celldeath_nb.files import write_csv
+
+    write_csv(table, _free(path, False))
+    tell(f'{len(table)} settings are in {path}. Edit, remove and add rows, and give it as --settings {path}.')
+
+# %% ../nbs/api/97_cli.ipynb #76afabda
+def _paper(folder, out, scale, table, runs, device, retry, reading):
+    "Run what can be run, say what came of it; the exit code."
+    from celldeath_nb.studies.whole import whole_paper
+
+    res = whole_paper(
+        folder,
+        out,
+        scale,
+        table,
+        runs,
+        device=device,
+        retry=retry,
+        say=lambda o: tell(in_words_of_the_command(o)),
+        **reading,
+    )
+    for r in res.table[res.table['split'] == 'test'].itertuples():
+        tell(
+            f'{r.setting}: {r.text} of the test tiles are right (n = {r.n}).'
+            + (f' The paper: {r.paper}.' if r.paper else '')
+        )
+    if res.table.simulated.all():
+        tell('The photographs are simulated: no number here is a statement about cells.')
+    tell(f'Tables and figures: {out}')
+    return 0 if (res.results.runs.state == 'finished').all() else 3
+
+# %% ../nbs/api/97_cli.ipynb #d7f313df
+@app.command()
+def paper(
+    folder: Folder,  # photographs
+    out: Annotated[Path, typer.Option(help='Folder to make, or to go on with.')] = Path('paper'),
+    scale: Scale = 'quick',  # of everything
+    only: Only = None,  # settings
+    runs: Runs = None,  # of each
+    settings: OwnSettings = None,  # CSV
+    draft: Draft = None,  # CSV to write
+    labels: Labels = None,  # words
+    label_from: LabelFrom = 'auto',  # where labels are
+    pattern: Pattern = None,  # of names
+    channel: Channel = None,  # of color
+    page: Page = None,  # of several
+    max_mpx: MaxMpx = None,  # largest
+    um_per_px: UmPerPx = None,  # scale
+    lines: Lines = None,  # names
+    where: Where = None,  # which
+    rename: Rename = None,  # classes
+    allow: Allow = None,  # waived
+    retry: Annotated[bool, typer.Option('--retry', help='Train again what failed before.')] = False,
+    device: Device = None,  # where
+):
+    "The whole paper: all its settings that the photographs allow, with tables and figures. Typed again, it goes on."
+    typed = dict(locals())
+    table = _settings(settings, only)
+    if draft is not None:
+        return _write_draft(draft, table)
+    if runs is not None and runs < 1:
+        raise ValueError(f'--runs {runs} is no training at all. Give 1 or more.')
+    raise typer.Exit(_paper(folder, out, scale, table, runs, device, retry, _reading(typed)))
+
 # %% ../nbs/api/97_cli.ipynb #f01dcf6a
 _options = {
     'label_from': '--label-from', 'labels': '--labels', 'label_by': '--label', 'pattern': '--pattern', 'lines': '--lines',
@@ -1007,7 +1357,8 @@ _options = {
     'batch_size': '--batch-size', 'epochs': '--epochs', 'places': '--places', 'positive': '--positive', 'dapi': '--dapi',
     'channels': '--marks', 'single': '--single', 'pages': '--pages', 'foci': '--foci', 'unit': '--unit',
     'reference': '--reference', 'least_um2': '--least-um2', 'most_um2': '--most-um2', 'split_um': '--split-um',
-    'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y',
+    'method': '--method', 'spill': '--spill', 'x': '--x', 'y': '--y', 'control': '--control', 'score': '--score',
+    'model': '--model', 'wells': '--wells', 'unit': '--unit', 'by': '--by', 'unmapped': '--unmapped',
 }  # fmt: skip
 _advice = re.compile(
     rf"(?<![\w-])({'|'.join(_options)})=(\[[^\]]*\]|\([^)]*\)|\{{[^}}]*\}}|'[^']*'|\"[^\"]*\"|[\w-]+(?:\.\d+)?)?"
@@ -1098,10 +1449,15 @@ def main(
         code = _run(args)
     if code == 130:
         tell(
-            '\nInterrupted. Nothing half-written was left; the same `celldeath train` goes on where it stopped.',
+            f'\nInterrupted. Nothing half-written was left; the same `celldeath {_goes_on()}` goes on where it stopped.',
             err=True,
         )
     sys.exit(code or 0)
+
+
+def _goes_on():
+    "The verb that goes on where it was interrupted."
+    return 'paper' if _words[:1] == ['paper'] else 'train'
 
 
 def _run(args):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['sync', 'check_free', 'write_whole', 'new_folder', 'swap_in', 'guard_text', 'plain_text', 'write_csv',
-           'check_ordinary', 'read_csv', 'write_json', 'read_json', 'bar']
+           'check_ordinary', 'read_csv', 'write_json', 'read_json', 'bar', 'ahead']
 
 # %% ../nbs/api/00_files.ipynb #552950e1
 import csv
@@ -23,6 +23,7 @@ import threading
 import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import pandas as pd
@@ -407,13 +408,23 @@ def _taken_over(lock, mine, page, dead):
         turn.unlink(missing_ok=True)
 
 
+def _busy(path, page):
+    "The refusal of what another process writes."
+    who = page.get('who', 'it does not say which')
+    return FileExistsError(f'{path} is being written by another process ({who}). Wait for it, or give another name.')
+
+# %% ../nbs/api/00_files.ipynb #74be2620
 def _claim(path, lock, dead):
     "What the lock says that is ours now, and a sentence if it was taken over; `FileExistsError` if another lives."
     said = None
     began = time.strftime('%Y-%m-%d %H:%M:%S')
     me = dict(host=this_host(), pid=os.getpid(), born=born(os.getpid()), token=secrets.token_hex(8))
     me['who'] = f'process {me["pid"]} on {platform.node()}, since {began}'
-    fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    try:
+        fd, mine = tempfile.mkstemp(prefix=temporary_name(lock), suffix='.part', dir=lock.parent)
+    except OSError as e:
+        said = f'{path} cannot be written ({e.strerror}: {lock.parent}). Use a place that can be, or a copy there'
+        raise OSError(e.errno, said) from None
     os.close(fd)
     mine = Path(mine)
     try:
@@ -421,10 +432,7 @@ def _claim(path, lock, dead):
         while not _made(mine, lock):
             page = lock_page(lock)
             if lock.exists() and not _ended(page, lock, mine, dead):
-                who = page.get('who', 'it does not say which')
-                raise FileExistsError(
-                    f'{path} is being written by another process ({who}). Wait for it, or give another name.'
-                )
+                raise _busy(path, page)
             if lock.exists() and _taken_over(lock, mine, page, dead):
                 said = f'{path}: {page.get("who", "a process")} was stopped before it was done. Its place is taken.'
                 break
@@ -459,6 +467,14 @@ def only_writer(path, beat=5.0, dead=120.0):
         done.set()
         if mine():
             lock.unlink(missing_ok=True)
+
+# %% ../nbs/api/00_files.ipynb #48cd0b74
+def check_no_writer(path):
+    "`FileExistsError` that names the process of this machine that writes `path` now, if there is one."
+    path = Path(path)
+    page = lock_page(path.with_name(f'.{path.name}.lock'))
+    if page and page['host'] == this_host() and os.name == 'posix' and lives(page['pid'], page.get('born')):
+        raise _busy(path, page)
 
 # %% ../nbs/api/00_files.ipynb #f0533525
 def write_json(
@@ -616,3 +632,17 @@ def bar(
     return tqdm(
         it, total=total, desc=what, delay=2, mininterval=often, disable=bool(os.environ.get('IN_TEST')), leave=False
     )
+
+# %% ../nbs/api/00_files.ipynb #df1ea150
+def ahead(
+    f,  # what to do with an item
+    items,  # a list of items
+):  # yields `f(item)` for each
+    "Do the next item in a thread while the caller uses this one."
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(f, items[0]) if len(items) else None
+        for i in range(len(items)):
+            now = coming.result()
+            if i + 1 < len(items):
+                coming = thread.submit(f, items[i + 1])
+            yield now

@@ -249,7 +249,9 @@ _sides = dict(valid='validation', test='test')
 
 def _results(run, preds, scores):
     curve = (
-        'Loss and accuracy after each epoch. The network of the best epoch by validation loss is the one that was kept; '
+        'Loss and accuracy with each penalty. The one with the lowest validation loss was kept; every number on this page is its.'
+        if run.recipe.solver == 'logistic'
+        else 'Loss and accuracy after each epoch. The network of the best epoch by validation loss is the one that was kept; '
         'every number on this page is its.'
     )
     shown = [
@@ -352,7 +354,9 @@ def _recipe_table(recipe, trained):
     "The settings of a training, each with what it is."
     words = docments(Recipe)
     rows = {k: _said(v) for k, v in asdict(recipe).items()}
-    if trained != recipe.epochs:
+    if recipe.solver == 'logistic':
+        rows['epochs'] = f'none: a regression, with {trained} penalties tried'
+    elif trained != recipe.epochs:
         asked = (
             f'at least {recipe.epochs}, and {recipe.min_steps} batches' if trained > recipe.epochs else recipe.epochs
         )

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
-from .files import new_folder, write_csv
+from .files import check_no_writer, new_folder, write_csv, write_whole
 from .units import need, table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
@@ -201,6 +201,13 @@ class Road:
         return '\n'.join([*self.sentences, f'The report: {self.report}'])
 
 # %% ../nbs/api/96_road.ipynb #7759ce4e
+def _keep_audit(found, run):
+    "What the audit said, beside the run: whoever hands the model on hands it on too."
+    said = [f'Audit: {found.verdict}.', *found.failures, *found.worth]
+    with write_whole(run / 'audit.txt') as tmp:
+        tmp.write_text('\n'.join(said) + '\n', encoding='utf-8')
+
+# %% ../nbs/api/96_road.ipynb #42cb7a42
 def train_safely(
     tiles: Tiles,  # with a column `label`
     out: str | Path,  # the run folder to make
@@ -222,6 +229,7 @@ def train_safely(
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
     say = clock.say
+    check_no_writer(out)
     r = recipe or Recipe.quick()
     positive = _positive(tiles, positive, say)
     tiles, held_out, pairs = clock(
@@ -237,6 +245,7 @@ def train_safely(
     known |= dict(positive=positive, on_epoch=on_epoch)
     run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
     found = found.beside(tiles, run.preds)
+    _keep_audit(found, Path(out))
     road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), places, clock.seconds)
     simulated = _is_simulated(tiles) if simulated is None else simulated
     args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found, places, pairs)

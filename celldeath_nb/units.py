@@ -52,6 +52,19 @@ def crossed(a, b):
     n = np.bincount(i * len(cols) + j, minlength=len(rows) * len(cols))
     return pd.DataFrame(n.reshape(len(rows), -1), rows, cols)
 
+# %% ../nbs/api/01_units.ipynb #de085ee4
+PLATES = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
+
+
+def smallest_plate(row, col, wells=None):
+    "Rows and columns of a plate of `wells`, or of the smallest with a well in `row` and `col`, counted from 0."
+    fits = [shape for n, shape in PLATES.items() if row < shape[0] and col < shape[1] and n == (wells or n)]
+    if not fits:
+        raise ValueError(
+            f'Row {row + 1} and column {col + 1} are on no plate of {wells or max(PLATES)} wells. Mend the map, or give the right size.'
+        )
+    return fits[0]
+
 # %% ../nbs/api/01_units.ipynb #bf15b632
 def table_of(o):
     "The table of a `Tiles` store, or the table itself."

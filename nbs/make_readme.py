@@ -1,6 +1,6 @@
-"""README.md is the home page, nbs/index.ipynb, as Markdown.  python nbs/make_readme.py [--check]"""
+"""README.md is the home page, nbs/index.ipynb, as Markdown; its links begin one folder higher.  python nbs/make_readme.py [--check]"""
 
-import json, sys
+import json, re, sys
 from pathlib import Path
 
 nbs = Path(__file__).parent
@@ -10,7 +10,7 @@ def cell(c):
     "One cell as Markdown; hidden cells and directives are left out."
     src = ''.join(c['source']).strip()
     if c['cell_type'] != 'code':
-        return src
+        return re.sub(r'\]\((?!https?:|#|/)', '](nbs/', src)
     if '#| hide' in src:
         return ''
     code = '\n'.join(each for each in src.splitlines() if not each.startswith('#|'))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 root = Path(__file__).resolve().parents[1]
 caches = {'__pycache__', '.pytest_cache', '.hypothesis', '.ruff_cache', '.ipynb_checkpoints'}
@@ -13,6 +14,16 @@ elsewhere = {'.git', '.ci', '.venv'}  # git's own, the work of .ci/run, an envir
 # every process that a test starts inherits it, also one whose parent has gone
 mark = uuid.uuid4().hex
 os.environ['CELLDEATH_TEST_RUN'] = mark
+
+# several at a time (pytest -n): each computes with one thread, since threads that wait for a core take it from the others
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+before = set()
+
+# the same examples in each run, so that what lands is what was tried; CELLDEATH_SLOW=1 draws others, and more
+settings.register_profile('fixed', derandomize=True)
+if not os.environ.get('CELLDEATH_SLOW'):
+    settings.load_profile('fixed')
 
 
 def pytest_addoption(parser):
@@ -69,14 +80,30 @@ def processes():
 
 @pytest.fixture(scope='session', autouse=True)
 def nothing_is_left():
-    before = files(root)
     yield
     _, left = psutil.wait_procs(processes(), timeout=5)
     said = [f'a test left process {o.pid} running: {tells(o, lambda p: " ".join(p.cmdline())[:200])}' for o in left]
     for o in left:
         tells(o, psutil.Process.kill)
-    said += [f'a test left {o} in the checkout' for o in sorted(files(root) - before)]
     assert not said, '\n' + '\n'.join(said)
+
+
+def a_worker(session):
+    "Whether this is one of several (pytest -n), and not the one that waits for all."
+    return hasattr(session.config, 'workerinput')
+
+
+def pytest_sessionstart(session):
+    if not a_worker(session):
+        before.update(files(root))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    "What a test left in the checkout fails the whole run; asked once, when all workers have ended."
+    if not a_worker(session) and (new := sorted(files(root) - before)):
+        print('\n' + '\n'.join(f'a test left {o} in the checkout' for o in new))
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import ast, io, json, re, tokenize
 from collections import Counter
 from pathlib import Path
+from runpy import run_path
 
 
 root = Path(__file__).resolve().parents[1]
@@ -11,6 +12,7 @@ max_chars = 120  # of a line of code, strings not counted: the prose of a messag
 max_told = 150  # of a line of code and the comment beside it
 max_bytes = 300_000
 skip_reasons = ('slow', 'cuda', 'net')
+colab = run_path(str(root / 'nbs' / 'make_colab.py'))
 
 
 class Cell:
@@ -32,6 +34,11 @@ class Cell:
     def shared(self):
         "Names that rooms share and readers do not need: no underscore, but not in `__all__` either."
         return 'exporti' in self.dirs
+
+    @property
+    def installs(self):
+        "The first cell for Colab, which nbs/make_colab.py makes; it imports what it needs, and is the same everywhere."
+        return self.kind == 'code' and self.src.startswith(colab['title'])
 
     @property
     def exported(self):
@@ -112,8 +119,8 @@ def no_notebook_that_nobody_runs(nb):
     res = ['skip_exec: the tests pass it by'] if re.search(r'skip_exec:\s*true', nb.text, re.I) else []
     for i, c in nb.code:
         off = re.search(r'^#\| *eval: *false', c.src, re.M)
-        if off and not re.search(r'pip install|drive\.mount', c.src):
-            res.append(f'cell {i}: eval: false, though it installs nothing')
+        if off:
+            res.append(f'cell {i}: eval: false')
     return res
 
 
@@ -277,6 +284,18 @@ def no_badge_to_another(nb):
     ]
 
 
+def opens_in_colab(nb):
+    "The badge and the cell that installs the package, as nbs/make_colab.py makes them, in notebooks for readers."
+    if nb.folder not in colab['folders']:
+        return []
+    name = nb.path.relative_to(root / 'nbs').as_posix()
+    want = [''.join(o['source']) for o in colab['cells'](colab['settings'](root), name)]
+    ours = [c for c in nb.cells if colab['is_ours'](dict(source=c.src))]
+    at = colab['place']
+    same = [c.src for c in ours] == want and [c.src for c in nb.cells[at : at + 2]] == want
+    return [] if same else ['its first cells for Colab are not as they are made: run python nbs/make_colab.py']
+
+
 _known = {
     'default_exp',
     'export',
@@ -323,7 +342,7 @@ def imports_alone(nb):
         for i, c in nb.code
         if any(map(_is_import, c.statements))
         and not all(_is_import(o) or _is_setting(o) for o in c.statements)
-        and 'eval' not in c.dirs
+        and not c.installs
     ]
 
 
@@ -344,7 +363,7 @@ def prose_between(nb):
     for i, c in enumerate(nb.cells):
         if c.kind == 'markdown':
             run = 0 if re.search(r'^(?!#)\S.*\w', re.sub(r'<!--.*?-->', '', c.src, flags=re.S), re.M) else run
-        elif c.statements and not all(map(_is_import, c.statements)):
+        elif c.statements and not c.installs and not all(map(_is_import, c.statements)):
             run += 1
         if run > 2:
             res.append(f'cell {i}: the third code cell without a sentence')
@@ -640,6 +659,7 @@ lints = [
     no_bare_except,
     no_cuda_call,
     no_badge_to_another,
+    opens_in_colab,
     no_unknown_directive,
     imports_alone,
     prose_between,
@@ -657,7 +677,10 @@ lints = [
 
 def copies(nbs):
     "Pairs of notebooks that share more than half of their longer code cells."
-    sets = [(nb, {re.sub(r'\s+', ' ', c.src) for _, c in nb.code if len(c.src.splitlines()) > 3}) for nb in nbs]
+    sets = [
+        (nb, {re.sub(r'\s+', ' ', c.src) for _, c in nb.code if len(c.src.splitlines()) > 3 and not c.installs})
+        for nb in nbs
+    ]
     return [
         f'{a.name} and {b.name} share {len(x & y)} cells'
         for k, (a, x) in enumerate(sets)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import celldeath_nb.cli as cli
+import celldeath_nb.studies.queue as studies_queue
 from celldeath_nb.cli import main
 
 shared = Path(__file__).parents[2] / 'shared' / 'data'
@@ -376,3 +377,79 @@ def test_a_name_says_nothing_of_its_own_on_the_console(call, tmp_path):
         code, said = call(*words)
         assert not [c for c in said if not c.isprintable() and c != '\n'], (words, said)
         assert not [o for o in said.splitlines() if o.startswith('The report: forged')], (words, said)
+
+
+def rehearsed(monkeypatch, train):
+    "The queue of `celldeath paper` with something else in the place of the training."
+    monkeypatch.setattr(studies_queue, 'train_net', train)
+
+
+def never(tiles, recipe, out):
+    raise AssertionError('trained twice')
+
+
+def test_the_whole_paper_goes_on_and_says_what_cannot_be_run(call, tmp_path, monkeypatch):
+    photographs(tmp_path / 'photos')
+    rehearsed(monkeypatch, studies_queue.Rehearsal(0.75))
+    words = ('paper', 'photos', '--scale', 'tiny', '--runs', '2', '--only', 'CvsD', 'hour_2', 'without_PC3')
+    code, said = call(*words)
+    assert code == 0 and "Left out: hour_2: There is no hour '2' here" in said, said
+    assert 'CvsD: 75.00 ± 0.00 % of the test tiles are right (n = 2). The paper: 96.58 ± 0.24' in said, said
+    assert '2 runs, about' in said and 'simulated' not in said
+    left(tmp_path, 'photos', 'paper')
+    left(tmp_path / 'paper', 'tiles', 'runs', 'results.csv', 'left_out.csv', 'beside.csv', 'fig_3.png', 'fig_s3.png')
+    assert pd.read_csv(tmp_path / 'paper' / 'left_out.csv').setting.tolist() == ['hour_2', 'without_PC3']
+    rehearsed(monkeypatch, never)
+    code, again = call(*words)
+    assert code == 0 and '2 are done' in again, again
+    refused(call(*words, '--out', 'photos'), 'lies in the folder of the photographs')
+    photographs(tmp_path / 'other', n=3)
+    refused(call('paper', 'other', *words[2:]), 'begun with other photographs')
+
+
+def test_a_run_that_fails_is_said_and_the_others_stand(call, tmp_path, monkeypatch):
+    def picky(tiles, recipe, out):
+        if recipe.seed == 1:
+            raise FloatingPointError('The loss is no number any more.')
+        return studies_queue.Rehearsal(1.0)(tiles, recipe, out)
+
+    photographs(tmp_path / 'photos')
+    rehearsed(monkeypatch, picky)
+    words = ('paper', 'photos', '--scale', 'tiny', '--runs', '3', '--only', 'CvsD')
+    code, said = call(*words)
+    assert code == 3 and 'CvsD, seed 1: failed. The loss is no number any more.' in said and '(n = 2)' in said, said
+    rehearsed(monkeypatch, studies_queue.Rehearsal(1.0))
+    assert call(*words)[0] == 3  # not tried again unasked
+    code, said = call(*words, '--retry')
+    assert code == 0 and '(n = 3)' in said, said
+
+
+def test_settings_of_the_paper_are_edited_in_a_spreadsheet(call, tmp_path, monkeypatch):
+    photographs(tmp_path / 'photos')
+    code, said = call('paper', 'photos', '--draft', 'mine.csv', '--only', 'CvsD')
+    assert code == 0 and '1 settings are in mine.csv' in said, said
+    table = pd.read_csv(tmp_path / 'mine.csv')
+    table.assign(setting='my_own', test='experiment=N1').to_csv(tmp_path / 'mine.csv', index=False)
+    rehearsed(monkeypatch, studies_queue.Rehearsal(0.75))
+    code, said = call('paper', 'photos', '--settings', 'mine.csv', '--scale', 'tiny')
+    assert code == 0 and 'my_own: 75.00 % of the test tiles are right (n = 1).' in said and 'The paper' not in said, (
+        said
+    )
+
+
+@pytest.mark.parametrize(
+    'words, said',
+    [
+        (['--only', 'CvsF'], '--only'),
+        (['--scale', 'huge'], 'tiny'),
+        (['--runs', '0'], 'no training at all'),
+        (['--settings', 'none.csv'], 'none.csv'),
+        (['--out', 'other'], 'is no study'),
+        (['--only', 'hour_2'], "There is no hour '2'"),
+    ],
+)
+def test_papers_that_cannot_be_meant(call, tmp_path, words, said):
+    photographs(tmp_path / 'photos', n=1)
+    photographs(tmp_path / 'other', n=1)
+    refused(call('paper', 'photos', *words), said)
+    left(tmp_path / 'other', *sorted(o.name for o in (tmp_path / 'photos').iterdir()))

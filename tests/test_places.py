@@ -9,7 +9,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from celldeath_nb.simulate.microscope import simulate_experiment
+from celldeath_nb.photos.fields import read_fields
+from celldeath_nb.tiles import places
+from celldeath_nb.tiles.cut import add_photographs, cut_tiles
 from celldeath_nb.tiles.places import find_near_duplicates, group_by_place, seen_together
+from celldeath_nb.tiles.store import open_tiles
 from test_audit import Memory
 
 
@@ -167,3 +171,38 @@ def test_weak_links_join_two_and_stop():
     pairs = find_near_duplicates(t, fingerprint=0.02, most=8)
     assert len(pairs) >= 4 and pairs.score.max() < 0.8
     assert seen_together(t, pairs).value_counts().max() == 2
+
+
+def a_store(folder, n=8):
+    "Photographs of noise with structure in a store; the second shows the first again."
+    rng = np.random.default_rng(4)
+    px = [clip(120 + 60 * gaussian_filter(rng.normal(size=(96, 128)), 3) * 8) for _ in range(n)]
+    px[1] = clip(px[0] * 0.9 + rng.normal(0, 9, px[0].shape))
+    folder.mkdir()
+    for i, p in enumerate(px):
+        Image.fromarray(p).save(folder / f'{"CPT" if i % 2 else "DMSO"}_{i}.png')
+    return cut_tiles(read_fields(folder), folder.with_name('tiles'), grid=(1, 1))
+
+
+def test_pairs_that_were_found_are_kept_with_saved_columns(tmp_path, monkeypatch):
+    t = a_store(tmp_path / 'photos')
+    placed, pairs = group_by_place(t)
+    assert len(pairs) == 1 and placed.add(split='train', save=True).pairs is pairs
+    again = open_tiles(t.path)
+    pd.testing.assert_frame_equal(again.pairs, pairs, check_dtype=False)
+    monkeypatch.setattr(places, 'find_near_duplicates', lambda *a, **k: pytest.fail('looked for again'))
+    pd.testing.assert_frame_equal(places.pairs_of(again), pairs, check_dtype=False)
+    assert len(places.pairs_of(again.subset([0, 1, 2]))) == 0
+    again.add(split='test', save=True)
+    assert len(open_tiles(t.path).pairs) == 1
+
+
+def test_pairs_are_looked_for_again_where_fewer_were_asked_or_tiles_came(tmp_path):
+    t = a_store(tmp_path / 'photos')
+    t.pairs = find_near_duplicates(t, least=0.999)
+    assert len(t.pairs) == 0 and len(places.pairs_of(t)) == 1
+    group_by_place(t)[0].add(split='train', save=True)
+    (tmp_path / 'more').mkdir()
+    Image.fromarray(t.field('DMSO_0.png')[::-1]).save(tmp_path / 'more/CPT_x.png')
+    more = add_photographs(t.path, read_fields(tmp_path / 'more'))
+    assert more.pairs is None and open_tiles(t.path).pairs is None and len(places.pairs_of(more)) > 1

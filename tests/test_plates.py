@@ -219,7 +219,7 @@ def test_without_openpyxl_there_is_advice(tmp_path, monkeypatch):
         lambda name, *a, **k: (_ for _ in ()).throw(ImportError(name)) if name == 'openpyxl' else real(name, *a, **k),
     )
     (tmp_path / 'm.xlsx').write_bytes(b'PK')
-    with pytest.raises(ImportError, match='pip install openpyxl'):
+    with pytest.raises(ValueError, match='pip install openpyxl'):
         read_plate_map(tmp_path / 'm.xlsx')
 
 
@@ -734,6 +734,14 @@ def test_a_plateau_that_is_not_reached_has_no_number(seed):
     assert np.isnan(r.ec50) and np.isnan(r.hill) and np.isnan(r.top) and 'EC50 > 30 uM, the highest dose' in r.note
 
 
+def test_scores_that_are_all_the_same_are_no_response():
+    d = np.repeat([0.0, 0.1, 1.0, 10.0, 100.0], 4)
+    for v in (0.0, 0.3, -0.8472978603872037, 1e6):
+        jitter = v * (1 + 1e-16 * np.arange(len(d)))  # as sums of equal tiles differ in the last digit
+        r = dose_response(pd.DataFrame(dict(dose_um=d, score=jitter))).iloc[0]
+        assert np.isnan(r.ec50) and r.note.startswith('no response')
+
+
 def test_wells_that_do_nothing_have_no_number():
     t = pd.concat([table(top=-3, seed=s).assign(plate=s) for s in range(60)])
     r = dose_response(t, by='plate')
@@ -878,6 +886,20 @@ def test_a_well_that_misses_an_hour_or_its_beginning():
     assert first['A9'] == 2
     late = detection_times(t[~((t.well == 'A10') & (t.hour == 0))])
     assert 'A10' not in set(late.well) and 'A10' in late.attrs['notes'][0]
+
+
+def test_wells_come_in_natural_order():
+    t = followed(vehicles=8, n=6).sample(frac=1, random_state=3)
+    assert detection_times(t).well.tolist() == [f'A{i}' for i in range(1, 15)]
+    names = [f'N{i}' for i in (1, 2, 10)]
+    many = pd.concat([followed(seed=i).assign(experiment=e) for i, e in enumerate(names)]).sample(
+        frac=1, random_state=4
+    )
+    assert list(dict.fromkeys(detection_times(many).experiment)) == names
+    scores = well_scores(pd.concat([preds.assign(experiment=e) for e in names[::-1]]), plan.drop(columns='experiment'))
+    assert list(dict.fromkeys(scores.experiment)) == names
+    dishes = pd.DataFrame(dict(well=[f'dish {i}' for i in (10, 2, 1)], p_CPT=0.7, p_DMSO=0.3))
+    assert well_scores(dishes).well.tolist() == ['dish 1', 'dish 2', 'dish 10']
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import celldeath_nb.learn.training as learn_training
 import celldeath_nb.report as report
 import celldeath_nb.tiles.places as tiles_places
 import celldeath_nb.trust.audits as trust_audits
+from celldeath_nb.files import only_writer
 from celldeath_nb.learn.recipes import Recipe
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.road import take_road, train_safely
@@ -143,3 +144,12 @@ def test_tiles_without_labels_are_refused_in_words(photographs, tmp_path):
     with pytest.raises(ValueError, match="no column 'label'"):
         learn_training.train(tiles.add(split='train'), Recipe.quick(**tiny), tmp_path / 'run', 'cpu')
     assert [o.name for o in tmp_path.iterdir()] == ['tiles']
+
+
+def test_the_second_of_two_is_refused_before_it_looks_at_anything(photographs, tmp_path):
+    "It walked half of the road, for minutes, before it was told that another process writes there."
+    tiles = cut_tiles(read_fields(photographs), tmp_path / 't', grid=(1, 1))
+    said = []
+    with only_writer(tmp_path / 'run'), pytest.raises(FileExistsError, match='written by another process'):
+        train_safely(tiles, tmp_path / 'run', Recipe.quick(**tiny), say=lambda *args, **kwargs: said.append(args))
+    assert said == [] and not (tmp_path / 'run').exists()

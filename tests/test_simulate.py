@@ -234,6 +234,99 @@ def test_other_scales_keep_cells_their_size():
     assert abs(n[0] - n[1]) < 0.35 * max(n)
 
 
+def test_a_place_at_another_moment_has_the_same_cells_and_other_noise():
+    kw = dict(line='MCF7', size=(110, 130), seed=3)
+    (a, t), (b, u), (c, v) = (simulate_field(treatment='CPT', hour=h, visit=i, **kw) for i, h in enumerate((1, 1, 3)))
+    assert (t.cells == u.cells).all() and 0 < np.abs(a.astype(int) - b).mean() < 0.2 * a.std()
+    both = t.table.merge(v.table, on='cell')
+    assert (
+        len(both) > 0.9 * len(t.table) and (both.y_x == both.y_y).all() and (both.response_y >= both.response_x).all()
+    )
+    assert (simulate_field(treatment='CPT', hour=1, **kw)[0] == a).all()
+    with pytest.raises(ValueError, match='visit=-1'):
+        simulate_field(visit=-1, **kw)
+
+
+def plan_of_wells(wells, **columns):
+    "A map of some wells of a 24-well plate, with no other room's help."
+    t = pd.DataFrame([dict(well=w, row=ord(w[0]) - 65, col=int(w[1:]) - 1) for w in wells])
+    t = t.assign(
+        treatment=['DMSO', 'CPT'] * (len(t) // 2),
+        dose_um=[0.0, 10.0] * (len(t) // 2),
+        role=['negative', 'sample'] * (len(t) // 2),
+    )
+    t.attrs['wells'] = 24
+    return t.assign(**columns)
+
+
+def test_a_layout_is_photographed_well_by_well(tmp_path):
+    wells = ['A01', 'B02', 'B03', 'C04']
+    layout = plan_of_wells(wells, order=[3, 1, 4, 2], plate='P7', treatment=['DMSO', 'drug X', 'DMSO', 'drug X'])
+    kw = dict(lines='U2OS', hours=(0, 3), sites=1, size=(110, 130), workers=1, seed=5)
+    out = simulate_experiment(tmp_path / 'set', layout=layout, **kw)
+    names = sorted(p.name for p in out.glob('*.png'))
+    assert names == sorted(f'N1_P7_U2_{w}_{h}h_1.png' for w in wells for h in (0, 3))
+    told = pd.read_csv(out / 'truth' / 'fields.csv').set_index('file')
+    assert told.treatment.to_dict() == {n: 'drug X' if ('B02' in n or 'C04' in n) else 'DMSO' for n in names}
+    assert (told[told.treatment == 'DMSO'].strength == 0).all() and told.order.nunique() == 4
+    assert (told[(told.treatment != 'DMSO') & (told.hour == 3)].strength > 0).all()
+    for w in wells:
+        a, b = (read_truth(out, f'N1_P7_U2_{w}_{h}h_1.png').table for h in (0, 3))
+        both = a.merge(b, on='cell')
+        assert len(both) > 0.9 * min(len(a), len(b)) and (both.y_x == both.y_y).all(), 'the same wells are followed'
+    again = simulate_experiment(tmp_path / 'again', layout=layout, **kw)
+    assert all_bytes(again) == all_bytes(out)
+
+    from celldeath_nb.photos.fields import read_fields
+
+    f = read_fields(out, pattern='{experiment}_{plate}_{line}_{well}_{hour:h}_{site}', label_from=None)
+    assert set(f.well) == set(wells) and set(f.hour) == {0, 3} and set(f.plate) == {'P7'} and set(f.line) == {'U2OS'}
+
+
+def test_edge_sowing_and_the_lamp_are_nuisance_that_can_be_switched_off():
+    wells = [f'{r}{c:02d}' for r in 'ABCD' for c in range(1, 7)]
+    layout = simulate_microscope._checked_layout(plan_of_wells(wells, order=range(1, 25)))
+    off = dict.fromkeys(simulate_microscope.nuisance_spread, 0) | dict.fromkeys(simulate_microscope.nuisance_plate, 0)
+
+    def settings(**on):
+        rows = simulate_microscope._plan_of_layout(layout, ('U2OS',), (0, 1), 1, 7, off | on)
+        return pd.DataFrame(
+            [dict(row=r['well'][0], col=int(r['well'][1:]), hour=r['hour'], **r['nuisance']) for r in rows]
+        )
+
+    same = settings()[['density', 'dying', 'brightness', 'focus_um']]
+    assert (same.nunique() == 1).all()
+    edge = settings(edge=1)
+    outer = edge.row.isin(['A', 'D']) | edge.col.isin([1, 6])
+    assert edge.density[outer].max() < edge.density[~outer].min() and edge.dying[outer].min() > edge.dying[~outer].max()
+    rows = settings(rows=1).groupby('row').density.mean()
+    assert rows.is_monotonic_increasing or rows.is_monotonic_decreasing
+    assert settings(columns=1).groupby('row').density.nunique().eq(6).all()
+    lamp = settings(turns=1)
+    assert all(g.brightness.is_monotonic_decreasing and g.focus_um.nunique() == 24 for _, g in lamp.groupby('hour'))
+    assert lamp.groupby('hour').brightness.first().nunique() == 2, 'each round has a lamp of its own'
+
+
+bad_layouts = [
+    (dict(layout=plan_of_wells(['A01', 'A02']).drop(columns='role')), "no column 'role'"),
+    (dict(layout=plan_of_wells(['A01', 'A02'], role='empty')), 'nothing to photograph'),
+    (dict(layout=plan_of_wells(['A01', 'A02'], dose_um=[0, np.nan])), 'A02 has a treatment and no dose'),
+    (dict(layout=plan_of_wells(['A01', 'A01'])), 'A01 stands twice'),
+    (dict(layout=plan_of_wells(['A01', 'H12'])), 'on no plate of 24 wells'),
+    (dict(layout=plan_of_wells(['A01', 'A02']), experiments=2), 'experiments=2 beside a layout'),
+    (dict(layout=plan_of_wells(['A01', 'A02']), dose_um=(1, 2)), 'beside a layout'),
+    (dict(layout=plan_of_wells(['A01', 'A02']), nuisance=dict(lamp=1)), 'Choose from'),
+    (dict(nuisance=dict(edge=1)), 'edge'),
+]
+
+
+@pytest.mark.parametrize('kw,says', bad_layouts)
+def test_bad_layouts_are_refused_before_anything_is_written(tmp_path, kw, says):
+    with pytest.raises(ValueError) as e:
+        simulate_experiment(tmp_path / 'set', lines=('U2OS',), sites=1, size=(110, 130), **kw)
+    assert says in str(e.value) and not list(tmp_path.iterdir())
+
+
 bad_fields = [
     (dict(line='U2S'), "Did you mean 'U2OS'"),
     (dict(line=None), 'is not known'),

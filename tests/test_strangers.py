@@ -127,7 +127,7 @@ def test_a_strangers_folder_is_explained_or_asked_about(what, call, tmp_path):
     assert all(f'{o} (' in label for o in want), said
 
 
-@pytest.mark.parametrize('what', ['a split of one\'s own', 'CellVoyager', 'no words at all'])
+@pytest.mark.parametrize('what', trees)
 @pytest.mark.long
 def test_a_strangers_folder_goes_the_whole_road(what, call, tmp_path):
     files, words, want = trees[what]
@@ -145,6 +145,22 @@ def test_a_strangers_folder_goes_the_whole_road(what, call, tmp_path):
         assert 'the split that is there is kept' in said
         side = p.field.str.split('/').str[0].map(dict(train='train', val='valid', test='test'))
         assert (p.split == side).all()
+
+
+@pytest.mark.parametrize(
+    'name, want',
+    [
+        ('t00', 'a number in a series'),
+        ('d1', 'a number in a series'),
+        ('5mg', 'a dose or a time'),
+        ('30m', 'a dose or a time'),
+    ],
+)
+def test_what_was_not_read_is_said_as_what_it_may_be(name, want, tmp_path):
+    grow(tmp_path, [f'{c}_{name}_{i}.png' for c in ('CPT', 'DMSO') for i in (1, 2)])
+    with pytest.warns(UserWarning, match=f'4 names hold what looks like {want} and was not read: {name} '):
+        f = read_fields(tmp_path)
+    assert 'hour' not in f or f.hour.isna().all()
 
 
 odd_names = st.lists(

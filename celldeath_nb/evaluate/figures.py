@@ -259,8 +259,9 @@ def plot_history(
         ax.axvline(best, color='#009E73', ls='--', lw=1, label=f'best epoch {best}')
     if turn is not None:
         axs[0].axvline(turn, color='#D55E00', ls=':', lw=1.5, label=f'validation loss turns at {turn}')
-    axs[0].set(xlabel='epoch', ylabel='loss', title=f'loss, {len(hs)} runs, mean and sd' if len(hs) > 1 else 'loss')
-    axs[1].set(xlabel='epoch', ylabel='accuracy', title='accuracy')
+    step = 'penalty tried, strict to loose' if all('strength' in h for h in hs) else 'epoch'
+    axs[0].set(xlabel=step, ylabel='loss', title=f'loss, {len(hs)} runs, mean and sd' if len(hs) > 1 else 'loss')
+    axs[1].set(xlabel=step, ylabel='accuracy', title='accuracy')
     for ax in axs:
         ax.legend(fontsize=7, framealpha=0.6)
     return axs

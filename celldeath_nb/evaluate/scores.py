@@ -380,8 +380,10 @@ def report_table(
     level: str = 'tile',  # what is judged
     percent: bool = True,  # whether `text` is in percent
     **kwargs,  # handed to `metrics`, such as threshold=.3
-) -> pd.DataFrame:  # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `n`, `min`, `max`, `text`
-    "Several runs as mean and standard deviation, number of runs, lowest and highest."
+) -> (
+    pd.DataFrame
+):  # one row a setting and split: `setting`, `split`, `metric`, `mean`, `sd`, `sem`, `n`, `best`, `min`, `max`, `text`
+    "Several runs as mean, standard deviation and standard error, number of runs, best, lowest and highest."
     runs = runs if isinstance(runs, Mapping) and not isinstance(runs, Metrics) else {'': runs}
     rows = []
     k = 100 if percent else 1
@@ -402,7 +404,9 @@ def report_table(
                     metric=metric,
                     mean=x.mean(),
                     sd=sd,
+                    sem=sd / np.sqrt(len(x)),
                     n=len(x),
+                    best=x.max(),
                     min=x.min(),
                     max=x.max(),
                     text=text,

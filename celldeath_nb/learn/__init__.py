@@ -3,15 +3,22 @@
 from importlib import import_module
 
 _rooms = {
+    'embeddings': ['embed'],
+    'exported': ['Exported', 'check_onnx', 'open_exported'],
+    'exports': ['export'],
     'learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],
     'loaders': ['flip_turn', 'make_dls', 'relight'],
     'models': ['Model', 'load_model', 'save_model'],
-    'nets': ['ahead', 'as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
+    'nets': ['as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
     'prediction': ['gray_range', 'predict', 'tile_grays'],
+    'probes': ['probe'],
     'recipes': ['Recipe', 'fit_batch'],
     'runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'sittings': ['NoNumber'],
+    'suggestions': ['Suggestion', 'suggest_recipe'],
+    'told': [],
     'training': ['expected_seconds', 'repeat', 'train'],
+    'weights': ['cache_folder', 'installed_weights', 'origin_said', 'weights_origin'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

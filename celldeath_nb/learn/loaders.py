@@ -12,9 +12,10 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastcore.basics import patch
+from ..files import ahead
 from ..tiles.store import Tiles
 from .recipes import Recipe
-from .nets import ahead, as_input, best_device
+from .nets import as_input, best_device
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #777eaa2f
 class _TileSet:
@@ -116,7 +117,7 @@ def relight(
     return torch.sigmoid(z * (1 - most) ** u[0] + torch.logit(0.5 * (1 + u[1] * most)))
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #1a6dadc2
-def _gray_stats(tiles, most=512):
+def gray_stats(tiles, most=512):
     "Mean and standard deviation, on the scale 0..1, of up to `most` evenly spaced tiles."
     idx = np.unique(np.linspace(0, len(tiles) - 1, min(most, len(tiles))).astype(int))
     n = s = q = 0.0
@@ -133,8 +134,14 @@ def _gray_stats(tiles, most=512):
         )
     return float(mean), float(std)
 
+# %% ../../nbs/api/54_learn.loaders.ipynb #d2405bf3
+def round_grays(grays):
+    "Mean and spread of gray levels (0..1), brought to round numbers."
+    mean, std = grays
+    return round(mean * 50) / 50, max(float(f'{std:.1g}'), 0.01)
+
 # %% ../../nbs/api/54_learn.loaders.ipynb #fe25817b
-def _shown_size(tile_px, shorter):
+def shown_size(tile_px, shorter):
     "Height and width that the network is shown when the shorter side becomes `shorter`."
     if shorter is None or shorter >= min(tile_px):
         return tuple(map(int, tile_px))
@@ -170,12 +177,14 @@ def make_dls(
     device = best_device(device)
     classes = _classes(tiles.table)
     sets = {s: _TileSet(tiles.subset((tiles.table.split == s).values), classes) for s in ('train', 'valid')}
-    if len(sets['train']) < r.batch_size:
+    if r.solver == 'steps' and len(sets['train']) < r.batch_size:
         raise ValueError(
             f"A batch of {r.batch_size} tiles is more than the {len(sets['train'])} there are to train on. Use a smaller batch_size."
         )
-    mean, std = grays or _gray_stats(sets['train'].tiles)
-    size = _shown_size(tiles.tile_px, r.size)
+    mean, std = grays or gray_stats(sets['train'].tiles)
+    if r.solver == 'logistic':
+        mean, std = round_grays((mean, std))
+    size = shown_size(tiles.tile_px, r.size)
 
     def plain(x):
         return as_input(x, size, mean, std, device)

@@ -20,21 +20,19 @@ from torch import nn
 from celldeath_nb.files import (
     a_list,
     a_number,
-    a_page,
     a_text,
     a_whole,
     check_page,
     check_seal,
     either,
     file_sum,
-    misfits,
     new_folder,
     own_file,
     read_json,
     sealed,
     write_json,
 )
-from ..tiles.store import cut_rules
+from .told import info_rules
 from .nets import as_input, first_line, make_net
 
 # %% ../../nbs/api/52_learn.models.ipynb #2d2b23bf
@@ -102,31 +100,6 @@ def save_model(
 
 # %% ../../nbs/api/52_learn.models.ipynb #f0cf7434
 _px = a_list(a_whole(1, 20_000), 2, 2)
-
-
-def _if_there(**rules):
-    "The rule that asks for fields only where they are."
-    return lambda o: isinstance(o, dict) and not misfits(o, {k: r for k, r in rules.items() if k in o})
-
-
-def _values(rule):
-    "The rule that asks for a list of values, or for none where there was no such column."
-    return either(None, a_list(rule, 0, 1_000_000))
-
-
-_remedies = a_list(a_page(how=a_text(50)), 0, 100)
-_cut = _if_there(**cut_rules, remedies=either(None, _remedies))
-_info = _if_there(
-    cut=lambda o: _cut(o) and (not o.get('resize_to') or 'grid' in o),
-    gray=_if_there(brightness=a_list(a_number(), 2, 2), contrast=a_list(a_number(), 2, 2)),
-    positive=either(None, a_text(1000)),
-    seen=_if_there(line=_values(a_text(1000)), hour=_values(a_number()), dose_um=_values(a_number())),
-    precision=either(None, a_text(20)),
-    best_epoch=a_whole(),
-    valid_loss=a_number(),
-    recipe=a_page(),
-    counts=a_page(),
-)
 _fields = dict(
     arch=a_text(200),
     head=either('fastai', 'linear'),
@@ -136,7 +109,7 @@ _fields = dict(
     std=a_number(1e-4, 1),
     classes=lambda o: a_list(a_text(1000), 2, 10_000)(o) and len(set(o)) == len(o),
     um_per_px=either(None, a_number(1e-9, 1e9)),
-    info=_info,
+    info=info_rules,
 )
 
 # %% ../../nbs/api/52_learn.models.ipynb #d90a0990

@@ -13,19 +13,15 @@ import shutil
 import struct
 import time
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
 import pandas as pd
-import torch
 from fastcore.basics import patch
-from ..files import bar, check_ordinary, crc32, only_writer, scratch_folder, write_csv
+from ..files import ahead, bar, check_ordinary, crc32, only_writer, scratch_folder, write_csv
 from ..photos.fields import read_fields
 from ..tiles.store import Tiles
 from ..tiles.cut import cut_tiles
 from ..tiles.remedies import as_recorded
-from .nets import ahead, best_device
-from .models import Model
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #e3ac3ac1
 class _Unfinished:
@@ -112,31 +108,43 @@ def clear(
 # %% ../../nbs/api/53_learn.prediction.ipynb #5cd899a9
 def _model_key(model):
     "A short hash of the weights and of what goes in."
+    if hasattr(model, 'key'):
+        return model.key
     h = hashlib.sha256(repr((model.arch, model.size, model.mean, model.std)).encode())
     for k, v in model.net.state_dict().items():
         h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
 
-def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
-    "Probabilities [n, classes] of the tiles that `read(indices)` gives, a few batches in memory at a time."
+def _by_torch(model, device):
+    "A function from tiles to probabilities."
+    import torch
+    from celldeath_nb.learn.nets import best_device
+
     device = best_device(device)
     net = model.net.to(device, memory_format=torch.channels_last).eval()
+    half = device.type == 'cuda' and model.info.get('precision') == 'bf16'
+
+    def answer(x):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return net(model.as_input(x, device)).float().cpu().double().softmax(1).numpy()
+
+    return answer
+
+# %% ../../nbs/api/53_learn.prediction.ipynb #25904b48
+def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
+    "Probabilities [n, classes] of the tiles that `read(indices)` gives, a few batches in memory at a time."
+    answer = getattr(model, 'probabilities', None) or _by_torch(model, device)
     out = np.empty((n, len(model.classes)))
     old = unfinished.rows(n, bs) if unfinished else out[:0]
     out[: len(old)] = old
-    half = (
-        torch.autocast('cuda', torch.bfloat16)
-        if device.type == 'cuda' and model.info.get('precision') == 'bf16'
-        else nullcontext()
-    )
     todo = [np.arange(i, min(i + bs, n)) for i in range(len(old), n, bs)]
-    with torch.inference_mode(), half, bar(total=n, what='predicting') as progress:
+    with bar(total=n, what='predicting') as progress:
         progress.update(len(old))
         for idx, x in zip(todo, ahead(read, todo)):
             if watch is not None:
                 watch(x)
-            out[idx] = net(model.as_input(x, device)).float().cpu().double().softmax(1).numpy()
+            out[idx] = answer(x)
             if not np.isfinite(out[idx]).all():
                 raise ValueError(
                     f'{model.path or "This model"} gives no numbers for some tiles: its weights are too large. Train again, or '
@@ -148,7 +156,7 @@ def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
     return out
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #0eb6c088
-def _verdicts(table, p, classes):
+def verdict_table(table, p, classes):
     "`table` with the columns `p_<class>` and `pred`."
     probs = pd.DataFrame(p, columns=[f'p_{c}' for c in classes])
     table = table.drop(columns=[*probs, 'pred'], errors='ignore').reset_index(drop=True)
@@ -277,7 +285,7 @@ def _apply(model, table, read, what, bs, device, out):
     watch = _GrayWatch(model)
     p = _probabilities(model, read, len(table), bs, device, job, watch)
     watch.say()
-    preds = _verdicts(table, p, model.classes)
+    preds = verdict_table(table, p, model.classes)
     if out is not None:
         write_csv(preds, out)
         job.forget()
@@ -383,7 +391,7 @@ def _fields_of_paths(paths, folder, kwargs):
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #d0658d60
 def predict(
-    model: Model,  # from `load_model`, or of a run
+    model,  # from `load_model`, of a run, or of `open_exported`
     data,  # a `Tiles`, a folder of photographs, a list of their paths, or an array uint8 [n, h, w]
     bs: int = 32,  # tiles in a batch
     device: str = None,  # 'cuda', 'mps' or 'cpu'; None: the best there is

@@ -26,6 +26,7 @@ class Recipe(_Device):
 
     arch: str = 'resnet10t'  # the network's name in timm or torchvision; the paper's are resnet34, resnet50, resnet101, densenet121
     weights: str = 'scratch'  # 'scratch': random; 'frozen': ImageNet's, only the head is trained; 'finetuned': ImageNet's, all is trained
+    solver: str = 'steps'  # how the head is fitted: 'steps' (by gradients), or 'logistic' (regression on the features of a frozen body)
     weights_file: str = None  # a local file of the ImageNet weights, where there is no network
     head: str = 'linear'  # 'linear': pooling and one linear layer (exact maps); 'fastai': the paper's
     size: int = 96  # shorter side in pixels of what the network is shown; None: the tile as it is
@@ -49,6 +50,20 @@ class Recipe(_Device):
 # %% ../../nbs/api/50_learn.recipes.ipynb #fd44a405
 _recipes = dict(
     quick={},
+    demo=dict(size=72, min_steps=220, batch_size=8, channels_last=False, name='demo'),
+    probe=dict(
+        arch='tf_efficientnet_lite0',
+        weights='frozen',
+        solver='logistic',
+        size=128,
+        epochs=1,
+        min_steps=0,
+        dropout=0.0,
+        flips=False,
+        turns=False,
+        lighting=0.0,
+        name='probe',
+    ),
     paper=dict(
         arch='resnet50',
         head='fastai',
@@ -85,6 +100,24 @@ def quick(
 
 
 @patch(cls_method=True)
+def demo(
+    cls: Recipe,
+    **kwargs,  # any field, to differ from the recipe
+) -> Recipe:  # checked
+    "Numbers for `sample_data('demo')`, small photographs of a plain effect: a quarter of the work of `Recipe.quick()`."
+    return make_recipe('demo', kwargs)
+
+
+@patch(cls_method=True)
+def probe(
+    cls: Recipe,
+    **kwargs,  # any field, to differ from the recipe
+) -> Recipe:  # checked
+    "Logistic regression on what a pretrained network sees: seconds; `ValueError` names what does not fit."
+    return make_recipe('probe', kwargs)
+
+
+@patch(cls_method=True)
 def paper(
     cls: Recipe,
     **kwargs,  # any field, to differ from the recipe
@@ -93,10 +126,10 @@ def paper(
     return make_recipe('paper', kwargs)
 
 # %% ../../nbs/api/50_learn.recipes.ipynb #a4f858ca
-def check_recipe(r):
-    "Refuse numbers that cannot be meant."
-    lo, hi = r.lr = tuple(np.broadcast_to(r.lr, 2).astype(float).tolist())
-    rules = [
+def _of_training(r):
+    "Whether each number can be meant, and what to say if not."
+    lo, hi = r.lr
+    return [
         (
             r.weights in ('scratch', 'frozen', 'finetuned'),
             f"weights={r.weights!r}: use 'scratch', 'frozen' or 'finetuned'",
@@ -117,13 +150,31 @@ def check_recipe(r):
             f"precision={r.precision!r}: use 'auto', 'float32', 'bf16' or 'fp16'",
         ),
     ]
-    rules += [
+
+# %% ../../nbs/api/50_learn.recipes.ipynb #0d45ec96
+def _of_classes(r):
+    "The same for what concerns classes and heads."
+    return [
+        (r.solver in ('steps', 'logistic'), f"solver={r.solver!r}: use 'steps' or 'logistic'"),
+        (
+            r.solver == 'steps' or r.weights != 'finetuned' and r.head == 'linear',
+            f"solver='logistic' with weights={r.weights!r} and head={r.head!r}: it fits a linear head to a body that is not trained",
+        ),
+        (
+            r.solver == 'steps' or not (r.mixup or r.label_smoothing or r.patience or r.balance == 'batches'),
+            "solver='logistic' takes no mixup, label_smoothing, patience or balance='batches'",
+        ),
         (r.balance in (None, 'weights', 'batches'), f"balance={r.balance!r}: use 'weights', 'batches' or None"),
         (0 <= r.label_smoothing < 1, f'label_smoothing={r.label_smoothing}: from 0 to below 1'),
         (r.mixup >= 0, f'mixup={r.mixup}: not below 0'),
         (r.patience is None or r.patience >= 1, f'patience={r.patience}: at least 1 epoch, or None'),
     ]
-    if bad := [why for ok, why in rules if not ok]:
+
+
+def check_recipe(r):
+    "Refuse numbers that cannot be meant."
+    r.lr = tuple(np.broadcast_to(r.lr, 2).astype(float).tolist())
+    if bad := [why for ok, why in _of_training(r) + _of_classes(r) if not ok]:
         raise ValueError('This recipe cannot be followed. ' + '; '.join(bad) + '.')
 
 # %% ../../nbs/api/50_learn.recipes.ipynb #0ed82b03

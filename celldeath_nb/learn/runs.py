@@ -42,6 +42,7 @@ from .nets import best_device, check_arch
 from .models import Model, load_model, save_model
 from .prediction import gray_range, predict, seen_values, tile_grays
 from .learner import precision_on
+from .weights import origin_said, weights_origin
 
 # %% ../../nbs/api/57_learn.runs.ipynb #65998d2b
 def split_hash(table):
@@ -301,10 +302,35 @@ def _extras(r):
     return f' Further: {", ".join(done)}.' if done else ''
 
 # %% ../../nbs/api/57_learn.runs.ipynb #1d5b9d82
+def _fitting(model, r, history, env):
+    "How the weights were found, and which were kept."
+    best = model.info['best_epoch']
+    loss = f'the lowest validation loss ({model.info["valid_loss"]:.4f})'
+    if r.solver == 'logistic':
+        row = history.loc[history.epoch == best].iloc[0]
+        return (
+            f'The body was not trained. Its features, brought to mean 0 and spread 1, went into logistic regression with a '
+            f'squared penalty; of {len(history)} penalties that with {loss}, C={row.strength:g}, was kept, and the '
+            f'logits were divided by a temperature of {row.temperature:.3f}, fitted on the same validation tiles;'
+        )
+    return (
+        f'{_augmentation(r)} '
+        f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay '
+        f'{r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} '
+        f'(head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
+        f'The weights of epoch {best}, which had {loss}, were kept;'
+    )
+
+
+def _origin(model):
+    "A sentence on pretrained weights; nothing where there were none."
+    origin = model.info.get('weights')
+    return f' {origin_said(origin)}' if origin else ''
+
+# %% ../../nbs/api/57_learn.runs.ipynb #4baa796f
 def _methods(model, tiles, r, history, results, env, copies):
     "The methods paragraph of a run."
     t = tiles.table
-    best = model.info['best_epoch']
     count = '; '.join(
         f'{s}: {len(g):,} tiles of {g.field.nunique():,} photographs '
         f'({", ".join(f"{k} {v:,}" for k, v in g.label.value_counts().sort_index().items())})'
@@ -326,14 +352,9 @@ def _methods(model, tiles, r, history, results, env, copies):
         f'A {r.arch} network (timm {v["timm"]}; one input channel; {r.head} head, dropout {r.dropout:g}) was '
         f'trained to tell {", ".join(model.classes)} apart in tiles of {tiles.tile_px[0]}x{tiles.tile_px[1]} '
         f'pixels, shown at {model.size[0]}x{model.size[1]}, '
-        f'{begin}. No photograph had tiles on two sides of the split ({count}). {copies} Gray levels were '
+        f'{begin}.{_origin(model)} No photograph had tiles on two sides of the split ({count}). {copies} Gray levels were '
         f'normalized by the mean ({model.mean:.4f}) and standard deviation ({model.std:.4f}) of training tiles. '
-        f'{_augmentation(r)} '
-        f'Training took {len(history)} epochs of batches of {r.batch_size} with AdamW (weight decay '
-        f'{r.weight_decay:g}) and a one-cycle schedule with peak rates {r.lr[0]:g} (first layers) to {r.lr[1]:g} '
-        f'(head), cross-entropy, {env["precision"]}, seed {r.seed}.{_extras(r)} '
-        f'The weights of epoch {best}, which had the lowest validation loss ({model.info["valid_loss"]:.4f}), were '
-        f'kept; all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
+        f'{_fitting(model, r, history, env)} all figures are theirs: {"; ".join(said) or "see metrics.json"}. '
         f'Computed with celldeath_nb {v["celldeath_nb"]}, fastai {v["fastai"]} and PyTorch {v["torch"]} on '
         f'{env["gpu"] or env["device"]}. Recipe: {r.name}.'
     )
@@ -366,7 +387,7 @@ def model_of(net, dls, r, tiles, history, positive=None):
         recipe=asdict(r),
         cut=tiles.manifest['settings'],
         best_epoch=int(best.epoch),
-        rule='the epoch with the lowest validation loss',
+        rule=f'the {"penalty" if r.solver == "logistic" else "epoch"} with the lowest validation loss',
         valid_loss=float(best.valid_loss),
         store=tiles.fingerprint,
         split=split_hash(tiles.table),
@@ -374,6 +395,7 @@ def model_of(net, dls, r, tiles, history, positive=None):
         precision=precision_on(r, dls.device),
         gray=_usual_grays(dls.train.dataset.tiles),
         positive=positive,
+        weights=None if r.weights == 'scratch' else weights_origin(r.arch, r.weights_file),
         seen=seen_values(tiles.table[tiles.table.split == 'train']),
     )
     return Model(

@@ -12,6 +12,7 @@ import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
+import torch
 from fastai.torch_core import no_random
 from celldeath_nb.files import (
     a_page,
@@ -33,11 +34,13 @@ from ..tiles.store import Tiles
 from ..tiles.splits import check_leaks
 from ..tiles.places import pairs_of
 from .recipes import Recipe, check_recipe
+from .weights import forbids_commerce, origin_said, weights_origin
 from .nets import best_device, make_net
 from .models import save_model
-from .loaders import make_dls
+from .loaders import make_dls, shown_size
 from .learner import make_learner, precision_on
 from .sittings import NoNumber, log_line, planned_epochs, train_net
+from .probes import probe_net
 from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run, write_sums
 
 # %% ../../nbs/api/58_learn.training.ipynb #3246e943
@@ -170,6 +173,19 @@ def train(
         )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
+def _say_origin(recipe):
+    "Where pretrained weights come from; a warning where their license forbids commerce."
+    if recipe.weights == 'scratch':
+        return ''
+    origin = weights_origin(recipe.arch, recipe.weights_file)
+    said = origin_said(origin)
+    if forbids_commerce(origin['license']):
+        warnings.warn(
+            f'{said} That license does not allow commercial use, of the weights and of what is trained from them.'
+        )
+    return f' {said}'
+
+
 def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
@@ -179,10 +195,13 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
     log_line(
         work,
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: '
-        f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}',
+        f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}{_say_origin(recipe)}',
     )
     try:
-        net, history = train_net(dls, recipe, work, **sitting)
+        if recipe.solver == 'logistic':
+            net, history = probe_net(dls, recipe)
+        else:
+            net, history = train_net(dls, recipe, work, **sitting)
     except NoNumber as e:
         raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch) from None
     if not still_ours():
@@ -198,6 +217,21 @@ def _train(tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0
     return run
 
 # %% ../../nbs/api/58_learn.training.ipynb #dbd75e64
+def _probe_seconds(tiles, recipe):
+    "How long looking at all tiles will take, those of validation and test twice."
+    size = shown_size(tiles.tile_px, recipe.size)
+    body = make_net(recipe.arch, 2, size, 'linear')[0].eval()
+    x = torch.zeros(8, 1, *size)
+    times = []
+    with torch.inference_mode():
+        for _ in range(2):
+            t0 = time.perf_counter()
+            body(x)
+            times.append(time.perf_counter() - t0)
+    n = len(tiles) + (tiles.table.split != 'train').sum()
+    return float(min(times) / len(x) * n)
+
+
 def expected_seconds(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe,  # what would be trained
@@ -206,6 +240,8 @@ def expected_seconds(
     "How long a training will take on a processor, from two batches of it."
     if best_device(device).type != 'cpu':
         return None
+    if recipe.solver == 'logistic':
+        return _probe_seconds(tiles, recipe)
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, 'cpu', grays=(0.5, 0.2))  # any will do to see how long it takes
         learn = make_learner(dls, recipe)
@@ -232,27 +268,49 @@ def _summary(run, seed):
     )
 
 
+_of_one_seed = (FloatingPointError, RuntimeError, MemoryError, ValueError)  # a full disk is of all seeds
+
+
+def _with_spread(rows, failed):
+    "Rows of runs with what stands behind a ±; what failed is told, and raised if nothing else is left."
+    if failed and not rows:
+        raise next(iter(failed.values()))
+    df = pd.DataFrame(rows).set_index('seed')
+    best = df.filter(like='accuracy').max()
+    told = pd.DataFrame(dict(mean=df.mean(), sd=df.std(), sem=df.sem(), best=best, n=df.count().astype(float))).T
+    table = pd.concat([df, told[df.columns]])
+    table.attrs['failed'] = {seed: str(e) for seed, e in failed.items()}
+    for seed, why in table.attrs['failed'].items():
+        warnings.warn(f'Seed {seed} failed, and the numbers are those of the others: {why}')
+    return table
+
+# %% ../../nbs/api/58_learn.training.ipynb #d328f69d
 def repeat(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe,  # its seed is replaced
     out: str | Path,  # folder of the runs, one folder a seed
     seeds=5,  # how many (0, 1, ...), or a list of seeds
     device: str = None,  # 'cuda', 'mps', 'cpu'; None: the best there is
-) -> pd.DataFrame:  # a row a seed, then `mean` and `sd` (of a sample, n-1)
-    "Train with several seeds; `ValueError` if a run of another recipe is in the way."
+) -> (
+    pd.DataFrame
+):  # a row a seed, then `mean`, `sd` (of a sample, n-1), `sem`, `best` and `n`; `.attrs['failed']`: seed -> why
+    "Train with several seeds, of which one that fails leaves the others; `ValueError` if a run of another recipe is in the way."
     rows = []
-    out = Path(out)
+    failed = {}
     pairs = None
-    for seed in range(seeds) if isinstance(seeds, int) else seeds:
-        r = replace(recipe, seed=int(seed))
-        at = out / f'seed_{int(seed)}'
+    for seed in map(int, range(seeds) if isinstance(seeds, int) else seeds):
+        r = replace(recipe, seed=seed)
+        at = Path(out) / f'seed_{seed}'
         if at.exists():
             run = open_run(at)
             if odd := how_they_differ(run.identity, run_identity(tiles, r)):
                 raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
         else:
             pairs = pairs_of(tiles, most=_most_compared) if pairs is None else pairs  # looked for once for all runs
-            run = train(tiles, r, at, device, pairs=pairs)
-        rows.append(_summary(run, int(seed)))
-    df = pd.DataFrame(rows).set_index('seed')
-    return pd.concat([df, pd.DataFrame(dict(mean=df.mean(), sd=df.std())).T])
+            try:
+                run = train(tiles, r, at, device, pairs=pairs)
+            except _of_one_seed as e:
+                failed[seed] = e
+                continue
+        rows.append(_summary(run, seed))
+    return _with_spread(rows, failed)

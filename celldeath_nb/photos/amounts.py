@@ -32,9 +32,10 @@ _molars = re.compile(rf'{_number}\s*M')
 _hours = re.compile(rf't?=?{_number}\s*({"|".join(sorted(_hour_units, key=len, reverse=True))})', re.IGNORECASE)
 _clock = re.compile(r't?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?', re.IGNORECASE)
 _looks = re.compile(
-    rf'{_number}\s*(?:[npuµμm]?g(?:[/ ._-]?[mu]?l)?|[mu]?l|%|percent|pct|x|fold|iu|u[/]?ml|moi|gy|mj|j|v|rpm|s|m|w|wk|weeks?|mo|months?)|(?:h|hr|hour|d|day|t|time)[ _-]?\d+',
+    rf'{_number}\s*(?:[npuµμm]?g(?:[/ ._-]?[mu]?l)?|[mu]?l|%|percent|pct|x|fold|iu|u[/]?ml|moi|gy|mj|j|v|rpm|s|m|w|wk|weeks?|mo|months?)',
     re.IGNORECASE,
 )
+_series = re.compile(r'(?:h|hr|hour|d|day|t|time)[ _-]?\d+', re.IGNORECASE)
 
 
 def number_of(text):
@@ -43,6 +44,11 @@ def number_of(text):
     text = re.sub(r'(?<=\d)p(?=\d)', '.', text)
     text = text if text.count(',') != 1 or '.' in text else text.replace(',', '.')
     return float(text) if re.fullmatch(r'-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?', text) else None
+
+# %% ../../nbs/api/22_photos.amounts.ipynb #b98d3a7b
+def in_a_series(text):
+    "Whether a part of a name numbers something, such as t00 or d1: a time point, a day, a channel."
+    return bool(_series.fullmatch(text))
 
 # %% ../../nbs/api/22_photos.amounts.ipynb #8b8e4bf2
 def read_amount(
@@ -72,7 +78,7 @@ def looks_like_an_amount(
 ) -> bool:  # whether it has the form of a dose or a time that `read_amount` does not know
     "Whether something looks like a dose or a time and was not read."
     text = str(text).strip()
-    return not read_amount(text) and bool(_looks.fullmatch(text) or _molars.fullmatch(text))
+    return not read_amount(text) and bool(_looks.fullmatch(text) or _molars.fullmatch(text) or in_a_series(text))
 
 # %% ../../nbs/api/22_photos.amounts.ipynb #c3641eba
 _dose_name = re.compile(

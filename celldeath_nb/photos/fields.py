@@ -28,6 +28,7 @@ from celldeath_nb.photos.pixels import (
     vendor_exts,
     zarr_ext,
 )
+from .amounts import in_a_series
 from .apart import decoders_end
 from .reading import read_header, read_photo
 from .windows import looked_at, looking_window
@@ -481,13 +482,20 @@ def _say_unread(df):
         for o in df.attrs.get('name_problems', ())
         for m in re.finditer(r"the part '([^']*)' is no [^;]*looks like", o['reason'])
     ]
-    if odd:
-        words = list(dict.fromkeys(w for _, w in odd))
-        warnings.warn(
-            f'{len({f for f, _ in odd})} names hold what looks like a dose or a time and was not read: '
-            f'{", ".join(words[:4])} (in {safe_text(odd[0][0])}). Doses are read in pM, nM, uM, mM, times in min, h, '
-            'd; a table (label_from=) can say others.'
-        )
+    known = 'Doses are read in pM, nM, uM, mM, times in min, h, d; a table (label_from=) can say others.'
+    numbered = (
+        'They may number a time point, a day or a channel. Write 24h or 1d; or a table (label_from=) can say the hours.'
+    )
+    for what, of, advice in (
+        ('a dose or a time', [o for o in odd if not in_a_series(o[1])], known),
+        ('a number in a series', [o for o in odd if in_a_series(o[1])], numbered),
+    ):
+        if of:
+            words = list(dict.fromkeys(w for _, w in of))
+            warnings.warn(
+                f'{len({f for f, _ in of})} names hold what looks like {what} and was not read: '
+                f'{", ".join(words[:4])} (in {safe_text(of[0][0])}). {advice}'
+            )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #23ca79f0
 def _twins(df):

@@ -67,8 +67,8 @@ def _rows_of_text(path):
         raise ValueError(f'{path} cannot be read as a table: {e}. A quote may not be closed; save it anew.') from None
 
 # %% ../../nbs/api/24_photos.joins.ipynb #0afa3745
-def _rows_of_book(path):
-    "The rows of the first sheet of an Excel file."
+def book_sheets(path, first=False, most=20_000_000):
+    "The sheets of an Excel file, name and rows of text, without those that hold nothing; `first`: the first alone."
     try:
         from openpyxl import load_workbook
     except ImportError:
@@ -78,29 +78,38 @@ def _rows_of_book(path):
         ) from None
     check_book(path)
     try:
-        book = load_workbook(path, read_only=True, data_only=True)
-        rows = list(_some_rows(book.worksheets[0].iter_rows(values_only=True), path))
-        book.close()
+        values, formulas = (load_workbook(path, read_only=True, data_only=o) for o in (True, False))
+        pairs = list(zip(values.worksheets, formulas.worksheets))[: 1 if first else None]
+        grids = {v.title: list(_some_rows(v, f, path, most)) for v, f in pairs}
+        values.close()
+        formulas.close()
     except (OSError, KeyError, IndexError, ValueError, TypeError) as e:
-        raise ValueError(f'{path} cannot be read as an Excel file ({e}). Save it anew, or as "CSV UTF-8".') from None
-    return rows
+        raise ValueError(f'{path} cannot be read as a workbook ({e}). Save it anew, or as "CSV UTF-8".') from None
+    return {name: rows for name, rows in grids.items() if any(any(r) for r in rows)}
 
 
-def _some_rows(rows, path, most=20_000_000):
-    "The rows of a sheet as text, up to the last that holds something; a sheet that claims more cells than a table has is refused."
+def _some_rows(values, formulas, path, most):
+    "The rows of a sheet as text; a sheet that claims more cells than a table has is refused, and so is a formula that was never calculated."
     n = 0
-    for r in rows:
-        n += len(r)
+    for row, own in zip(values.iter_rows(), formulas.iter_rows()):
+        n += len(row)
         if n > most:
-            raise ValueError(f'the sheet has more than {most:,} cells')
-        yield [_cell(o) for o in r]
+            raise ValueError(
+                f'the sheet {values.title!r} has more than {most:,} cells; delete the empty rows and columns'
+            )
+        for v, f in zip(row, own):
+            if f.data_type == 'f' and v.value is None:
+                raise ValueError(
+                    f'cell {f.coordinate} of sheet {values.title!r} is a formula without a saved value; open the file in Excel'
+                )
+        yield [_cell(o.value) for o in row]
 
 
 def _cell(o):
-    "A cell of Excel as text."
+    "A cell of Excel as text; whole numbers without a point."
     if o is None:
         return ''
-    return str(int(o)) if isinstance(o, float) and o.is_integer() else str(o)
+    return f'{o:.15g}' if isinstance(o, float) else str(o).strip()
 
 # %% ../../nbs/api/24_photos.joins.ipynb #35afb1a0
 def read_table(
@@ -111,7 +120,8 @@ def read_table(
     kind = path.suffix.lower()
     if kind in ('.xls', '.ods', '.numbers'):
         raise ValueError(f'{path} is a {kind} file, which is not read. Save it as "CSV UTF-8", and give that file.')
-    rows = _rows_of_book(path) if kind in ('.xlsx', '.xlsm') else _rows_of_text(path)
+    book = kind in ('.xlsx', '.xlsm')
+    rows = next(iter(book_sheets(path, first=True).values()), []) if book else _rows_of_text(path)
     rows = [(i + 1, [plain_text(o).strip() for o in r]) for i, r in enumerate(rows)]
     rows = [(i, r) for i, r in rows if any(r)]
     if not rows:

@@ -425,9 +425,11 @@ def _inflate(parts, n):
     "Up to `n`+1 bytes of the zlib stream in `parts`."
     d = decompressobj()
     out = []
+    left = n + 1
     for o in parts:
-        out.append(d.decompress(o, n + 1 - sum(map(len, out))))
-        if sum(map(len, out)) > n:
+        out.append(d.decompress(o, left))
+        left -= len(out[-1])
+        if left < 1:
             break
     return out[0] if len(out) == 1 else b''.join(out)
 

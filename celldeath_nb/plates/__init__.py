@@ -13,6 +13,7 @@ _rooms = {
     'plans': ['plan_experiment', 'plan_sentence', 'plot_plan', 'variance_components'],
     'plates': ['export_profiles', 'plate_luck', 'plot_plate', 'simulate_plate_scores', 'well_scores'],
     'quality': ['plate_quality', 'wells_to_repeat'],
+    'sheets': ['answer_plate', 'write_plate'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

@@ -6,6 +6,8 @@
 __all__ = ['dose_response', 'plot_dose_response']
 
 # %% ../../nbs/api/72_plates.doses.ipynb #ec130e8c
+import re
+
 import numpy as np
 import pandas as pd
 from scipy.stats import f as f_dist
@@ -23,6 +25,7 @@ def _checks(curve):
     n = curve.n
     df = curve.df
     total = ((y - y.mean()) ** 2).sum()
+    total = 0.0 if total <= 1e-24 * (y**2).sum() else total  # all the same, but for rounding
     p = n - df
     group = np.unique(dose, return_inverse=True)[1]
     means = np.bincount(group, y) / np.bincount(group)
@@ -232,6 +235,9 @@ def _draw_curve(ax, curve, row, color, label, zero, level):
     "Wells, curve, band and interval of one curve."
     grid = np.geomspace(row.lowest / 3, row.highest * 2, 200)
     ax.plot(np.where(curve.dose > 0, curve.dose, zero), curve.score, 'o', ms=3.5, alpha=0.6, color=color, mew=0)
+    if row.note.startswith('no response'):
+        ax.plot(grid, np.full(len(grid), curve.score.mean()), ':', color=color, label=label)
+        return
     y, half = curve.predict(grid, band=True)
     ax.plot(grid, y, color=color, label=label)
     if np.isfinite(half).all():
@@ -251,7 +257,9 @@ def _legend(keys, row):
     "What a curve is, and its EC50."
     name = ', '.join(f'{v:g} h' if k == 'hour' else str(v) for k, v in keys.items()) or 'curve'
     value = (
-        f'EC50 {row.ec50:.3g} uM ({row.low:.3g} to {row.high:.3g})' if np.isfinite(row.ec50) else row.note.split(';')[0]
+        f'EC50 {row.ec50:.3g} uM ({row.low:.3g} to {row.high:.3g})'
+        if np.isfinite(row.ec50)
+        else re.split('[;:]', row.note)[0]
     )
     return f'{name}: {value}'
 
@@ -289,5 +297,5 @@ def plot_dose_response(
             )
     _dose_axis(ax, rows.lowest.min(), rows.highest.max(), zero)
     ax.set(xlabel='dose (uM)', ylabel=score_words(table) if value == 'score' else value)
-    ax.legend(fontsize=8, loc='upper left')
+    ax.legend(fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), frameon=False)
     return ax

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import t as student_t
 
 from .maps import is_vehicle
+from ..units import natural_rank
 
 # %% ../../nbs/api/73_plates.hours.ipynb #db72e3d1
 _ids = ('experiment', 'plate', 'line', 'well')
@@ -47,6 +48,8 @@ def _followed(table, value):
             f'Well {r.well} stands several times at {r.hour:g} h. Give one row a well and hour, as well_scores makes it.'
         )
     scores = df.pivot(index=ids, columns='hour', values=value).astype(float)
+    names = [natural_rank(scores.index.get_level_values(c)) for c in ids]
+    scores = scores.iloc[np.lexsort(names[::-1])]  # A2 before A10
     keep = [c for c in (*_arm, 'role') if c in df]
     known = df.groupby(ids, sort=False)[keep].first().loc[scores.index].reset_index()
     return scores, known

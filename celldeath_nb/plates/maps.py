@@ -12,21 +12,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import check_book
 from ..photos.classes import is_control
-from ..photos.joins import said_separator, text_of
+from ..photos.joins import book_sheets, said_separator, text_of
+from ..units import PLATES
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c919da07
-_shapes = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
-
-
 def plate_shape(
     wells: int = 96,  # wells of a plate: 6, 12, 24, 48, 96, 384 or 1536
 ) -> tuple:  # rows and columns
     "Rows and columns of a plate of `wells` wells."
-    if wells not in _shapes:
-        raise ValueError(f'There is no plate of {wells!r} wells. Give wells= one of {", ".join(map(str, _shapes))}.')
-    return _shapes[wells]
+    if wells not in PLATES:
+        raise ValueError(f'There is no plate of {wells!r} wells. Give wells= one of {", ".join(map(str, PLATES))}.')
+    return PLATES[wells]
 
 
 def _letters(row):
@@ -139,8 +136,10 @@ def _scaled(value, unit, said):
         raise ValueError(f'The unit {unit!r} is unknown; it is one of pM, nM, uM, mM and M.')
     return float(f'{value * _in_um[_micro(unit).lower()]:.12g}')
 
+# %% ../../nbs/api/68_plates.maps.ipynb #cde360aa
+ROLES = ('sample', 'negative', 'positive', 'empty')
+
 # %% ../../nbs/api/68_plates.maps.ipynb #e4a2635e
-_roles = ('sample', 'negative', 'positive', 'empty')
 _map_columns = ('plate', 'well', 'row', 'col', 'treatment', 'dose_um', 'role', 'replicate')
 
 
@@ -164,10 +163,10 @@ def _guess_role(t, dose, role):
     said = role.map(
         lambda o: known.get(str(o).strip().lower(), str(o).strip().lower()) if pd.notna(o) and str(o).strip() else None
     )
-    odd = said[said.notna() & ~said.isin(_roles)]
+    odd = said[said.notna() & ~said.isin(ROLES)]
     if len(odd):
         raise ValueError(
-            f'The role {odd.iloc[0]!r} is unknown; it is one of {", ".join(_roles)}. Mend the column `role`, or give it another name.'
+            f'The role {odd.iloc[0]!r} is unknown; it is one of {", ".join(ROLES)}. Mend the column `role`, or give it another name.'
         )
     guess = np.where(t.isna(), 'empty', np.where(is_vehicle(t) | (dose == 0), 'negative', 'sample'))
     guess = np.where(t.astype(object).map(lambda o: str(o).strip().lower() in ('positive', 'pos')), 'positive', guess)
@@ -205,7 +204,7 @@ def _check_vehicle(df):
 
 # %% ../../nbs/api/68_plates.maps.ipynb #7dc1ad45
 def _fits(row, col, n):
-    rows, cols = _shapes[n]
+    rows, cols = PLATES[n]
     return (row < rows) & (col < cols)
 
 
@@ -215,11 +214,11 @@ def guess_wells(
 ) -> int:  # wells of the plate
     "The smallest plate on which all wells lie."
     row, col = np.asarray(row, float), np.asarray(col, float)
-    sizes = [n for n in _shapes if _fits(row, col, n).all()]
+    sizes = [n for n in PLATES if _fits(row, col, n).all()]
     if not sizes:
         raise ValueError('Some wells lie on no plate there is; the largest has 32 rows and 48 columns.')
     smaller = [
-        n for n in _shapes if n < sizes[0] and 0 < (~_fits(row, col, n)).sum() <= max(1, 0.05 * n) and len(row) > n / 2
+        n for n in PLATES if n < sizes[0] and 0 < (~_fits(row, col, n)).sum() <= max(1, 0.05 * n) and len(row) > n / 2
     ]
     if smaller:
         odd = np.flatnonzero(~_fits(row, col, smaller[-1]))
@@ -307,62 +306,7 @@ def _plain(cell):
     cell = cell.strip()
     return cell[1:] if re.match(r"'[=+\-@']", cell) else cell
 
-# %% ../../nbs/api/68_plates.maps.ipynb #7df88e20
-def _openpyxl(path):
-    "The package openpyxl, or a sentence on how to get it."
-    try:
-        import openpyxl
-    except ImportError:
-        raise ImportError(
-            f'{path.name} is a workbook, and reading it needs the package openpyxl: pip install openpyxl. Or save the sheet as CSV.'
-        ) from None
-    return openpyxl
-
-
-def _cell_text(value):
-    "A cell of a workbook as text; whole numbers without a point."
-    if value is None:
-        return ''
-    return f'{value:.15g}' if isinstance(value, float) else str(value).strip()
-
-
-def _sheets(path):
-    "The sheets of a workbook, name and grid; those that hold nothing are left out."
-    from zipfile import BadZipFile
-
-    xl = _openpyxl(path)
-    check_book(path)
-    try:
-        values, formulas = (xl.load_workbook(path, data_only=o) for o in (True, False))
-    except (BadZipFile, KeyError, OSError, ValueError) as e:
-        raise ValueError(
-            f'{path.name} cannot be read as a workbook ({type(e).__name__}). Open it and save it again as xlsx, or save the sheet as CSV.'
-        ) from None
-    grids = {}
-    for sheet in values.worksheets:
-        _check_formulas(path, sheet, formulas[sheet.title])
-        grid = [[_cell_text(c) for c in row] for row in sheet.iter_rows(values_only=True)]
-        if any(c for row in grid for c in row):
-            grids[sheet.title] = grid
-    return grids
-
 # %% ../../nbs/api/68_plates.maps.ipynb #42bba892
-def _check_formulas(path, values, formulas):
-    "Refuse a formula whose value is not in the file, and a sheet too large to be a map."
-    if values.max_row * values.max_column > 2_000_000:
-        raise ValueError(
-            f'Sheet {values.title!r} of {path.name} has {values.max_row} rows and {values.max_column} columns, which '
-            'is no plate map. Delete the empty rows and columns, or save the map as CSV.'
-        )
-    for row in formulas.iter_rows():
-        for c in row:
-            if c.data_type == 'f' and values[c.coordinate].value is None:
-                raise ValueError(
-                    f'Cell {c.coordinate} of sheet {values.title!r} in {path.name} is a formula without a saved value. Open '
-                    'the workbook, save it, and read it again.'
-                )
-
-
 def _grids(path):
     "The tables of a file: name of the sheet, or None for text, and grid."
     if not path.is_file():
@@ -372,7 +316,7 @@ def _grids(path):
     if path.suffix.lower() in ('.xls', '.ods', '.numbers'):
         raise ValueError(f'{path.name} is of a kind that is not read here. Save it as xlsx or CSV.')
     if path.suffix.lower() in ('.xlsx', '.xlsm'):
-        return _sheets(path)
+        return book_sheets(path, most=2_000_000)
     return {None: _grid(text_of(path), path.name)}
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c426eb74
@@ -479,7 +423,7 @@ def _blocks(grid):
                 found.append((_title(grid, i, j), cells))
     if (
         not found
-        and (len(grid), len(grid[0]) if grid else 0) in list(_shapes.values())[2:]
+        and (len(grid), len(grid[0]) if grid else 0) in list(PLATES.values())[2:]
         and len({len(r) for r in grid}) == 1
     ):
         found.append(('', grid))
@@ -502,10 +446,10 @@ def _said_by(title):
 
 def _of_block(cells, column, unit, name):
     "One column of a map, by well, from the cells of a block."
-    if (len(cells), len(cells[0])) not in _shapes.values():
+    if (len(cells), len(cells[0])) not in PLATES.values():
         raise ValueError(
             f'{name}: a block of {len(cells)} rows and {len(cells[0])} columns is no plate. Plates have '
-            f'{", ".join(f"{r} x {c}" for r, c in _shapes.values())} wells; fill in the rows that are missing, empty '
+            f'{", ".join(f"{r} x {c}" for r, c in PLATES.values())} wells; fill in the rows that are missing, empty '
             'wells included.'
         )
     wells = {well_name(r, c): t for r, row in enumerate(cells) for c, t in enumerate(row)}

@@ -18,6 +18,7 @@ from ..evaluate.preds import ask_positive, class_names, known_positive, to_level
 from ..evaluate.figures import class_colors
 from ..files import write_csv
 from ..simulate.microscope import drug_strength
+from ..units import natural_rank
 from .maps import check_map, guess_wells, is_vehicle, parse_well, plate_shape, well_name
 
 # %% ../../nbs/api/70_plates.plates.ipynb #f30ee336
@@ -110,12 +111,12 @@ def _effect_class(preds, positive):
 
 def _probabilities(preds, col):
     "The column of probabilities as numbers, or the first row that holds none."
-    p = preds[col].to_numpy(float)
+    p = pd.to_numeric(preds[col], errors='coerce').to_numpy(float)
     bad = ~(np.isfinite(p) & (p >= -1e-3) & (p <= 1.001))
     if bad.any():
         i = int(bad.argmax())
         raise ValueError(
-            f'Row {i} of the predictions has {col} = {p[i]}; probabilities lie between 0 and 1. Mend or drop such rows.'
+            f'Row {i} of the predictions has {col} = {preds[col].iloc[i]}; probabilities lie between 0 and 1. Mend or drop such rows.'
         )
     return p.clip(0, 1)
 
@@ -274,7 +275,7 @@ def _said_twice(both, c):
     if bad.any():
         i = bad.to_numpy().argmax()
         raise ValueError(
-            f'{_wells(int(bad.sum()))} with another {c} by their photographs than by the map; the first is {both.well.iloc[i]}: {a.iloc[i]} and {b.iloc[i]}. One of the two is wrong. Mend it, or drop the column: preds.drop(columns={c!r}).'
+            f'{_wells(int(bad.sum()))} with another {c} by their photographs than by the map; the first is {both.well.iloc[i]}: {a.iloc[i]} and {b.iloc[i]}. One of the two is wrong. Mend it, or take the column {c} out of the predictions.'
         )
     return a.where(a.notna(), b)
 
@@ -377,9 +378,9 @@ def _placed(units):
         units = units.assign(row=[o[1] for o in spots], col=[o[2] for o in spots])
     units = units[[c for c in _columns if c in units] + [c for c in units if c not in _columns]]
     units = units.drop(columns='plate') if 'plate' in units and units.plate.isna().all() else units
-    return units.sort_values(
-        [c for c in ('experiment', 'plate', 'hour', 'row', 'col') if c in units], kind='stable', ignore_index=True
-    )
+    by = [c for c in ('experiment', 'plate', 'hour', 'row', 'col') if c in units]
+    by += ['well'] if 'row' not in units else []
+    return units.sort_values(by, kind='stable', ignore_index=True, key=lambda s: pd.Series(natural_rank(s), s.index))
 
 
 def _own_columns(units, preds, unit):

@@ -156,7 +156,7 @@ def _simulated(out, overwrite, kw):
 # %% ../../nbs/api/11_simulate.samples.ipynb #4afe400b
 DESIGNS = dict(
     simulated={},
-    demo=dict(lines=('iPS1', 'H9'), hours=(3,), experiments=4, wells=4, sites=3, size=(240, 320)),
+    demo=dict(lines=('iPS1', 'H9'), hours=(4,), experiments=4, wells=4, sites=3, size=(240, 320)),
     confounded=dict(lines=('U2OS',), experiments=4, wells=2, sites=4, size=(240, 320), design='confounded'),
 )  # name of a drawn sample -> its settings of `simulate_experiment`
 

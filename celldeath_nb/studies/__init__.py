@@ -4,6 +4,7 @@ from importlib import import_module
 
 _rooms = {
     'curves': ['PowerLaw', 'fit_power_law', 'learning_curve', 'plot_learning_curve'],
+    'figures': ['paper_figure', 'show_panel'],
     'published': ['AuthorRecords', 'Check', 'SPREADS', 'author_leak', 'author_records', 'beside_claim',
         'binomial_scatter', 'check_claims', 'claims', 'errors_make', 'grim', 'grimmer', 'plot_beside', 'printing_limit',
         'samuelson', 'whole_parts'],
@@ -11,6 +12,8 @@ _rooms = {
     'results': ['claim_table', 'leave_one_out_table', 'paper_table', 'results_table', 'spread_of'],
     'settings': ['FIXED_SECONDS', 'LINES', 'SCALES', 'budget', 'check_settings', 'paper_settings', 'run_flop',
         'scale_settings', 'setting_recipe', 'setting_tiles'],
+    'shards': ['predict_shards'],
+    'whole': ['Paper', 'whole_paper'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

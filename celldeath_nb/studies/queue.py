@@ -222,11 +222,10 @@ def _disk_full(e):
     return False
 
 
-def _known(train, tiles, device, pairs):
-    "Those of our further arguments that a `train` takes; what it saves is not needed twice."
+def _known(train, device, pairs):
+    "Those of our further arguments that a `train` takes."
     takes = inspect.signature(train).parameters
-    more = dict(device=device, pairs=pairs, figures=False)
-    return {k: v for k, v in more.items() if k in takes}
+    return {k: v for k, v in dict(device=device, pairs=pairs).items() if k in takes}
 
 
 def _attempt(tiles, recipe, at, device, train, pairs):
@@ -234,7 +233,7 @@ def _attempt(tiles, recipe, at, device, train, pairs):
     for left in at.parent.glob(f'.{at.name}.*.part'):
         shutil.rmtree(left, ignore_errors=True)  # of a worker that was killed while it wrote
     try:
-        train(tiles, recipe, at, **_known(train, tiles, device, pairs))
+        train(tiles, recipe, at, **_known(train, device, pairs))
     except Exception as e:
         if _disk_full(e):
             raise

@@ -6,6 +6,8 @@
 __all__ = ['spread_of', 'results_table', 'claim_table', 'leave_one_out_table', 'paper_table']
 
 # %% ../../nbs/api/94_studies.results.ipynb #c3c79989
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 
@@ -44,6 +46,7 @@ def _interval(preds, metric, level):
     return m.interval(metric)
 
 
+@lru_cache(maxsize=512)
 def _printed(setting, split, metric):
     "What the paper prints of a setting: text, ids."
     c = claims()
@@ -72,10 +75,11 @@ def results_table(
     results: Results,  # of `run_settings` or `open_results`
     metric: str = 'accuracy',  # any name that `metrics` gives
     level: str = 'tile',  # what is judged: 'tile', 'field', 'well'
+    only: str = '',  # settings whose names begin so
 ) -> pd.DataFrame:  # one row a setting and side: `setting`, `split`, what `spread_of` gives, `low`, `high`, `paper`, `claim`, `recipe`, `simulated`
     "The finished runs of every setting, side by side with what the paper prints."
     rows = []
-    for row in results.settings.to_dict('records'):
+    for row in results.settings[results.settings.setting.str.startswith(only)].to_dict('records'):
         preds = [r.preds for r in results.of(row['setting'])]
         for split in ('valid', 'test'):
             parts = [q for p in preds if len(q := p[p['split'] == split])]
@@ -116,6 +120,7 @@ def _facts(row, runs):
 # %% ../../nbs/api/94_studies.results.ipynb #f379833b
 def claim_table(
     results: Results,  # of `run_settings` or `open_results`
+    table: pd.DataFrame = None,  # `results_table`, where it has been made
 ) -> pd.DataFrame:  # `results_table`, and a row for each count, hour and turning point; for `beside_claim`
     "Everything of a study that the paper has a number for."
     rows = []
@@ -124,7 +129,8 @@ def claim_table(
         if runs:
             t = runs[0].preds
             rows += _facts(dict(row, test_n=(t['split'] == 'test').sum()), runs)
-    return pd.concat([results_table(results), pd.DataFrame(rows)], ignore_index=True)
+    table = results_table(results) if table is None else table
+    return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
 
 # %% ../../nbs/api/94_studies.results.ipynb #8767ee52
 def _brightness(part):
@@ -148,12 +154,11 @@ def leave_one_out_table(
     tiles=None,  # the `Tiles` of the study, for `shortcut`
 ) -> pd.DataFrame:  # one row a line: `line`, `valid`, `test`, `low`, `high`, `n`, `shortcut`, `paper`, `simulated`
     "Table 2: a line that was not trained on."
-    t = results_table(results)
-    t = t[t.setting.str.startswith('without_')]
-    if not len(t):
+    if not results.settings.setting.str.startswith('without_').any():
         raise ValueError(
             f'{results.out} has no setting without_LINE. There are {some_of(results.settings.setting, 30)}.'
         )
+    t = results_table(results, only='without_')
     rows = []
     by = results.settings.set_index('setting', drop=False)
     for s, g in t.groupby('setting', sort=False):

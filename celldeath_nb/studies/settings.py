@@ -20,7 +20,7 @@ from ..files import bar
 from ..units import joined_text, need, some_of, table_of, with_columns
 from ..tiles.splits import split_as_paper, split_by, which_tiles
 from ..learn.recipes import Recipe, make_recipe
-from ..learn.nets import best_device, make_net
+from ..learn.nets import best_device, check_arch, make_net
 from ..learn.loaders import make_dls
 from ..learn.learner import make_learner, precision_on
 from ..learn.sittings import planned_epochs
@@ -243,6 +243,7 @@ def _look_at(tiles, row):
     "The prepared tiles of a setting or None, and a row of the check."
     try:
         r = setting_recipe(row)
+        check_arch(r.arch)
         part = setting_tiles(tiles, row)
     except ValueError as e:
         return None, dict(setting=row['setting'], problem=str(e))

@@ -207,14 +207,12 @@ def _slice_one(path, um, job):
         a = cut_at(px, size, places, job['edge'])
     except BadFile as e:
         return None, dict(problem=e.reason)
-    keep = list(range(len(a)))
-    shares = None
+    keep = np.ones(len(a), bool)
     if job['min_cell_share'] is not None:
-        shares = [cell_area(o) for o in a]
-        keep = [i for i, s in enumerate(shares) if s >= job['min_cell_share']]
+        keep = np.array([cell_area(o) >= job['min_cell_share'] for o in a])
     if job['resize_to']:
         a = np.stack([resized(o, job['resize_to']) for o in a])
-    if len(keep) < len(a):
+    if not keep.all():
         a = a[keep]
     d = dict(
         bytes=ph.bytes,
@@ -226,8 +224,8 @@ def _slice_one(path, um, job):
         **({'clipped': n} if (n := _clipped(ph.pixels, job)) else {}),
         block_crc=crc32(a.data) if len(a) else 0,
         tile_crc=tile_sums(a),
-        places=[places[i] for i in keep],
-        empty=[places[i][:2] for i in range(len(places)) if i not in keep],
+        places=[o for o, k in zip(places, keep) if k],
+        empty=[o[:2] for o, k in zip(places, keep) if not k],
         notes=ph.notes,
     )
     if job['quality']:
@@ -280,14 +278,19 @@ def _reserve(fd, path, n):
         os.posix_fallocate(fd, 0, n)
 
 
+_piece = 1 << 22  # bytes that are handed to the disk at once: small photographs one by one would wait for it each time
+
+
 def _write_at(fd, a, offset):
     mem = memoryview(np.ascontiguousarray(a)).cast('B')
     os.lseek(fd, offset, os.SEEK_SET)
     while len(mem):
         mem = mem[os.write(fd, mem) :]
-    if hasattr(os, 'posix_fadvise'):
+    begin = offset - offset % _piece
+    end = offset + a.nbytes
+    if hasattr(os, 'posix_fadvise') and end - begin >= _piece:
         os.posix_fadvise(
-            fd, offset, a.nbytes, os.POSIX_FADV_DONTNEED
+            fd, begin, end - begin, os.POSIX_FADV_DONTNEED
         )  # Linux begins to write it to the disk, so that the last fsync has little left to wait for
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #5a04a531
@@ -477,7 +480,8 @@ def _with_folders(src, folders=(), ids=()):
     homes = list(dict.fromkeys([*folders, *src['home']]))
     ids = [*ids, *map(folder_id, homes[len(ids) :])]
     rest = {k: v for k, v in src.items() if k != 'home'}
-    return dict(folders=homes, folder_ids=ids, sources=dict(rest, folder=[homes.index(h) for h in src['home']]))
+    at = {h: i for i, h in enumerate(homes)}
+    return dict(folders=homes, folder_ids=ids, sources=dict(rest, folder=[at[h] for h in src['home']]))
 
 
 def _problem_rows(df, done):

@@ -49,8 +49,12 @@ def _turns(h, w):
     }
 
 # %% ../../nbs/api/35_tiles.places.ipynb #0f5f8a49
-def _fingerprints(p, turn):
-    "Unit vectors that a shift of the picture hardly changes, [n, d]."
+def _fingerprints(p, turn, block=200):
+    "Vectors that a shift of the picture hardly changes, [n, d]; a block at a time, since on the way there they take ten times the room."
+    return np.concatenate([_fingerprint(p[i : i + block], turn) for i in range(0, len(p), block)])
+
+
+def _fingerprint(p, turn):
     n, h, w = p.shape
     q = turn(p * np.hanning(h + 2)[1:-1, None].astype(np.float32) * np.hanning(w + 2)[1:-1].astype(np.float32))
     f = np.abs(np.fft.rfft2(q))
@@ -261,7 +265,9 @@ def find_near_duplicates(
     )
     d = d.sort_values('score', ascending=False).drop_duplicates(['a', 'b']).astype(dict(a=int, b=int, turn=int))
     d = d[_no_weak_chains(d, df['field' if 'field' in df else 'tile'])]
-    return _pairs(d, df, list(_turns(*p.shape[1:])), tiles.tile_px[0] // p.shape[1], within_field)
+    pairs = _pairs(d, df, list(_turns(*p.shape[1:])), tiles.tile_px[0] // p.shape[1], within_field)
+    pairs.attrs['least'] = least
+    return pairs
 
 # %% ../../nbs/api/35_tiles.places.ipynb #e596ee76
 LEAST = dict(auto=0.65, strict=0.8)  # score from which two tiles show the same
@@ -270,6 +276,8 @@ LEAST = dict(auto=0.65, strict=0.8)  # score from which two tiles show the same
 def pairs_of(tiles, places='auto', most=np.inf):
     "Pairs of tiles that show the same: those that came with the tiles, or they are looked for; None for more than `most` tiles."
     kept = getattr(tiles, 'pairs', None)
+    if kept is not None and kept.attrs.get('least', 0) > LEAST[places]:
+        kept = None  # fewer were looked for than are asked for now
     if kept is None and len(tiles) > most:
         return None
     if kept is None:  # of a store that is seen through something, the store
@@ -285,7 +293,7 @@ def _pairs(d, df, turns, factor, within_field):
     d = d.assign(
         tile_a=tile[d.a],
         tile_b=tile[d.b],
-        score=d.score.clip(upper=1),
+        score=d.score.astype(float).clip(upper=1),
         cluster=_clusters(len(df), d.a, d.b)[d.a],
         turn=[turns[t] for t in d.turn],
         dy=(d.dy * factor).astype(int),

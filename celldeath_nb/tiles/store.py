@@ -11,6 +11,7 @@ import io
 import json
 import os
 import threading
+import time
 import warnings
 from pathlib import Path
 import numpy as np
@@ -232,6 +233,7 @@ def write_manifest(folder, m):
 def _manifest_of(table, like, remedies):
     "The manifest of a store with this table; the rest is as in `like`."
     um = table.um_per_px.dropna().unique() if 'um_per_px' in table else []
+    crc = texts_crc(table.tile)
     job = like['settings'] if remedies is None else {**like['settings'], 'remedies': list(remedies)}
     src = like['sources']
     return dict(
@@ -245,12 +247,33 @@ def _manifest_of(table, like, remedies):
         folder_ids=like['folder_ids'],
         settings=job,
         kinds=column_kinds(table),
-        tiles_crc=texts_crc(table.tile),
+        tiles_crc=crc,
         fingerprint=_fingerprint(src, like['tile_px'], table.tile),
         problems=like['problems'],
         notes=like['notes'],
         sources=src,
+        pairs=like.get('pairs') if remedies is None and crc == like.get('tiles_crc') else None,
     )
+
+# %% ../../nbs/api/31_tiles.store.ipynb #536ea1f6
+def _page_of_pairs(pairs, table):
+    "Pairs of tiles as a page of the manifest; None if nothing was looked for, or not by `find_near_duplicates`."
+    if pairs is None or not set(_pair_rules) <= set(pairs):
+        return None
+    at = dict(zip(table.tile, range(len(table))))
+    page = pairs.assign(tile_a=pairs.tile_a.map(at), tile_b=pairs.tile_b.map(at))
+    return dict(least=pairs.attrs.get('least', 0.0), **{k: page[k].tolist() for k in _pair_rules})
+
+
+def _pairs_of_page(page, table):
+    "The table of pairs that a manifest keeps."
+    if page is None:
+        return None
+    tile = table.tile.to_numpy()
+    pairs = pd.DataFrame({k: page[k] for k in _pair_rules})
+    pairs = pairs.assign(tile_a=tile[pairs.tile_a.astype(int)], tile_b=tile[pairs.tile_b.astype(int)])
+    pairs.attrs['least'] = page['least']
+    return pairs
 
 # %% ../../nbs/api/31_tiles.store.ipynb #20813efd
 def _put_tables(folder, table, m):
@@ -327,6 +350,16 @@ cut_rules = dict(
 )
 
 # %% ../../nbs/api/31_tiles.store.ipynb #1362c8df
+_pair_rules = dict(
+    tile_a=a_list(a_whole()),
+    tile_b=a_list(a_whole()),
+    score=a_list(a_number(-1, 1)),
+    kind=a_list(a_text(100)),
+    turn=a_list(a_text(100)),
+    dy=a_list(a_whole(-(2**31))),
+    dx=a_list(a_whole(-(2**31))),
+    cluster=a_list(a_whole()),
+)
 _rules = dict(
     tile_px=_pair,
     n=a_whole(1, 2**40),
@@ -341,6 +374,7 @@ _rules = dict(
     problems=_said,
     notes=_said,
     files=a_page(**{k: a_text(form='[0-9a-f]{64}') for k in ('tiles.csv', 'problems.csv')}),
+    pairs=either(None, a_page(least=a_number(0, 1), **_pair_rules)),
 )
 _source_rules = dict(
     field=a_list(_place, 1),
@@ -358,6 +392,13 @@ _source_rules = dict(
 )
 
 # %% ../../nbs/api/31_tiles.store.ipynb #cf9d61e3
+def _pairs_fit(pairs, n):
+    "Whether the lists of kept pairs belong together and name tiles of the store."
+    if pairs is None:
+        return True
+    return len({len(pairs[k]) for k in _pair_rules}) == 1 and max([*pairs['tile_a'], *pairs['tile_b'], 0]) < n
+
+
 def _check_manifest(m, path):
     "`ValueError` unless the manifest is one of ours, whole, and points nowhere outside."
     if not isinstance(m, dict) or m.get('format') != 'celldeath_nb tiles':
@@ -367,6 +408,7 @@ def _check_manifest(m, path):
             f'{path} has version {str(m.get("version"))[:20]} of the format; this package reads version {_version}. Cut the tiles again.'
         )
     check_seal(m, f'{path}/manifest.json', 'Cut the tiles again.')
+    m.setdefault('pairs', None)  # of a store that was written before they were kept
     check_page(m, {**_rules, 'sources': a_page(**_source_rules)}, f'{path}/manifest.json', 'Cut the tiles again.')
     s = m['sources']
     bad = [o for k in ('field', 'at') for o in s[k] if o.startswith('/') or '..' in o.split('/')]
@@ -379,6 +421,7 @@ def _check_manifest(m, path):
         and sum(s['tiles']) == m['n']
         and [len(o) for o in s['tile_crc']] == [8 * n for n in s['tiles']]
         and len(m['folder_ids']) == len(m['folders']) > max(s['folder'])
+        and _pairs_fit(m['pairs'], m['n'])
     )
     if not fits:
         raise ValueError(f'{path}/manifest.json is damaged: its lists do not belong together. Cut the tiles again.')
@@ -462,16 +505,9 @@ def open_tiles(
 ) -> Tiles:  # the open store
     "Open a folder of tiles."
     path = Path(path)
-    if not (path / 'manifest.json').exists():
-        raise FileNotFoundError(f'{path} is no folder of tiles: it has no manifest.json.{_what_is_there(path)}')
-    m = _read_manifest(path)
-    t = _read_table(path, m)
-    (h, w) = m['tile_px']
-    if not (path / 'pixels.u8').exists() or own_file(path, 'pixels.u8').stat().st_size < m['n'] * h * w:
-        raise ValueError(f'{path}/pixels.u8 is missing or too short. Copy the folder again, or cut the tiles again.')
-    _say_changes(path, m, sources)
-    sums = np.frombuffer(bytes.fromhex(''.join(m['sources']['tile_crc'])), '>u4').astype(np.uint32)
-    return Tiles(_Store(path / 'pixels.u8', h, w, m['n'], sums), np.arange(m['n']), t, m)
+    tiles = _opened_whole(path)
+    _say_changes(path, tiles.manifest, sources)
+    return tiles
 
 # %% ../../nbs/api/31_tiles.store.ipynb #9f324e9d
 def _read_manifest(path):
@@ -481,6 +517,21 @@ def _read_manifest(path):
     m = read_json(own_file(path, 'manifest.json'), most)
     _check_manifest(m, path)
     return m
+
+
+def _opened(path):
+    "The store that is there now."
+    if not (path / 'manifest.json').exists():
+        raise FileNotFoundError(f'{path} is no folder of tiles: it has no manifest.json.{_what_is_there(path)}')
+    m = _read_manifest(path)
+    t = _read_table(path, m)
+    (h, w) = m['tile_px']
+    if not (path / 'pixels.u8').exists() or own_file(path, 'pixels.u8').stat().st_size < m['n'] * h * w:
+        raise ValueError(f'{path}/pixels.u8 is missing or too short. Copy the folder again, or cut the tiles again.')
+    sums = np.frombuffer(bytes.fromhex(''.join(m['sources']['tile_crc'])), '>u4').astype(np.uint32)
+    out = Tiles(_Store(path / 'pixels.u8', h, w, m['n'], sums), np.arange(m['n']), t, m)
+    out.pairs = _pairs_of_page(m['pairs'], t)
+    return out
 
 
 def _what_is_there(path):
@@ -504,6 +555,37 @@ def _say_changes(path, m, sources):
     if sources == 'stop':
         raise ValueError(msg)
     warnings.warn(msg, stacklevel=3)
+
+# %% ../../nbs/api/31_tiles.store.ipynb #4c1aea2a
+_tries = 40
+
+
+def _state(path):
+    "What the files of a store are now."
+    out = {}
+    for name in ('manifest.json', 'tiles.csv', '.tiles.csv', 'pixels.u8'):
+        try:
+            s = os.stat(path / name)
+            out[name] = s.st_ino, s.st_size, s.st_mtime_ns
+        except OSError:
+            out[name] = None
+    return out
+
+
+def _opened_whole(path):
+    "The store that is there, the old one or the new one if it is written meanwhile."
+    for k in range(_tries):
+        before = _state(path)
+        try:
+            tiles = _opened(path)
+            if _state(path)['pixels.u8'] == before['pixels.u8']:
+                return tiles
+        except (OSError, ValueError):
+            moving = not path.exists() and path.with_name(f'.{path.name}.old').exists()  # see `swap_in`
+            if k == _tries - 1 or _state(path) == before and not moving:
+                raise
+        time.sleep(0.025)
+    raise OSError(f'{path} is written by another process again and again. Wait for it, and open it then.')
 
 # %% ../../nbs/api/31_tiles.store.ipynb #a49acb77
 def _pairs_among(pairs, table):
@@ -558,7 +640,7 @@ def _save_columns(tiles, names):
     with only_writer(tiles.path):
         m = _read_manifest(tiles.path)
         full = _read_table(tiles.path, m)
-        if full.tile.iloc[: len(tiles._full)].tolist() != tiles._full.tile.tolist():
+        if not _begins_with(m, full, tiles):
             raise ValueError(f'{tiles.path} was cut anew since it was opened. Open it again, and add the columns then.')
         for k in names:
             if k not in full:
@@ -566,8 +648,22 @@ def _save_columns(tiles, names):
             col = full[k].astype(object)
             col.iloc[tiles._rows] = tiles.table[k].to_numpy(dtype=object)
             full[k] = col.infer_objects()
-        m = write_store(tiles.path, full, None, m)
-    return Tiles(tiles._store, tiles._rows, tiles.table, m, full)
+        page = _page_of_pairs(tiles.pairs, full) if len(tiles) == len(full) else None
+        m = write_store(tiles.path, full, None, {**m, 'pairs': page or m['pairs']})
+        more = _opened(tiles.path) if len(full) > len(tiles._full) else None
+    now = (more._store, more.manifest, more._full) if more is not None else (tiles._store, m, full)  # some were added
+    out = Tiles(now[0], tiles._rows, tiles.table, *now[1:])
+    out.pairs = tiles.pairs
+    return out
+
+# %% ../../nbs/api/31_tiles.store.ipynb #1cad11c8
+def _begins_with(m, full, tiles):
+    "Whether a store on the disk has the tiles that were opened, with these pixels, and behind them what was added since."
+    was = tiles.manifest['sources']
+    n = len(was['field'])
+    same = all(m['sources'][k][:n] == was[k] for k in ('field', 'tile_crc'))
+    same = same and m['tile_px'] == tiles.manifest['tile_px']
+    return same and full.tile.iloc[: len(tiles._full)].tolist() == tiles._full.tile.tolist()
 
 # %% ../../nbs/api/31_tiles.store.ipynb #0493cd21
 @patch

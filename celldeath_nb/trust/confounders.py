@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_numeric_dtype
+from ..plates.maps import ROLES
 from ..units import crossed, joined_text, natural_key, need, table_of, unit_ids, well_name
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #e7c88f92
@@ -161,6 +162,8 @@ def _made_of(df, label):
         label,
         *(c for c in df if str(c).lower() in _synonyms and _one_to_one(df[c], df[label])),
     }
+    if 'role' in df and set(df['role'].dropna()) <= set(ROLES):
+        made.add('role')  # of a plate map: which wells are controls
     if label == 'label' and 'label_of' in df:
         made |= {o.strip() for o in str(df['label_of'].iloc[0]).split(',')}
     if 'line' in df and all(str(each) in str(y) for each, y in zip(df['line'], df[label])):

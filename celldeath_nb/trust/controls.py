@@ -199,7 +199,8 @@ def _train_one(tiles, recipe, train):
 def _cheap_numbers(tiles, features=None, rows=slice(None)):
     "What the cheap classifier sees of each tile, [n, k]; of features of more tiles, those of `rows`."
     features = features_of(tiles, None) if features is None else features
-    X = np.concatenate([features[k][rows] for k in ('brightness', 'thumbnail', 'border', 'background')], 1)
+    there = [k for k in ('brightness', 'thumbnail', 'border', 'background') if features[k] is not None]
+    X = np.concatenate([features[k][rows] for k in there], 1)
     return _within_day(tiles.table, X)
 
 

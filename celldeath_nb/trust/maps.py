@@ -440,12 +440,12 @@ def _draw(table, n, seed):
     return {c: np.sort(rng.permutation(np.flatnonzero(groups == c))[:n]) for c in sorted(groups.unique())}
 
 
-def _photo(ax, img, um_per_px, title):
+def _photo(ax, img, um_per_px, title, bar_um=None):
     ax.imshow(img, cmap='gray', vmin=0, vmax=255)
     ax.set_title(title, fontsize=8, parse_math=False)
     ax.set(xticks=[], yticks=[])
     if um_per_px is not None and np.isfinite(um_per_px):
-        scale_bar(ax, um_per_px)
+        scale_bar(ax, um_per_px, bar_um)
 
 
 def _overlaid(ax, img, heat, lo, hi):
@@ -457,7 +457,7 @@ def _overlaid(ax, img, heat, lo, hi):
     return ax.imshow(heat, cmap='viridis', vmin=lo, vmax=hi, alpha=0.45)
 
 # %% ../../nbs/api/85_trust.maps.ipynb #ea0be9cc
-def _row_of_maps(axs, tiles, cams, lo, hi, overlay):
+def _row_of_maps(axs, tiles, cams, lo, hi, overlay, bar_um):
     "One class: photograph, map, photograph, map..."
     full = cams.full(tiles.tile_px)
     truth = tiles.table.get('label')
@@ -467,7 +467,7 @@ def _row_of_maps(axs, tiles, cams, lo, hi, overlay):
         b.axis('on')
         p = cams.probs[k].max()
         best = cams.classes[cams.probs[k].argmax()]
-        _photo(a, pic, tiles.um_per_px, '' if truth is None else f'truth {truth.iloc[k]}')
+        _photo(a, pic, tiles.um_per_px, '' if truth is None else f'truth {truth.iloc[k]}', bar_um)
         im = _overlaid(b, pic, full[k], lo, hi) if overlay else b.imshow(full[k], cmap='viridis', vmin=lo, vmax=hi)
         b.set(xticks=[], yticks=[])
         b.set_title(
@@ -489,6 +489,7 @@ def show_cams(
     device: str = None,  # see `cam`
     layer: str = None,  # see `cam`
     overlay: bool = False,  # lay the map over a second copy of the photograph
+    bar_um: float = None,  # length of the scale bars in micrometers; None: a round number near a fifth of the width
 ):  # the matplotlib figure
     "Random tiles of each class, each beside its map, on one color scale."
     tiles = as_tiles(tiles)
@@ -505,7 +506,7 @@ def show_cams(
     for ax in axs.flat:
         ax.axis('off')
     for axr, (c, t) in zip(axs, few.items()):
-        im = _row_of_maps(axr, t, cams[c], lo, hi, overlay)
+        im = _row_of_maps(axr, t, cams[c], lo, hi, overlay, bar_um)
     of = target if target in model.classes else 'the class above each map'
     bar_ = fig.colorbar(im, ax=axs, shrink=0.8, label=f'{next(iter(cams.values())).method}: evidence for {of}')
     bar_.solids.set(alpha=1)

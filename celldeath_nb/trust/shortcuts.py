@@ -34,17 +34,43 @@ def _border(px, d=6):
     edges = px[:, :d].mean(1), px[:, -d:].mean(1), px[:, :, :d].mean(2), px[:, :, -d:].mean(2)
     return np.concatenate([np.stack([p.mean(1) for p in np.array_split(e, 8, axis=1)], 1) for e in edges], 1)
 
+# %% ../../nbs/api/81_trust.shortcuts.ipynb #2f91a767
+_square = 16  # pixels
+_empty = 3.0  # spread over noise, above which not even the emptiest squares of a set are background
 
-def _quiet(px, b=16):
-    "Mean, unevenness and noise of the quietest tenth of the squares of a tile."
+
+def _squares(px):
+    "Mean, spread and noise of the squares of each tile, [n, k] each."
     n, h, w = px.shape
-    sq = px[:, : h // b * b, : w // b * b].reshape(n, h // b, b, w // b, b).astype(np.float32)
-    m = sq.mean((2, 4)).reshape(n, -1)
-    s = sq.std((2, 4)).reshape(n, -1)
-    some = s <= np.quantile(s, 0.1, axis=1, keepdims=True)
-    return np.c_[_masked_stats(m, some), (s * some).sum(1) / some.sum(1)]
+    p = px.astype(np.float32)
+    twice = np.pad(np.diff(np.diff(p, 2, axis=2), 2, axis=1) / 6, ((0, 0), (1, 1), (1, 1)), mode='edge')
+    b = _square
+    cut = lambda o: o[:, : h // b * b, : w // b * b].reshape(n, h // b, b, w // b, b)
+    flat = lambda o: o.reshape(n, -1)
+    return flat(cut(p).mean((2, 4))), flat(cut(p).std((2, 4))), flat(np.sqrt((cut(twice) ** 2).mean((2, 4))))
 
 
+def _structure(spread, noise):
+    "How much more gray levels spread in a square than noise does: 1 where nothing is."
+    return spread / np.maximum(noise, 0.5)  # rounding to whole gray levels makes a third of one
+
+
+def _emptiest(px):
+    "The structure up to which squares of these pictures are background; None if none is."
+    _, spread, noise = _squares(px)
+    floor = float(np.quantile(_structure(spread, noise), 0.01)) if spread.size else np.inf
+    return 1.25 * max(floor, 1.0) if floor <= _empty else None
+
+
+def _background(px, least):
+    "Mean, unevenness and noise of the squares that are background; NaN for a tile without any."
+    mean, spread, noise = _squares(px)
+    free = _structure(spread, noise) <= least
+    res = np.c_[_masked_stats(mean, free), (noise * free).sum(1) / np.maximum(free.sum(1), 1)]
+    res[~free.any(1)] = np.nan
+    return res
+
+# %% ../../nbs/api/81_trust.shortcuts.ipynb #5767bbf2
 def _masked_stats(x, keep):
     "Mean and spread of what is kept of each row; where nothing is kept, those of the other rows on average."
     n = np.maximum(keep.sum(1), 1)
@@ -53,6 +79,14 @@ def _masked_stats(x, keep):
     some = keep.any(1)
     res[~some] = res[some].mean(0) if some.any() else 0
     return res
+
+
+def _filled(x):
+    "Rows of NaN become the mean of the others; None if there are no others."
+    some = ~np.isnan(x).any(1)
+    if not some.any():
+        return None
+    return np.where(some[:, None], x, x[some].mean(0))
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #f8551d91
 _file_columns = ('acquired', 'order', 'format', 'bits', 'um_per_px', 'lossy', 'width', 'height', 'software', 'date')
@@ -75,12 +109,12 @@ def _file(df):
     return d.to_numpy()
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #d10282ba
-_looks_at = dict(brightness=_brightness, thumbnail=_thumbnail, border=_border, background=_quiet)
+_looks_at = dict(brightness=_brightness, thumbnail=_thumbnail, border=_border)
 
 
 def shortcut_features(
     tiles,  # `Tiles`
-    masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; None: the background is the quietest tenth of each tile
+    masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; None: background is where nothing is but noise
     bs: int = 256,  # tiles in a batch
 ) -> (
     dict
@@ -93,13 +127,19 @@ def shortcut_features(
             'size is needed, true where a cell is.'
         )
     parts = []
+    some = np.unique(np.linspace(0, n - 1, 64).round().astype(int))
+    least = _emptiest(tiles.batch(some)) if n > bs else None
     for i in np.array_split(np.arange(n), -(-n // bs)):
         px = tiles.batch(i)
+        least = _emptiest(px) if n <= bs else least
         parts.append({k: see(px) for k, see in _looks_at.items()})
+        if least is not None:
+            parts[-1]['background'] = _background(px, least)
         if masks is not None:
             free = ~masks[i].reshape(len(i), -1).astype(bool)
             parts[-1]['under masks'] = _masked_stats(px.reshape(len(i), -1).astype(np.float32), free)
     out = {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
+    out['background'] = _filled(out['background']) if least is not None else None
     return out | dict(file=_file(tiles.table), tile=tiles.table['tile'].to_numpy())
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #415ec294
@@ -180,7 +220,7 @@ def _judge(low, chance, groups):
 def shortcut_baseline(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
     group: str = 'well',  # what is learned from, asked about and drawn as a whole: 'field', 'well', 'experiment'
-    masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; `None`: the background is the quietest tenth of each tile
+    masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; `None`: background is where nothing is but noise
     preds: pd.DataFrame = None,  # the network's predictions, with `tile`, `label`, `pred` and `split`, to stand beside
     seed: int = 0,  # of the folds and draws
     features: dict = None,  # of `shortcut_features` of these tiles (and masks); None: they are made, in one pass over the pixels
