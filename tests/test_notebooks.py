@@ -35,7 +35,7 @@ def test_lessons_are_a_chain():
         name = next((o for o in re.findall(r'\]\((\d[^/)]*\.ipynb)\)', lessons[name]) if o > name), None)
     assert seen == sorted(lessons)
     page = (root / 'nbs' / 'index.ipynb').read_text(encoding='utf-8')
-    assert [o for o in sorted(lessons) if f'(nbs/tutorials/{o})' not in page] == []
+    assert [o for o in sorted(lessons) if f'tutorials/{o})' not in page] == []
 
 
 def test_no_copies():

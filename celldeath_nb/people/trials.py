@@ -545,13 +545,13 @@ def _looked_back(self: Trial, most=12):
     missed = t[t.answer != t.truth]
     more = f' The first {most} of them:' if len(missed) > most else ''
     said.append(f'{len(missed)} tiles were not told rightly.{more}' if len(missed) else 'No tile was missed.')
-    px = w.Layout(width='100%', height='auto')
+    px = w.Layout(width='calc(100% - 4px)', height='auto')
     cells = []
     for k, r in missed.head(most).iterrows():
         png = tile_png(self._tiles[int(self._at[k])], getattr(self._tiles, 'um_per_px', None))
         text = f'Tile {k + 1}: <b>{escape(r.truth)}</b>; you said {escape(str(r.answer))}'
         text += f', the network {escape(str(r.network))}' if 'network' in t and pd.notna(r.network) else ''
-        box = w.Layout(width=f'min({_least_px}px, 100%)', margin='4px')
+        box = w.Layout(width=f'min({_least_px}px, 100%)', margin='4px', overflow='hidden')
         cells.append(w.VBox([w.Image(value=png, format='png', layout=px), w.HTML(text)], layout=box))
     return [w.HTML('<br>'.join(said)), w.HBox(cells, layout=w.Layout(flex_flow='row wrap'))]
 
