@@ -3321,6 +3321,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'celldeath_nb/studies/shards.py'),
                                              'celldeath_nb.studies.shards._job_of': ( 'api/studies.shards.html#_job_of',
                                                                                       'celldeath_nb/studies/shards.py'),
+                                             'celldeath_nb.studies.shards._joined': ( 'api/studies.shards.html#_joined',
+                                                                                      'celldeath_nb/studies/shards.py'),
                                              'celldeath_nb.studies.shards._opened': ( 'api/studies.shards.html#_opened',
                                                                                       'celldeath_nb/studies/shards.py'),
                                              'celldeath_nb.studies.shards._pieces': ( 'api/studies.shards.html#_pieces',

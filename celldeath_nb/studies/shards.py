@@ -64,7 +64,7 @@ def predict_shards(
     out = check_free(out, False, 'Give another name, or remove it.')
     model = str(model)
     weights = _weights_of(model)
-    _opened(model, weights)  # a model that cannot be read is told before anybody is sent to work
+    classes = _opened(model, weights).classes  # a model that cannot be read is told before anybody is sent to work
     at = out.with_name(f'.{out.name}.{_job_of(weights, tiles, bs, shards)}')
     at.mkdir(parents=True, exist_ok=True)
     pieces = _pieces(len(tiles), bs, shards)
@@ -75,10 +75,18 @@ def predict_shards(
             f'{len(lost)} of {len(names)} shards were not answered ({lost[0]}). The others are kept in {at}: make the '
             'same call again.'
         )
-    preds = pd.concat([read_csv(n) for n in names], ignore_index=True)
+    preds = _joined(tiles, names, classes)
     write_csv(preds, out)
     shutil.rmtree(at)
     return preds
+
+# %% ../../nbs/api/93_studies.shards.ipynb #8d9537d1
+def _joined(tiles, names, classes):
+    "What is known of the tiles, and the answers of all shards."
+    asked = [f'p_{c}' for c in classes] + ['pred']
+    read = dict(usecols=asked, dtype=dict(pred=str), float_precision='round_trip')
+    answers = pd.concat([read_csv(n, **read) for n in names], ignore_index=True)
+    return tiles.table.reset_index(drop=True).drop(columns=asked, errors='ignore').join(answers[asked])
 
 
 def _ask(executor, jobs):
