@@ -100,7 +100,7 @@ _needed = {
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
 _flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser'}
 
-
+# %% ../nbs/api/97_cli.ipynb #2990b7c9
 def _bare(args):
     "The words behind the command that belong to no option."
     out = []

@@ -269,7 +269,7 @@ def test_bad_settings_are_sentences(tiles, change, said):
 
     t = settings_of(['CvsD'], seeds=1).assign(**change)
     why = check_settings(tiles, t).problem[0]
-    assert re.search(said, why) and why.rstrip()[-1] in '.).' and '\n' not in why, why
+    assert re.search(said, why) and why.rstrip()[-1] in '.)"' and '\n' not in why, why
     with pytest.raises(ValueError, match='1 of 1 settings cannot be run'):
         run_settings(tiles, t, '/nowhere/at/all', train=Rehearsal(told))
 

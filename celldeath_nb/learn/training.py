@@ -76,7 +76,7 @@ def _begun(work):
     check_page(page, dict(recipe=a_page(), store=a_text(100), split=a_text(100)), work / 'identity.json', again)
     return page
 
-
+# %% ../../nbs/api/58_learn.training.ipynb #455bed7b
 def _finished(out, identity):
     "The run that the same call has finished; `ValueError` says how the run that is there differs."
     run = open_run(out)

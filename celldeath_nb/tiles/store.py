@@ -533,7 +533,7 @@ def _opened(path):
     out.pairs = _pairs_of_page(m['pairs'], t)
     return out
 
-
+# %% ../../nbs/api/31_tiles.store.ipynb #7738b9df
 def _what_is_there(path):
     if path.with_name(f'.{path.name}.partial').exists():
         return ' Slicing was interrupted; the same call of cut_tiles goes on with it.'
