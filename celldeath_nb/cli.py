@@ -42,7 +42,7 @@ def pair(
     return a, b
 
 # %% ../nbs/api/97_cli.ipynb #ac55d4c7
-_several = '--labels --lines --seeds --allow --rename --marks --foci --pages'.split()
+_several = '--labels --lines --seeds --allow --rename --marks --foci --pages --only'.split()
 
 
 def deal_out(
@@ -96,9 +96,10 @@ _needed = {
     'flow': 1,
     'export': 1,
     'plate': 1,
+    'paper': 1,
 }
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
-_flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser'}
+_flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser', '--retry'}
 
 # %% ../nbs/api/97_cli.ipynb #2990b7c9
 def _bare(args):
@@ -147,10 +148,11 @@ class Steps:
         tell(f'{self.done}/{self.total} {text} ...' if step else in_words_of_the_command(text))
 
 
-def _free(path, overwrite):
-    "Refuse an output that exists, or that cannot be written, before any work is done."
-    from celldeath_nb.files import check_free, check_no_writer
+def _free(path, overwrite, *given, option='--out'):
+    "Refuse an output that exists, that cannot be written, or that lies in what was given, before any work is done."
+    from celldeath_nb.files import check_free, check_no_writer, check_outside
 
+    check_outside(path, *given, instead=f'Give a place outside of it with {option}')
     path = check_free(path, overwrite, 'Give another name with --out, remove it, or add --overwrite.')
     check_no_writer(path)
     near = next(o for o in path.absolute().parents if o.exists())
@@ -421,7 +423,7 @@ def slice_(
 ):
     "Cut photographs into tiles, ready for training."
     typed = dict(locals())
-    _free(out, overwrite)
+    _free(out, overwrite, folder)
     reading = _reading(typed)
     raise typer.Exit(_slice(folder, out, grid, tile, overwrite, reading, _cutting(typed)))
 
@@ -502,7 +504,7 @@ def train(
     overwrite: Overwrite = False,  # replace
 ):
     "Train a network on tiles, and write a run folder with its report."
-    _free(out, overwrite)
+    _free(out, overwrite, tiles)
     changes = dict(
         arch=arch,
         weights=weights,
@@ -609,7 +611,7 @@ def predict(
 ):
     "Apply a trained network to photographs: a table of file, tile, probability of each class, and verdict."
     typed = dict(locals())
-    _free(out, overwrite)
+    _free(out, overwrite, folder, run)
     if label_from == 'none' and (labels or label):
         typed['label_from'] = 'auto'
     raise typer.Exit(_predict(run, folder, out, device, _reading(typed)))
@@ -662,7 +664,7 @@ def export_(
     overwrite: Overwrite = False,  # replace
 ):
     "Hand a model on: a folder for other programs, opened again and compared before it gets its name."
-    _free(out, overwrite)
+    _free(out, overwrite, run)
     _export(run, to, out, tiles, license, overwrite)
 
 
@@ -797,7 +799,7 @@ def audit(
 ):
     "Can the label be told without looking at the cells? Looks for confounders, shortcuts and copies before any training."
     typed = dict(locals())
-    _free(out, overwrite)
+    _free(out, overwrite, folder)
     reading = _reading(typed)
     cutting = _cutting(typed)
     from celldeath_nb.files import scratch_folder
@@ -843,12 +845,7 @@ def _beside(out, report, folder, overwrite):
     "The page's place, after refusing what is taken and what lies in the folder that is only read."
     report = Path(out).with_suffix('.html') if report is None else Path(report)
     for option, path in (('--out', Path(out)), ('--report', report)):
-        if Path(folder).resolve() in path.resolve().parents:
-            raise ValueError(
-                f'{path} lies in {folder}, which is only read. Give a place outside of it with {option}, such as {option} '
-                f'{Path(folder).resolve().parent / path.name}.'
-            )
-        _free(path, overwrite)
+        _free(path, overwrite, folder, option=option)
     if report.resolve() == Path(out).resolve():
         raise ValueError(f'--out and --report are both {out}. Give the page another name, such as --report page.html.')
     return report
@@ -956,7 +953,7 @@ def _draft(folder, path, overwrite):
     draft = guess_tubes(folder)
     if not len(draft):
         raise ValueError(f'{folder} holds no FCS files. Give the folder in which the tubes are.')
-    write_csv(draft, _free(path, overwrite))
+    write_csv(draft, _free(path, overwrite, folder))
     roles = ', '.join(f'{k} {v}' for k, v in draft.role.value_counts().items())
     tell(f'{len(draft)} tubes by their names: {roles}. Look at every row, mend it, and give it as --map {path}.')
 
@@ -1124,7 +1121,7 @@ def demo(
 ):
     "The whole road: photographs, tiles, split, training, heat maps, predictions and a report."
     typed = dict(locals())
-    _free(out, overwrite)
+    _free(out, overwrite, data)
     r = _recipe('quick' if data else 'demo', epochs=epochs, seed=seed)
     reading = _reading(typed)
     args = dict(test=_rule(test), group=group, device=device, places=places, positive=positive, cut=_cutting(typed))
@@ -1246,10 +1243,6 @@ def lab(
     raise SystemExit(subprocess.call(command))
 
 # %% ../nbs/api/97_cli.ipynb #16478689
-_several += ['--only']
-_needed['paper'] = 1
-_flags |= {'--retry'}
-
 Scale = Annotated[
     str,
     typer.Option(

@@ -65,6 +65,34 @@ def test_empty_folder(call, tmp_path):
     left(tmp_path, 'photos')
 
 
+@pytest.mark.parametrize(
+    'words',
+    [
+        'slice photos --out photos/tiles',
+        'audit photos --out photos/a',
+        'demo --data photos --out photos/d',
+        'train photos --out photos/run',
+        'predict run photos --out photos/p.csv',
+        'predict run photos --out run/p.csv',
+        'export run --to hub --out run/hub',
+        'paper photos --out photos/paper',
+    ],
+)
+def test_nothing_is_written_into_a_folder_that_was_given(words, call, tmp_path):
+    photo(tmp_path / 'photos' / name('CPT1', 1, 'N1'))
+    (tmp_path / 'run').mkdir()
+    refused(call(*words.split()), 'which is only read', 'outside of it', str(tmp_path))
+    left(tmp_path / 'photos', name('CPT1', 1, 'N1'))
+    left(tmp_path / 'run')
+
+
+def test_the_place_where_one_stands_may_be_the_folder_given(call, tmp_path, monkeypatch):
+    photo(tmp_path / 'photos' / name('CPT1', 1, 'N1'))
+    monkeypatch.chdir(tmp_path / 'photos')
+    refused(call('demo', '--data', '.'), 'which is only read', '--out', str(tmp_path / 'celldeath_demo'))
+    left(tmp_path / 'photos', name('CPT1', 1, 'N1'))
+
+
 def test_folder_that_is_not_there(call, tmp_path):
     refused(call('slice', 'nowhere', '--out', 'tiles'), 'nowhere')
     left(tmp_path)

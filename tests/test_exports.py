@@ -267,6 +267,6 @@ def test_networks_of_many_kinds_are_the_same_as_onnx(arch, tmp_path):
     model = Model(net.eval(), arch, ['a', 'b', 'c'], (96, 120), (64, 80), 0.5, 0.2, 'linear')
     x = exports._some_tiles(model, None)
     (tmp_path / 'm').mkdir()
-    reopened, _ = exports._as_onnx(model, None, tmp_path / 'm', x, None, None)
+    reopened, _ = exports._as_onnx(model, tmp_path / 'm')
     worst = exports._compared(reopened(), x, exports._logits(model, x), arch)
     assert max(worst.values()) <= 1e-5

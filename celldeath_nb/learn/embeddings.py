@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from torch.nn import functional as F
 from ..files import ahead, bar, check_ordinary, write_whole
 from ..tiles.store import Tiles
-from .weights import cache_folder
+from .weights import cache_folder, tensors_sum
 from .nets import as_input, best_device, make_net
 from .models import Model
 from .loaders import gray_stats, round_grays, shown_size
@@ -24,10 +24,8 @@ from .loaders import gray_stats, round_grays, shown_size
 # %% ../../nbs/api/57_learn.embeddings.ipynb #489edb16
 def _net_sum(m):
     "A name for a body and for what goes in."
-    h = hashlib.sha256(repr((m.arch, tuple(m.size), m.mean, m.std)).encode())
-    for k, v in m.net[0].state_dict().items():
-        h.update(k.encode() + v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()[:16]
+    said = (m.arch, tuple(m.size), m.mean, m.std, tensors_sum(m.net[0].state_dict()))
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def _numbers_sum(rows, x):

@@ -9,6 +9,7 @@ __all__ = ['check_onnx', 'Exported', 'open_exported']
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
+from scipy.special import softmax
 from celldeath_nb.files import (
     a_list,
     a_number,
@@ -160,9 +161,7 @@ class Exported:
         x: np.ndarray,  # tiles, uint8 [n, h, w]
     ) -> np.ndarray:  # float64 [n, classes]
         "The same as probabilities."
-        z = self.logits(x).astype(float)
-        p = np.exp(z - z.max(1, keepdims=True))
-        return p / p.sum(1, keepdims=True)
+        return softmax(self.logits(x).astype(float), axis=1)
 
 # %% ../../nbs/api/54_learn.exported.ipynb #c15409ca
 def open_exported(

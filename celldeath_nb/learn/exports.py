@@ -134,7 +134,7 @@ def _needs(model):
     ]
 
 # %% ../../nbs/api/59_learn.exports.ipynb #a6f71787
-def _card(model, run, to, license, use):
+def _card(model, run, license, use):
     "The card as Markdown."
     origin = model.info.get('weights')
     heads = [
@@ -182,7 +182,7 @@ def _write_onnx(model, f):
         )
 
 
-def _as_onnx(model, run, tmp, x, want, license):
+def _as_onnx(model, tmp):
     try:
         _write_onnx(model, tmp / 'model.onnx')
     except (ValueError, FileNotFoundError):
@@ -201,7 +201,7 @@ def _as_onnx(model, run, tmp, x, want, license):
     return lambda: open_exported(tmp).logits, use
 
 # %% ../../nbs/api/59_learn.exports.ipynb #b8bfd716
-def _as_hub(model, run, tmp, x, want, license):
+def _as_hub(model, tmp):
     save_model(model, tmp / 'model')
     for f in (tmp / 'model').iterdir():
         f.rename(tmp / f.name)
@@ -242,7 +242,7 @@ def _for_qupath(model):
         raise ValueError(f'This model cannot be given to QuPath: {"; ".join(bad)}. Try --to onnx.')
 
 # %% ../../nbs/api/59_learn.exports.ipynb #f3f2b6c2
-def _as_qupath(model, run, tmp, x, want, license):
+def _as_qupath(model, tmp):
     _for_qupath(model)
     example = torch.rand(2, 3, *model.tile_px)
     net = _Rgb(_Whole(model)).eval()
@@ -309,8 +309,8 @@ def export(
     x = _some_tiles(model, tiles)
     want = _logits(model, x)
     with new_folder(out, overwrite) as tmp:
-        reopened, use = _forms[to](model, run, tmp, x, want, license)
-        (tmp / 'README.md').write_text(_card(model, run, to, license, use), encoding='utf-8')
+        reopened, use = _forms[to](model, tmp)
+        (tmp / 'README.md').write_text(_card(model, run, license, use), encoding='utf-8')
         np.save(tmp / 'test_tiles.npy', x)
         np.save(tmp / 'test_logits.npy', want)
         worst = _compared(reopened(), x, want, f'What was written as {to}')

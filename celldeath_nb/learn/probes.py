@@ -9,6 +9,7 @@ __all__ = ['probe']
 import time
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax, softmax
 from ..tiles.store import Tiles
 from ..evaluate.thresholds import calibrate
 from .recipes import Recipe
@@ -38,19 +39,14 @@ def _fitted(x, y, strength, balance):
     return np.concatenate([-m.coef_, m.coef_]) / 2, np.concatenate([-m.intercept_, m.intercept_]) / 2
 
 
-def _log_p(z):
-    z = z - z.max(1, keepdims=True)
-    return z - np.log(np.exp(z).sum(1, keepdims=True))
-
-
 def _loss(z, y):
     "Cross-entropy of logits."
-    return float(-_log_p(z)[np.arange(len(y)), y].mean())
+    return float(-log_softmax(z, axis=1)[np.arange(len(y)), y].mean())
 
 # %% ../../nbs/api/57_learn.probes.ipynb #957bf3a5
 def _temperature(z, y, classes):
     "What logits are to be divided by, from validation tiles; 1 where these cannot tell."
-    p = pd.DataFrame(np.exp(_log_p(z)), columns=[f'p_{c}' for c in classes])
+    p = pd.DataFrame(softmax(z, axis=1), columns=[f'p_{c}' for c in classes])
     names = np.asarray(classes, object)
     table = p.assign(tile=[str(i) for i in range(len(y))], label=names[y], pred=names[z.argmax(1)])
     try:
@@ -79,6 +75,11 @@ def _row(i, strength, w, b, sides, classes):
     )
 
 # %% ../../nbs/api/57_learn.probes.ipynb #cce8a8b3
+def _as_model(net, dls, r):
+    "The network with what goes in."
+    return Model(net, r.arch, dls.vocab, tuple(dls.tile_px), tuple(dls.size), dls.mean, dls.std, 'linear')
+
+
 def probe_net(dls, recipe, cache=None):
     "The network with its fitted last layer, and the history: a row a penalty, strict to loose."
     import torch
@@ -86,7 +87,7 @@ def probe_net(dls, recipe, cache=None):
     torch.manual_seed(recipe.seed)
     r = recipe
     net = make_net(r.arch, dls.c, dls.size, 'linear', 0.0, r.weights != 'scratch', r.weights_file)
-    m = Model(net, r.arch, dls.vocab, tuple(dls.tile_px), tuple(dls.size), dls.mean, dls.std, 'linear')
+    m = _as_model(net, dls, r)
     t0 = time.perf_counter()
     sides = [
         (embed(d.tiles, m, device=dls.device, cache=cache), d.y.numpy()) for d in (dls.train.dataset, dls.valid.dataset)
@@ -123,10 +124,9 @@ def probe(
     dls = make_dls(tiles, r, device)
     net, history = probe_net(dls, r, cache)
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).to_numpy())
-    m = Model(net, r.arch, dls.vocab, tuple(dls.tile_px), tuple(dls.size), dls.mean, dls.std, 'linear')
-    x = embed(asked, m, device=device, cache=cache)
+    x = embed(asked, _as_model(net, dls, r), device=device, cache=cache)
     last = net[1][-1]
     z = x.astype(float) @ last.weight.detach().double().numpy().T + last.bias.detach().double().numpy()
-    preds = verdict_table(asked.table, np.exp(_log_p(z)), dls.vocab)
+    preds = verdict_table(asked.table, softmax(z, axis=1), dls.vocab)
     preds.attrs['history'] = history
     return preds

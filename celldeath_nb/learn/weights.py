@@ -51,7 +51,7 @@ def tensors_sum(state):
     h = hashlib.sha256()
     for k, v in sorted(state.items()):
         h.update(f'{k} {v.dtype} {tuple(v.shape)} '.encode())
-        h.update(v.contiguous().reshape(-1).view(torch.uint8).numpy())
+        h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 # %% ../../nbs/api/50_learn.weights.ipynb #52fbbc4b

@@ -30,6 +30,7 @@ from celldeath_nb.files import (
     a_text,
     a_whole,
     bar,
+    check_outside,
     check_page,
     either,
     new_folder,
@@ -311,15 +312,7 @@ def _begin(out, row, part, simulated):
 # %% ../../nbs/api/93_studies.queue.ipynb #88db2315
 def _check_place(tiles, out):
     "The folder of the study, refused where it lies among the tiles or the photographs."
-    out = Path(out)
-    homes = dict(tiles=tiles.path, photographs=Path(tiles.manifest['folder']))
-    for what, home in homes.items():
-        if home.resolve() in (out.resolve(), *out.resolve().parents):
-            raise ValueError(
-                f'{out} lies in the folder of the {what} ({home}), and nothing is written there. Give a folder outside of '
-                f'it, such as {home.resolve().parent / "runs"}.'
-            )
-    return out
+    return check_outside(out, tiles.path, tiles.manifest['folder'])
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from ..files import write_csv
+from ..files import check_outside, write_csv
 from ..units import some_of
 from ..photos.fields import read_fields
 from ..tiles.cut import cut_tiles
@@ -29,10 +29,7 @@ Paper = namedtuple('Paper', 'results table left_out cost')
 
 def _check_out(out, photos):
     "Refuse a folder among the photographs, and one that holds something else."
-    if photos.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(
-            f'{out} lies in the folder of the photographs, and nothing is written there. Give a folder outside of it.'
-        )
+    check_outside(out, photos)
     there = sorted(p.name for p in out.iterdir() if not p.name.startswith('.')) if out.exists() else []
     if there and not (out / 'tiles' / 'manifest.json').is_file():
         raise ValueError(

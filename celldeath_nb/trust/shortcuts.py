@@ -66,23 +66,20 @@ def _background(px, least):
     "Mean, unevenness and noise of the squares that are background; NaN for a tile without any."
     mean, spread, noise = _squares(px)
     free = _structure(spread, noise) <= least
-    res = np.c_[_masked_stats(mean, free), (noise * free).sum(1) / np.maximum(free.sum(1), 1)]
-    res[~free.any(1)] = np.nan
-    return res
+    return np.c_[_masked_stats(mean, free), (noise * free).sum(1) / np.maximum(free.sum(1), 1)]
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #5767bbf2
 def _masked_stats(x, keep):
-    "Mean and spread of what is kept of each row; where nothing is kept, those of the other rows on average."
+    "Mean and spread of what is kept of each row; NaN where nothing is kept."
     n = np.maximum(keep.sum(1), 1)
     mean = (x * keep).sum(1) / n
     res = np.c_[mean, np.sqrt(((x - mean[:, None]) ** 2 * keep).sum(1) / n)]
-    some = keep.any(1)
-    res[~some] = res[some].mean(0) if some.any() else 0
+    res[~keep.any(1)] = np.nan
     return res
 
 
 def _filled(x):
-    "Rows of NaN become the mean of the others; None if there are no others."
+    "Rows with NaN become the mean of the others; None if there are no others."
     some = ~np.isnan(x).any(1)
     if not some.any():
         return None
@@ -138,8 +135,7 @@ def shortcut_features(
         if masks is not None:
             free = ~masks[i].reshape(len(i), -1).astype(bool)
             parts[-1]['under masks'] = _masked_stats(px.reshape(len(i), -1).astype(np.float32), free)
-    out = {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
-    out['background'] = _filled(out['background']) if least is not None else None
+    out = dict(background=None) | {k: _filled(np.concatenate([o[k] for o in parts])) for k in parts[0]}
     return out | dict(file=_file(tiles.table), tile=tiles.table['tile'].to_numpy())
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #415ec294
