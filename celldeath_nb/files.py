@@ -174,11 +174,13 @@ def check_outside(
     path = Path(path)
     for folder in folders:
         home = None if folder is None else Path(folder).resolve()
-        if home is not None and home.is_dir() and home in (path.resolve(), *path.resolve().parents):
-            raise ValueError(
-                f'{path} lies in {folder}, which is only read: nothing is written there. {instead}, such as '
-                f'{home.parent / path.name}.'
-            )
+        if home is None or not home.is_dir() or home not in (path.resolve(), *path.resolve().parents):
+            continue
+        same = path.resolve() == home
+        raise ValueError(
+            f'{path} {"is the folder that was given" if same else f"lies in {folder}"}, which is only read: nothing is '
+            f'written there. {instead}, such as {home.parent / (f"{home.name}_out" if same else path.name)}.'
+        )
     return path
 
 # %% ../nbs/api/00_files.ipynb #83520711

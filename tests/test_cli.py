@@ -454,7 +454,7 @@ def test_the_whole_paper_goes_on_and_says_what_cannot_be_run(call, tmp_path, mon
     rehearsed(monkeypatch, never)
     code, again = call(*words)
     assert code == 0 and '2 are done' in again, again
-    refused(call(*words, '--out', 'photos'), 'lies in the folder of the photographs')
+    refused(call(*words, '--out', 'photos'), 'photos is the folder that was given, which is only read', 'photos_out')
     photographs(tmp_path / 'other', n=3)
     refused(call('paper', 'other', *words[2:]), 'begun with other photographs')
 
