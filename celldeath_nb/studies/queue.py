@@ -9,13 +9,10 @@ __all__ = ['hold_run', 'Rehearsal', 'run_settings', 'Results', 'open_results', '
 import errno
 import inspect
 import json
-import os
+import platform
 import shutil
-import socket
-import threading
 import time
-import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +31,7 @@ from celldeath_nb.files import (
     check_page,
     either,
     new_folder,
+    only_writer,
     read_json,
     write_csv,
     write_json,
@@ -46,87 +44,6 @@ from ..learn.runs import Run, open_run, run_identity, split_hash, write_sums
 from ..learn.training import train as train_net
 from .settings import prepare_settings, refuse_problems, seed_list, setting_recipe
 
-# %% ../../nbs/api/93_studies.queue.ipynb #3b166791
-_host = socket.gethostname()
-
-
-def _read_lock(path):
-    "What a lock says, or nothing if it is gone or half written."
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _now_on(folder):
-    "The time by the clock of the disk, which all who share it agree on."
-    probe = folder / f'.clock.{uuid.uuid4().hex}'
-    probe.touch()
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _is_dead(path, who, stale):
-    "Whether nobody works under this lock any more."
-    if who.get('host') == _host and os.name == 'posix' and not _alive(who['pid']):
-        return True
-    try:
-        return _now_on(path.parent) - path.stat().st_mtime > stale
-    except FileNotFoundError:
-        return False
-
-# %% ../../nbs/api/93_studies.queue.ipynb #897fe740
-def _make(path, text):
-    "True if the file was made by us."
-    try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
-        return False
-    with os.fdopen(fd, 'w') as f:
-        f.write(text)
-    return True
-
-
-def _take_over(path, who, mine, stale):
-    "True if a dead worker's lock is ours now."
-    mark = path.with_name(f'.{path.name}.{who.get("token", "empty")}')
-    if not _make(mark, mine):
-        if mark.exists() and _now_on(path.parent) - mark.stat().st_mtime > stale:
-            mark.unlink(missing_ok=True)  # who wanted it has died in the middle
-        return False
-    try:
-        if _read_lock(path) != who or not path.exists():
-            return False
-        new = path.with_name(f'.{path.name}.{uuid.uuid4().hex}')
-        new.write_text(mine)
-        os.replace(new, path)
-        return True
-    finally:
-        mark.unlink(missing_ok=True)
-
-
-def _beat(path, token, stop, every):
-    "Renew the time of our lock until told to stop."
-    while not stop.wait(every):
-        if _read_lock(path).get('token') != token:
-            return
-        try:
-            os.utime(path)
-        except OSError:
-            return
-
 # %% ../../nbs/api/93_studies.queue.ipynb #15605d79
 @contextmanager
 def hold_run(
@@ -134,27 +51,15 @@ def hold_run(
     stale: float = 60.0,  # seconds without a sign of life after which a worker on another host counts as dead
 ):  # yields True if the run is ours while the block lasts, False if another has it
     "Be the only worker of a run."
-    path = Path(path).with_name(f'{Path(path).name}.lock')
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    token = uuid.uuid4().hex
-    mine = json.dumps(dict(host=_host, pid=os.getpid(), token=token))
-    ours = _make(path, mine)
-    if not ours:
-        who = _read_lock(path)
-        ours = _is_dead(path, who, stale) and _take_over(path, who, mine, stale)
-    if not ours:
-        yield False
-        return
-    stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, token, stop, stale / 6), daemon=True)
-    beat.start()
-    try:
-        yield True
-    finally:
-        stop.set()
-        beat.join()
-        if _read_lock(path).get('token') == token:
-            path.unlink(missing_ok=True)
+    with ExitStack() as held:
+        try:  # not the lock of the run folder itself, which `train` takes
+            held.enter_context(only_writer(path.with_name(f'{path.name}.job'), stale / 6, stale))
+            ours = True
+        except FileExistsError:
+            ours = False
+        yield ours
 
 # %% ../../nbs/api/93_studies.queue.ipynb #a3790afd
 @dataclass
@@ -238,7 +143,7 @@ def _attempt(tiles, recipe, at, device, train, pairs):
     except Exception as e:
         if _disk_full(e):
             raise
-        note = dict(why=str(e) or type(e).__name__, kind=type(e).__name__, host=_host)
+        note = dict(why=str(e) or type(e).__name__, kind=type(e).__name__, host=platform.node())
         write_json(note | dict(tiles=list(getattr(getattr(e, 'watch', None), 'files', []))), _failed_at(at))
         return 'failed'
     _failed_at(at).unlink(missing_ok=True)

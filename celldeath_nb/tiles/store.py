@@ -561,28 +561,28 @@ _tries = 40
 
 
 def _state(path):
-    "What the files of a store are now."
+    "What a store's folder and files are now, and whether another folder is about to take its place (see `swap_in`)."
     out = {}
-    for name in ('manifest.json', 'tiles.csv', '.tiles.csv', 'pixels.u8'):
+    for name in ('', 'manifest.json', 'tiles.csv', '.tiles.csv', 'pixels.u8'):
         try:
             s = os.stat(path / name)
-            out[name] = s.st_ino, s.st_size, s.st_mtime_ns
+            out[name] = s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
         except OSError:
             out[name] = None
-    return out
+    return out | dict(moving=out[''] is None and path.with_name(f'.{path.name}.old').exists())
 
 
 def _opened_whole(path):
     "The store that is there, the old one or the new one if it is written meanwhile."
-    for k in range(_tries):
+    for _ in range(_tries):
         before = _state(path)
         try:
             tiles = _opened(path)
             if _state(path)['pixels.u8'] == before['pixels.u8']:
                 return tiles
         except (OSError, ValueError):
-            moving = not path.exists() and path.with_name(f'.{path.name}.old').exists()  # see `swap_in`
-            if k == _tries - 1 or _state(path) == before and not moving:
+            after = _state(path)
+            if after == before and not after['moving']:
                 raise
         time.sleep(0.025)
     raise OSError(f'{path} is written by another process again and again. Wait for it, and open it then.')
