@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -352,7 +353,8 @@ def end_ray(ray):
 def start_ray(ray):
     "Two workers on this machine, if it lets Ray start in the half minute that Ray gives itself."
     try:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        here = dict(env_vars=dict(PYTHONPATH=os.pathsep.join(sys.path)))  # for what this file defines
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=here)
     except Exception as e:
         if 'timed out during startup' not in str(e):
             raise
