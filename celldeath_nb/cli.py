@@ -245,7 +245,7 @@ Window = Annotated[
 Edge = Annotated[
     Optional[str],
     typer.Option(
-        help='What does not fit into tiles: drop (leave it out), pad (mirror) or gray (for crops of several sizes).',
+        help='What does not fit into tiles: drop (leave it out), shift (tiles overlap), pad (mirror) or gray (for crops of several sizes).',
         show_default=False,
     ),
 ]
@@ -962,9 +962,9 @@ def _matrix(path, off):
     "A spill matrix from a CSV whose first column names the dyes; False for none, None for that of the controls."
     if path is None or off:
         return False if off else None
-    from celldeath_nb.files import read_csv
+    from celldeath_nb.photos.joins import read_numbers
 
-    table = read_csv(path)
+    table = read_numbers(path)
     return table.set_index(table.columns[0])
 
 # %% ../nbs/api/97_cli.ipynb #7c51c7a6
@@ -1020,11 +1020,10 @@ def _control_of(text):
 
 def _predictions(path):
     "Predictions from a CSV, with names as text."
-    from celldeath_nb.files import read_csv
+    from celldeath_nb.photos.joins import read_numbers
 
     texts = ('tile', 'field', 'experiment', 'plate', 'well', 'line', 'treatment', 'label', 'pred', 'split')
-    have = read_csv(path, nrows=0).columns
-    return read_csv(path, dtype={c: str for c in texts if c in have})
+    return read_numbers(path, texts)
 
 
 def _plate(path, map_csv, out, overwrite, reading, scoring, asking):

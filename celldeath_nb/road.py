@@ -6,6 +6,7 @@
 __all__ = ['MANY', 'print_nothing', 'Road', 'train_safely', 'take_road']
 
 # %% ../nbs/api/96_road.ipynb #c8a69b0a
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,8 @@ def _split(tiles, test, valid, group, seed, say, places='auto', pairs=None):
     need(table_of(tiles), 'label', 'field')
     if test == 'given' or test == 'auto' and _has_split(tiles):
         return _given(tiles, valid, group, seed, say, places, pairs)
+    if test == 'auto':
+        _no_half_split(tiles)
     test = 'auto' if test == 'drawn' else test
     if len(tiles) > MANY or places == 'off':
         return *hold_out(tiles, test, valid, group, seed), None
@@ -84,17 +87,30 @@ def _has_split(tiles):
     )
 
 
+def _no_half_split(tiles):
+    "`ValueError` for a split that is told for some photographs only, or has no side for training: nobody wants it drawn anew in silence."
+    t = table_of(tiles)
+    told = t.split.isin(['train', 'valid', 'test']) if 'split' in t else pd.Series(False, t.index)
+    if told.any() and not (told.all() and (t.split == 'train').any()):
+        lost = t.field[~told]
+        why = f'{lost.iloc[0]} has no side' if len(lost) else 'none is for training'
+        raise ValueError(
+            f"A split is there for {t.field[told].nunique()} of {t.field.nunique()} photographs, and cannot be kept: {why}. Say the "
+            "side of every photograph, or draw another: test='drawn'."
+        )
+
+# %% ../nbs/api/96_road.ipynb #5c20169d
 def _given(tiles, valid, group, seed, say, places, pairs=None):
     "The split that is there; what it lacks for validation is drawn from the training set."
     if not _has_split(tiles):
         raise ValueError(
             "There is no split to keep: no folders train, valid and test, and no column `split` with these words for "
-            "every photograph. test='auto' draws one."
+            "every photograph. test='drawn' draws one."
         )
     sides = table_of(tiles).split
     n = table_of(tiles).groupby('split').field.nunique()
     if (sides == 'valid').any():
-        check_leaks(tiles)
+        _refuse_leak(tiles, group=group)
     else:
         tiles = tiles.add(given_split=sides.to_numpy())
         tiles = split_by(tiles, {'given_split': 'test'}, valid, group, seed=seed)
@@ -102,19 +118,20 @@ def _given(tiles, valid, group, seed, say, places, pairs=None):
         pairs = None
     else:
         pairs = pairs_of(tiles, places) if pairs is None else pairs
-        _refuse_leak(tiles, pairs)
+        _refuse_leak(tiles, pairs=pairs)
     say(f'    the split that is there is kept: {", ".join(f"{k} {v} photographs" for k, v in n.items())}')
     return tiles, f'the test set that was given ({n.test} photographs)' if 'test' in n else '', pairs
 
 # %% ../nbs/api/96_road.ipynb #17d956b0
-def _refuse_leak(tiles, pairs):
-    "`ValueError` if photographs that show the same lie on two sides of the split that was given."
+def _refuse_leak(tiles, **what):
+    "`ValueError` if what belongs together, a group or photographs that show the same, lies on two sides of the split that was given."
     try:
-        check_leaks(tiles, pairs=pairs)
+        check_leaks(tiles, **what)
     except ValueError as e:
+        said = re.split(' Photographs that show one place| Split with', str(e))[0]
+        other = "; if they do not show the same: places='off'" if 'pairs' in what else ''
         raise ValueError(
-            f"The split that is there leaks. {str(e).split(' Photographs that show one place')[0]} Mend it, or draw "
-            "another: test='drawn'; if they do not show the same: places='off'."
+            f"The split that is there leaks. {said} Mend it, or draw another: test='drawn'{other}."
         ) from None
 
 # %% ../nbs/api/96_road.ipynb #81b3c198

@@ -85,6 +85,8 @@ def some_of(o, n=4):
 def need(df, *cols):
     "Refuse a table that lacks one of `cols`."
     for c in cols:
+        if c == 'label' and c not in df:
+            raise ValueError('There are no labels here, and they are needed. Give labels to read_fields.')
         if c not in df:
             raise ValueError(
                 f'The table has no column {c!r}; it has {some_of(df.columns, 30)}. Name one of these, or add the column.'
@@ -120,11 +122,17 @@ def joined_text(df, cols):
     return pd.Series([' '.join(map(str, r)) for r in zip(*(df[c] for c in cols))] if cols else '', index=df.index)
 
 
+_row_and_column = re.compile(r'r(?:ow)?[ _-]?0*(\d{1,2})[ _-]?c(?:ol(?:umn)?)?[ _-]?0*(\d{1,2})', re.IGNORECASE)
+
+
 def well_name(value):
-    "The name of a well in one spelling: A1 for a01, A-01 and 'A 1'; 1 for 01 and 1.0; '?' where it is missing."
+    "The name of a well in one spelling: A1 for a01, A-01, 'A 1' and r01c01; 1 for 01 and 1.0; '?' where it is missing."
     if pd.isna(value):
         return '?'
     text = str(value).strip()
+    if (m := _row_and_column.fullmatch(text)) and 0 < int(m[1]) <= 32:
+        k = int(m[1]) - 1
+        return ('A' if k > 25 else '') + chr(65 + k % 26) + m[2]
     if m := re.fullmatch(r'([A-Za-z]{1,2})[ _-]?0*(\d+)', text):
         return m[1].upper() + m[2]
     m = re.fullmatch(r'0*(\d+)(\.0+)?', text)
@@ -218,6 +226,10 @@ def _found(s, v, col):
     res = _equal(s.astype(object) if s.dtype == 'category' else s, v, col)
     if not res.any():
         have = s.value_counts()
+        if not len(have):
+            raise ValueError(
+                f'There is no {col} {v!r} here: the column {col} is empty, since neither names nor a table tell it.'
+            )
         raise ValueError(
             f'There is no {col} {v!r} here. There is '
             + some_of([f'{k} ({have[k]} tiles)' for k in natural(have.index)], 12)

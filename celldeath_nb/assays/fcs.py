@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import AttrDict
 
-from ..files import bar, read_csv
+from ..files import bar
+from ..photos.joins import read_table
 
 # %% ../../nbs/api/67_assays.fcs.ipynb #b445d425
 _most_text = 20_000_000  # bytes of keywords; the longest seen in the wild has 0.2 MB
@@ -511,11 +512,7 @@ def _read_map(map_csv, folder):
         raise FileNotFoundError(
             f'There is no tube map {Path(path).name}. Write a CSV with the columns file,role,replicate,treatment,hour that begins, for example: {example or "tube1.fcs,unstained"}. guess_tubes({Path(folder).name!r}) makes a first draft.'
         )
-    return (
-        path.copy()
-        if isinstance(path, pd.DataFrame)
-        else read_csv(path, dtype=str, na_filter=False, skipinitialspace=True)
-    )
+    return path.copy() if isinstance(path, pd.DataFrame) else read_table(path).fillna('')
 
 
 def _map_of(map_csv, folder):

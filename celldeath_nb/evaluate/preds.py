@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 from ..units import WELL_COLUMNS, unit_columns, unit_ids
-from ..files import read_csv
 from ..photos.classes import clean_name, cleaned, control_of, control_words, refuse_twins
+from ..photos.joins import read_numbers
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #2332016d
 def ask_positive(classes):
@@ -174,7 +174,7 @@ def _two_from_one(table, score, positive):
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #b35d0ce5
 def as_preds(
-    table: pd.DataFrame | str | Path,  # a table, or a CSV file, one row a tile or image
+    table: pd.DataFrame | str | Path,  # a table, or a CSV or Excel file, one row a tile or image
     truth: str = 'label',  # its column with the truth
     probs: dict | None = None,  # class -> its column of probabilities
     score: str | None = None,  # instead of `probs`, for two classes: the column with the probability of `positive`
@@ -184,16 +184,8 @@ def as_preds(
     **columns,  # our name = their name, of any of tile, field, well, experiment, line, treatment, hour, dose_um, split
 ) -> pd.DataFrame:  # predictions that every function here takes
     "A table of predictions from any other tool's table."
-    names = {
-        truth: str,
-        **({verdict: str} if verdict else {}),
-        **dict.fromkeys((v for k, v in columns.items() if k not in ('hour', 'dose_um')), str),
-    }
-    t = (
-        table.reset_index(drop=True)
-        if isinstance(table, pd.DataFrame)
-        else read_csv(table, dtype=_text_columns(table, names))
-    )
+    texts = {truth, verdict, *(v for k, v in columns.items() if k not in ('hour', 'dose_um'))}
+    t = table.reset_index(drop=True) if isinstance(table, pd.DataFrame) else read_numbers(table, texts)
     _columns_there(
         t,
         [
@@ -214,12 +206,6 @@ def as_preds(
     if verdict:
         out['pred'] = t[verdict].astype(str).where(t[verdict].notna())
     return check_preds(out)
-
-# %% ../../nbs/api/40_evaluate.preds.ipynb #3b716b9e
-def _text_columns(path, names):
-    "Those of the columns `names` that the file has."
-    have = read_csv(path, nrows=0).columns
-    return {k: v for k, v in names.items() if k in have}
 
 # %% ../../nbs/api/40_evaluate.preds.ipynb #a1a8c63d
 COMBINE = dict(mean=lambda p: p.mean(0), median=lambda p: np.median(p, 0) / max(np.median(p, 0).sum(), 1e-300))

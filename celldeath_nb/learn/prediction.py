@@ -326,27 +326,43 @@ def _cut_as_trained(model):
         if same.get('resize_to')
         else dict(tile_px=tuple(model.tile_px))
     )
-    if was.get('edge') == 'gray':  # crops of all sizes
+    if was.get('edge') == 'gray' or not same.get('resize_to'):  # crops of all sizes; or tiles that are never stretched
         same['allow'] = ['sizes']
-    return dict(same, **how, edge=was['edge'] if was.get('edge') in ('pad', 'gray') else 'drop')
+    return dict(same, **how, edge=was['edge'] if was.get('edge') in ('pad', 'gray') else 'shift')
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #3bc89db5
-def _say_unseen(tiles, fields):
-    "Warn where tiles of the model's size leave a part of a photograph out."
+def _check_lying(was, fields):
+    "`ValueError` for portrait beside landscape where tiles of both would be stretched to one shape."
+    tall = fields.height > fields.width
+    wide = fields.height < fields.width
+    if was.get('resize_to') and was.get('turn') is None and was.get('edge') != 'gray' and tall.any() and wide.any():
+        raise ValueError(
+            f'Portrait and landscape photographs are mixed, for example {fields.field[tall].iloc[0]} and '
+            f'{fields.field[wide].iloc[0]}, and this model looks at tiles that were resized to one shape: one kind would be '
+            'stretched. Turn the files of one kind, or predict each kind by itself, in a folder of its own.'
+        )
+
+
+def _say_cut(tiles, fields, was):
+    "Say where tiles overlap so that every pixel is seen, and where they were shrunk otherwise than those of the training."
     job = tiles.manifest['settings']
-    if job.get('resize_to') or job.get('rescale_to'):
+    if job.get('resize_to'):
+        more = job['shrink'] / (was.get('shrink') or job['shrink'])
+        if abs(more - 1) > 0.05:
+            warnings.warn(
+                f'Each tile is {more:.3g} times as wide as those that the model learned from, before both are resized to the '
+                'same width: unless the scale of the photographs differs as much, cells have another size than it knows.'
+            )
         return
     h, w = tiles.tile_px
-    one = fields.set_index('field')
-    n = tiles.table.field.value_counts().reindex(one.index).fillna(0)
-    seen = n * h * w / (one.width * one.height)
-    if (seen < 0.98).any():
+    size = tiles.manifest['sources']
+    size = pd.DataFrame(dict(height=size['height'], width=size['width']), index=size['field'])
+    over = size[tiles.table.field.value_counts().reindex(size.index) * h * w > 1.02 * size.height * size.width]
+    if job.get('edge') == 'shift' and len(over):
         warnings.warn(
-            f'{(seen < 0.98).sum()} of {len(one)} photographs are not seen whole: tiles of {h}x{w} pixels, as the '
-            f'model knows them, leave up to {1 - seen.min():.0%} out, '
-            f'for example of {one.index[seen.argmin()]} '
-            f'({one.height.iloc[seen.argmin()]}x{one.width.iloc[seen.argmin()]}). Turn photographs of another '
-            'orientation, or train with tiles that fit.'
+            f'{len(over)} of {len(size)} photographs are no multiple of {h}x{w} pixels, the size of the tiles that the model '
+            f'knows: their tiles overlap, so that every pixel is seen, for example of {over.index[0]} '
+            f'({over.height.iloc[0]}x{over.width.iloc[0]}).'
         )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #14887bae
@@ -354,8 +370,10 @@ def _predict_fields(model, fields, bs, device, out, paths=None):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
     with scratch_folder() as d:
         store = d / 'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
+        was = cut_settings(model.info, model.path)
+        _check_lying(was, fields)
         tiles = cut_tiles(fields, store, overwrite=store.exists(), **_cut_as_trained(model))
-        _say_unseen(tiles, fields)
+        _say_cut(tiles, fields, was)
         t = tiles.table.drop(columns='path', errors='ignore')
         if paths is not None:
             t['field'] = [str(paths[int(f.split('/')[0])]) for f in t.field]

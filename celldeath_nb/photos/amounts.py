@@ -6,6 +6,7 @@
 __all__ = ['read_amount', 'looks_like_an_amount']
 
 # %% ../../nbs/api/22_photos.amounts.ipynb #27db1928
+import math
 import re
 import pandas as pd
 from .pixels import safe_text
@@ -29,8 +30,8 @@ _hour_units |= {'min': 1 / 60, 'mins': 1 / 60, 'minute': 1 / 60, 'minutes': 1 / 
 _hour_units |= {'d': 24.0, 'day': 24.0, 'days': 24.0, 'dpi': 24.0, 'dpt': 24.0}
 _dose = re.compile(rf'{_number}\s*([fpnuµμm]){_molar}', re.IGNORECASE)
 _molars = re.compile(rf'{_number}\s*M')
-_hours = re.compile(rf't?=?{_number}\s*({"|".join(sorted(_hour_units, key=len, reverse=True))})', re.IGNORECASE)
-_clock = re.compile(r't?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?', re.IGNORECASE)
+_hours = re.compile(rf't?[=+]?{_number}\s*({"|".join(sorted(_hour_units, key=len, reverse=True))})', re.IGNORECASE)
+_clock = re.compile(r't?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?|(?<=h)(\d\d))?(?:(\d+)s)?', re.IGNORECASE)
 _looks = re.compile(
     rf'{_number}\s*(?:[npuµμm]?g(?:[/ ._-]?[mu]?l)?|[mu]?l|%|percent|pct|x|fold|iu|u[/]?ml|moi|gy|mj|j|v|rpm|s|m|w|wk|weeks?|mo|months?)',
     re.IGNORECASE,
@@ -38,9 +39,16 @@ _looks = re.compile(
 _series = re.compile(r'(?:h|hr|hour|d|day|t|time)[ _-]?\d+', re.IGNORECASE)
 
 
+def two_ways(text):
+    "Whether a number such as 1,000 can be a thousand or one."
+    return bool(re.match(r'-?[1-9]\d{0,2}(?:,\d{3})+(?![\d,])', str(text).strip()))
+
+
 def number_of(text):
-    "A number with a point or a decimal comma, or None."
+    "A number with a point or a decimal comma, or None; also for 1,000, which can be a thousand or one."
     text = str(text).strip().replace('\u2212', '-').replace('\u00a0', '').lower()
+    if two_ways(text):
+        return None
     text = re.sub(r'(?<=\d)p(?=\d)', '.', text)
     text = text if text.count(',') != 1 or '.' in text else text.replace(',', '.')
     return float(text) if re.fullmatch(r'-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?', text) else None
@@ -56,17 +64,23 @@ def read_amount(
 ) -> dict:  # {'dose_um': micromolar} or {'hour': hours}; empty if it is neither
     "A dose or a time, in micromolar or in hours."
     text = str(text).strip()
+    if two_ways(text):
+        return {}  # 1,000 nM is one micromolar or a nanomolar
     if m := _dose.fullmatch(text):
-        return dict(dose_um=_scaled(m[1], _dose_units[m[2].lower()]))
+        return _finite(dose_um=_scaled(m[1], _dose_units[m[2].lower()]))
     if m := _molars.fullmatch(text):
         return {}  # 1M is a molar, a month or a million: nobody knows
     if m := _hours.fullmatch(text):
-        return dict(hour=_scaled(m[1], _hour_units[m[2].lower()]))
+        return _finite(hour=_scaled(m[1], _hour_units[m[2].lower()]))
     m = _clock.fullmatch(text)
     if m and sum(o is not None for o in m.groups()) > 1:
-        d, h, minutes, s = (int(o or 0) for o in m.groups())
+        d, h, minutes, s = (int(o or 0) for o in (m[1], m[2], m[3] or m[4], m[5]))
         return dict(hour=round(d * 24 + h + minutes / 60 + s / 3600, 6))
     return {}
+
+
+def _finite(**amount):
+    return amount if all(map(math.isfinite, amount.values())) else {}
 
 
 def _scaled(number, factor):
@@ -78,7 +92,9 @@ def looks_like_an_amount(
 ) -> bool:  # whether it has the form of a dose or a time that `read_amount` does not know
     "Whether something looks like a dose or a time and was not read."
     text = str(text).strip()
-    return not read_amount(text) and bool(_looks.fullmatch(text) or _molars.fullmatch(text) or in_a_series(text))
+    last = re.sub(rf'^{_number}\s*[-\u2013]\s*(?=\d)', '', text)  # of a range
+    forms = (_looks, _molars, _dose, _hours)
+    return not read_amount(text) and (any(o.fullmatch(last) for o in forms) or in_a_series(text))
 
 # %% ../../nbs/api/22_photos.amounts.ipynb #c3641eba
 _dose_name = re.compile(
@@ -101,16 +117,25 @@ def amount_column(name):
     return None
 
 # %% ../../nbs/api/22_photos.amounts.ipynb #c2eeaaa4
+def with_points(cells):
+    "The cells of a column; 2,125 is 2.125 where another cell, such as 0,5, shows that its comma is a decimal one."
+    cells = list(cells)
+    decimal = any(isinstance(o, str) and re.match(r'\s*(?:0,\d|\d+,(?:\d{1,2}|\d{4,})(?!\d))', o) for o in cells)
+    return [o.replace(',', '.') if decimal and two_ways(o) and o.count(',') == 1 else o for o in cells]
+
+
 def read_amounts(s, column, factor, where):
     "A column of text as numbers in our unit; `ValueError` names the cell that cannot be read."
     out = []
-    for i, o in enumerate(s):
+    for i, o in enumerate(with_points(s)):
         v = None if o is None or o is pd.NA or o != o else _amount(str(o), column, factor)
         if v is False:
             raise ValueError(
                 f'{where}, row {i + 2}: {safe_text(str(o))!r} in the column {s.name!r} cannot be read as '
                 + (
-                    'a time. Write hours as a number, or 24 h, 30 min, 2 d.'
+                    'one number: the comma may stand before thousands or before decimals. Write it without a comma.'
+                    if two_ways(o)
+                    else 'a time. Write hours as a number, or 24 h, 30 min, 2 d.'
                     if column == 'hour'
                     else 'a dose. Write micromolar as a number (or in the unit of the column), or 100 nM, 0.5 uM.'
                     if column == 'dose_um'

@@ -23,15 +23,15 @@ def clean_name(
 
 def class_key(
     value,  # a name
-) -> str:  # equal for names that differ in case, accents or blanks only
+) -> str:  # equal for names that differ in case, accents, blanks or underscores only
     "What is compared when near twins are looked for."
     text = unicodedata.normalize('NFKD', clean_name(value) or '')
-    text = re.sub(r'[\u0300-\u036f]', '', text).casefold()
+    text = re.sub(r'[\u0300-\u036f]', '', text).casefold().replace('_', ' ').strip()
     return re.sub(r'(?<!\d)\s+|\s+(?!\d)', '', text)
 
 # %% ../../nbs/api/22_photos.classes.ipynb #e0a542ba
 def twins(names):
-    "Groups of names that differ in case, accents or blanks only."
+    "Groups of names that differ in case, accents, blanks or underscores only."
     groups = {}
     for o in dict.fromkeys(names):
         groups.setdefault(class_key(o), []).append(o)
@@ -45,7 +45,7 @@ def refuse_twins(names, where, fix):
         a, b = found[0][:2]
         more = f' (and {len(found) - 1} more such pairs)' if len(found) > 1 else ''
         raise ValueError(
-            f'{where} {a!r} and {b!r}{more}, which differ only in case, accents or blanks. If they are one class: '
+            f'{where} {a!r} and {b!r}{more}, which differ only in case, accents, blanks or underscores. If they are one class: '
             + fix.replace('{old}', str(a)).replace('{new}', str(b))
         )
 
@@ -64,37 +64,6 @@ def renamed(s, rename):
     if lost:
         raise ValueError(f'There is no class {lost[0]!r} to rename; there are {sorted(set(s.dropna()))[:12]}.')
     return pd.Series([rename.get(o, o) for o in s], s.index, dtype=object)
-
-# %% ../../nbs/api/22_photos.classes.ipynb #630d7bc6
-_no_words = 'non|no|not|un|anti|minus|without|w/o|never|neg|ohne|kein|keine|sans|sin|senza'
-_no_before = re.compile(rf'(?:^|[\W_])(?:(?:{_no_words})[\s_-]*|(?:pre|post)-)$', re.IGNORECASE)
-
-
-def is_negated(text, start, end):
-    "Whether the word `text[start:end]` is negated by what stands around it."
-    before = text[:start]
-    after = text[end:]
-    if _no_before.search(before) or re.search(r'[\s_(/][-\u2212\u2013]$', before):
-        return True
-    return bool(re.match(r'[-\u2212\u2013](?:$|[\s_.)/])', after)) or bool(
-        re.match(r'[_ -](?:minus|neg|free)(?![^\W_])', after, re.IGNORECASE)
-    )
-
-
-def is_negation(a, b):
-    "Whether the class `a` is called as the negation of the class `b`."
-    x = class_key(a)
-    y = class_key(b)
-    return (
-        x != y
-        and y.lstrip('+') != ''
-        and bool(
-            re.fullmatch(
-                rf'(?:(?:{_no_words})[\s_-]*|-){re.escape(y.strip("+"))}|{re.escape(y.strip("+"))}[_ ]?(?:-|minus|free)',
-                x,
-            )
-        )
-    )
 
 # %% ../../nbs/api/22_photos.classes.ipynb #776a54ac
 control_words = {
@@ -177,6 +146,44 @@ def is_control(
         bool(_telling & set(words))
         or words[:1] in (['no'], ['non'], ['un'], ['not'], ['without'])
         or words[:2] in (['wild', 'type'], ['w', 'o'], ['empty', 'vector'])
+    )
+
+# %% ../../nbs/api/22_photos.classes.ipynb #630d7bc6
+_no_words = 'non|no|not|un|anti|minus|without|w[/-]?o|never|neg|ohne|kein|keine|sans|sin|senza'
+_no_before = re.compile(rf'(?:^|[\W_])(?:(?:{_no_words})[\s_-]*|(?:pre|post)-)$', re.IGNORECASE)
+_no_behind = re.compile(
+    r'[_ -](?:minus|neg|negative|free)(?![^\W_])|[_ ]?[([]\s*(?:[-\u2212\u2013]|minus|neg|negative)\s*[)\]]',
+    re.IGNORECASE,
+)
+_negative = re.compile(r'(?:^|[\W_])neg[\s_-]*$', re.IGNORECASE)
+
+
+def is_negated(text, start, end):
+    "Whether the word `text[start:end]` is negated by what stands around it."
+    before = text[:start]
+    after = text[end:]
+    own = is_control(text[start:end])  # a negative control is a control
+    if _no_before.search(before) and not (own and _negative.search(before)):
+        return True
+    if re.search(r'(?:^|[\s_(/])[-\u2212\u2013]$', before) or re.match(r'[-\u2212\u2013](?:$|[\s_.)/])', after):
+        return True
+    m = _no_behind.match(after)
+    return bool(m) and not (own and 'neg' in m[0].lower())
+
+
+def is_negation(a, b):
+    "Whether the class `a` is called as the negation of the class `b`."
+    x = class_key(a)
+    y = class_key(b)
+    return (
+        x != y
+        and y.lstrip('+') != ''
+        and bool(
+            re.fullmatch(
+                rf'(?:(?:{_no_words})[\s_-]*|-){re.escape(y.strip("+"))}|{re.escape(y.strip("+"))}[_ ]?(?:-|minus|free)',
+                x,
+            )
+        )
     )
 
 # %% ../../nbs/api/22_photos.classes.ipynb #537422a1

@@ -36,8 +36,8 @@ from .classes import clean_name, cleaned, refuse_twins, renamed
 from .joins import join_table, named_label, nearest
 from .names import NUMBER_PARTS, find_labels, name_stem, negated_labels, parse_parts, parts_of_name
 from .quality import LABEL_IMAGE, field_quality, is_label_image
-from .trees import folder_columns, folder_levels, label_level, tree_text
-from ..units import which_tiles
+from .trees import folder_columns, folder_levels, label_level, side_of, tree_text
+from ..units import parse_rule, which_tiles
 
 # %% ../../nbs/api/26_photos.fields.ipynb #872cd2bf
 _not_ours = {'truth', '__MACOSX', '__pycache__', '$RECYCLE.BIN', 'System Volume Information'}
@@ -223,12 +223,26 @@ def _with_folder_columns(df, said):
     return df
 
 # %% ../../nbs/api/26_photos.fields.ipynb #d08d5b48
+def _tidy_split(df):
+    "The table with the sides of a split that it has called train, valid and test; `ValueError` for others."
+    if 'split' not in df:
+        return df
+    side = df.split.map(side_of, na_action='ignore')
+    odd = df.split[df.split.notna() & side.isna()]
+    if len(odd):
+        raise ValueError(
+            f'The split of {safe_text(df.field[odd.index[0]])} is called {odd.iloc[0]!r}; its sides are called train, valid and '
+            'test. Change the word, or call that column otherwise if it is no split.'
+        )
+    return df.assign(split=side.astype(object).where(side.notna(), None))
+
+# %% ../../nbs/api/26_photos.fields.ipynb #3396a8dd
 def _where(df, where):
     "The photographs for which a rule holds."
-    if where is None:
+    if not where:
         return df
     attrs = df.attrs
-    df = df[which_tiles(df, where)].reset_index(drop=True)
+    df = df[which_tiles(df.drop(columns=_DRUG, errors='ignore'), where)].reset_index(drop=True)
     df.attrs.update(attrs)
     return df
 
@@ -358,6 +372,8 @@ def _choose_labels(df, labels, levels):
 # %% ../../nbs/api/26_photos.fields.ipynb #afa52c44
 def label_of(df, cols):
     "A label made of columns, with blanks between."
+    low = {str(o).casefold(): o for o in reversed(list(df.columns))}
+    cols = [c if c in df else low.get(str(c).casefold(), c) for c in cols]
     for c in cols:
         if c not in df or df[c].isna().all():
             have = [o for o in df if df[o].notna().any() and o not in ('path', 'field')]
@@ -396,10 +412,13 @@ def _labels_of_table(df, path):
     name = os.path.basename(path)
     c = named_label(df[cols], name, "Say which: label_by='COLUMN'.") if cols else None
     if c is None:
-        warnings.warn(
-            f'{name} has no column label, class, condition, treatment or group, so the labels come from the names of '
-            f'the photographs. label_by=\'COLUMN\' takes another one of {", ".join(cols)}.'
-        )
+        lack = f'{name} has no column label, class, condition, treatment or group'
+        other = f' label_by=\'COLUMN\' takes another one of {", ".join(cols)}.' if cols else ''
+        if df.treatment.isna().all():
+            raise ValueError(
+                f'{lack}, and the names of the photographs tell no treatment either.{other} label_from=None reads them without labels.'
+            )
+        warnings.warn(f'{lack}, so the labels come from the names of the photographs.{other}')
         return df.treatment
     return df[c]
 
@@ -474,7 +493,7 @@ def _tidy_labels(df, rename):
             df[k] = renamed(cleaned(df[k]), rename if k == 'label' else None)
     return df
 
-
+# %% ../../nbs/api/26_photos.fields.ipynb #05d42bcb
 def _say_unread(df):
     "Say which parts of names look like doses or times and were not read."
     odd = [
@@ -495,6 +514,29 @@ def _say_unread(df):
             warnings.warn(
                 f'{len({f for f, _ in of})} names hold what looks like {what} and was not read: '
                 f'{", ".join(words[:4])} (in {safe_text(of[0][0])}). {advice}'
+            )
+    twice = [
+        (o['file'], m[1])
+        for o in df.attrs.get('name_problems', ())
+        for m in re.finditer(r'two parts say the ((?:dose_um|hour): \S+ and [^\s;]+)', o['reason'])
+    ]
+    if twice:
+        warnings.warn(
+            f'{len({f for f, _ in twice})} names say two doses or two times, and neither was taken: {twice[0][1]} (in '
+            f'{safe_text(twice[0][0])}). A pattern= or a table (label_from=) can say which is meant.'
+        )
+
+# %% ../../nbs/api/26_photos.fields.ipynb #29aa8f43
+def _say_series(df, levels):
+    "Say which folders look like times whose hours are not told."
+    if 'hour' in df and df.hour.notna().all():
+        return
+    for r in levels[levels.kind != 'some only'].itertuples():
+        names = sorted({f.split('/')[r.level] for f in df.field if f.count('/') > r.level})
+        if len(names) > 1 and (r.kind == 'frame' or all(map(in_a_series, names))):
+            warnings.warn(
+                f'The folders {", ".join(map(safe_text, names[:4]))} look like a series of times whose hours nobody knows. '
+                'Call them 24h or 1d, or let a table (label_from=) say the hours.'
             )
 
 # %% ../../nbs/api/26_photos.fields.ipynb #23ca79f0
@@ -593,19 +635,23 @@ def read_fields(
         df = _add_quality(df, dict(page=page, channel=channel, max_mpx=max_mpx), on_error, problems)
     if label_from not in ('auto', 'name', 'folder', None):
         df = join_table(df, _csv_path(label_from), folder)
-    df = _where(df, where)
+    late = {k: v for k, v in parse_rule(where or {}).items() if k == 'label' and k not in df}
+    df = _where(df, {k: v for k, v in parse_rule(where or {}).items() if k not in late})
+    df = _tidy_split(df)
     _one_picture_each(df)
     _say_unread(df)
+    _say_series(df, levels)
     df = _labels(df, labels, label_from, levels, label_by)
     df = _with_folder_columns(df, dict(treatment=df[_DRUG])).drop(columns=_DRUG)
     df = _check_labels(_tidy_labels(df, rename), labels, problems)
+    df = _where(df, late)
     return _finish(df, folder, problems, allow, page, channel, max_mpx)
 
 # %% ../../nbs/api/26_photos.fields.ipynb #d0af8a2d
 def _csv_path(o):
     if not Path(o).is_file():
         raise FileNotFoundError(
-            f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or None, and no CSV or Excel file of that name exists"
+            f"label_from={str(o)!r} is not 'name', 'folder', 'auto' or 'none', and no CSV or Excel file of that name exists"
         )
     return Path(o)
 
@@ -625,6 +671,10 @@ def _read_all(folder, on_error, recurse, follow_links, page, max_mpx, pattern, l
     if problems and on_error == 'raise':
         raise BadFile(problems[0]['file'], problems[0]['reason'])
     ok = [(p, h) for p, h in zip(good, heads) if not isinstance(h, BadFile)]
+    if not ok and all((Path(folder) / o).is_file() for o in ('manifest.json', 'pixels.u8')):
+        raise ValueError(
+            f'{safe_text(folder)} holds tiles that were cut already, and no photographs. Give the folder of the photographs.'
+        )
     if not ok:
         raise ValueError(
             f"0 photographs in {safe_text(folder)} that can be read ({', '.join(image_exts + vendor_exts[:3] + (zarr_ext,))})."

@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..files import check_book, check_ordinary, plain_text
-from .amounts import amount_column, read_amounts
+from .amounts import amount_column, number_of, read_amounts, with_points
 from .classes import clean_name, cleaned
 from .pixels import safe_text
+from .trees import side_of
+from ..units import some_of, well_name
 
 # %% ../../nbs/api/24_photos.joins.ipynb #95272184
 def said_separator(text):
@@ -45,24 +47,45 @@ def text_of(path):
             continue
         if '\0' in text:
             break
+        if e == 'cp1252':
+            _say_guessed(path, text)
         return text
     raise ValueError(
         f'{path} is no text that holds a table: it has bytes that are no letters. Save it in Excel as "CSV UTF-8", and give that file.'
     )
 
 
-def _separator(head):
-    "The letter that separates columns, by the first line."
-    plain = re.sub(r'"[^"]*"', '', head)
-    return max(',;\t|', key=plain.count)
+def _say_guessed(path, text):
+    "Old Windows files do not say of which country their letters are: show some, to be looked at."
+    odd = [o for o in re.findall(r'[^\W\d_]*[^\W\d_\x00-\x7f\xb5][^\W\d_]*', text) if o]
+    if odd:
+        warnings.warn(
+            f'{path} does not say how its letters are stored, and was read as western Windows text (ANSI): '
+            f'{", ".join(dict.fromkeys(odd[:50]))[:60]}. If that is not what was written, save it in Excel as "CSV UTF-8".'
+        )
+
+# %% ../../nbs/api/24_photos.joins.ipynb #7fc22bca
+def _separator(text):
+    "The letter that separates columns: the one that cuts most lines into equally many cells."
+    lines = [o for o in text.splitlines()[:400] if o.strip()][:100]
+
+    def alike(sep):
+        n = [len(r) for r in csv.reader(lines, delimiter=sep) if any(r)]
+        return max((n.count(k) for k in set(n) - {1}), default=0)
+
+    try:
+        return max('\t;|,', key=alike)  # of several the first: commas may be decimal ones
+    except csv.Error:
+        return max(',;\t|', key=lines[0].count)
 
 # %% ../../nbs/api/24_photos.joins.ipynb #a630c931
-def _rows_of_text(path):
-    "The rows of a text file."
+def rows_of_text(path):
+    "The rows of a text file, as lists of text."
     sep, text = said_separator(text_of(path))
-    sep = sep or _separator(next((o for o in text.splitlines() if o.strip()), ''))
+    sep = sep or _separator(text)
     try:
-        return list(csv.reader(io.StringIO(text, newline=''), delimiter=sep, strict=True))
+        rows = csv.reader(io.StringIO(text, newline=''), delimiter=sep, strict=True)
+        return [[plain_text(o).strip() for o in r] for r in rows]
     except csv.Error as e:
         raise ValueError(f'{path} cannot be read as a table: {e}. A quote may not be closed; save it anew.') from None
 
@@ -79,6 +102,10 @@ def book_sheets(path, first=False, most=20_000_000):
     check_book(path)
     try:
         values, formulas = (load_workbook(path, read_only=True, data_only=o) for o in (True, False))
+        if first and len(values.worksheets) > 1:
+            warnings.warn(
+                f'{path} has {len(values.worksheets)} sheets; the first of them, {values.worksheets[0].title!r}, was read.'
+            )
         pairs = list(zip(values.worksheets, formulas.worksheets))[: 1 if first else None]
         grids = {v.title: list(_some_rows(v, f, path, most)) for v, f in pairs}
         values.close()
@@ -87,7 +114,7 @@ def book_sheets(path, first=False, most=20_000_000):
         raise ValueError(f'{path} cannot be read as a workbook ({e}). Save it anew, or as "CSV UTF-8".') from None
     return {name: rows for name, rows in grids.items() if any(any(r) for r in rows)}
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #85b48f2b
 def _some_rows(values, formulas, path, most):
     "The rows of a sheet as text; a sheet that claims more cells than a table has is refused, and so is a formula that was never calculated."
     n = 0
@@ -121,9 +148,8 @@ def read_table(
     if kind in ('.xls', '.ods', '.numbers'):
         raise ValueError(f'{path} is a {kind} file, which is not read. Save it as "CSV UTF-8", and give that file.')
     book = kind in ('.xlsx', '.xlsm')
-    rows = next(iter(book_sheets(path, first=True).values()), []) if book else _rows_of_text(path)
-    rows = [(i + 1, [plain_text(o).strip() for o in r]) for i, r in enumerate(rows)]
-    rows = [(i, r) for i, r in rows if any(r)]
+    rows = next(iter(book_sheets(path, first=True).values()), []) if book else rows_of_text(path)
+    rows = [(i + 1, r) for i, r in enumerate(rows) if any(r)]
     if not rows:
         raise ValueError(
             f'{path} cannot be read as a table, since it is empty. Give one with a first row of names of columns.'
@@ -131,39 +157,46 @@ def read_table(
     names = rows[0][1]
     while names and not names[-1]:
         names = names[:-1]
-    _check_rows(path, names, rows[1:])
+    check_rows(path, names, rows[1:])
     n = len(names)
     cells = [[o or None for o in (r + [''] * n)[:n]] for _, r in rows[1:]]
     df = pd.DataFrame(cells, columns=names, dtype=object)
     return df[[c for c in df if c]]
 
-
-def _check_rows(path, names, rows):
+# %% ../../nbs/api/24_photos.joins.ipynb #0cff16d6
+def check_rows(path, names, rows):
     "`ValueError` for a column that is there twice, or a row with more cells than columns."
     twice = [o for i, o in enumerate(names) if o and o in names[:i]]
     if twice:
         raise ValueError(f'{path} has two columns called {twice[0]!r}. Take one of them out.')
     for i, r in rows:
+        if any(r[len(names) :]) and sum(map(bool, names)) == 1:
+            raise ValueError(
+                f'{path} begins with a line that holds {names[0]!r} alone, where the names of its columns belong. Take out what stands above them.'
+            )
         if any(r[len(names) :]):
             raise ValueError(
                 f'{path}, row {i}: {len(r)} cells under {len(names)} names of columns. A cell that holds the separator has to stand in quotes.'
             )
 
+# %% ../../nbs/api/24_photos.joins.ipynb #8a7a661b
+def read_numbers(path, texts=()):
+    "A table as `read_table` gives it, with numbers where every cell of a column is one; the columns `texts` stay text."
+    t = read_table(path)
+    for c in t.columns.difference(list(texts)):
+        said = t[c].dropna()
+        v = pd.to_numeric(said, errors='coerce')
+        lost = said[v.isna()]
+        if len(lost) and number_of(lost.iloc[0].replace(',', '.')) is None:
+            continue
+        if len(lost):
+            v = pd.Series([number_of(o) for o in with_points(said)], said.index, dtype=float)
+        if len(v) and v.notna().all():
+            t[c] = v.reindex(t.index)
+    return t
+
 # %% ../../nbs/api/24_photos.joins.ipynb #4c9eb754
-key_names = (
-    'field',
-    'file',
-    'path',
-    'filename',
-    'file name',
-    'file_name',
-    'filepath',
-    'image',
-    'image name',
-    'image_name',
-    'photograph',
-    'photo',
-)
+key_names = 'field file path filename filepath fullpath image imagename imagefile imagefilename imagepath photograph photo picture'.split()
 own_names = 'width height format bits acquired bytes mtime_ns lossy color tile row col top left path photo_row photo_col'.split()
 label_names = ('label', 'class', 'condition', 'treatment', 'group')
 _canonical = ('line', 'treatment', 'experiment', 'well', 'site', 'plate', 'label', 'split')
@@ -177,18 +210,25 @@ _known = {
         'subset': 'split',
         'drug': 'treatment',
         'compound': 'treatment',
+        **dict.fromkeys(
+            ('well id', 'well_id', 'wellid', 'well name', 'well_name', 'wellname', 'well position'), 'well'
+        ),
+        **dict.fromkeys(
+            ('plate id', 'plate_id', 'plateid', 'plate name', 'plate_name', 'platename', 'barcode'), 'plate'
+        ),
     }
 }
 
 # %% ../../nbs/api/24_photos.joins.ipynb #06987353
 def _our_columns(t, csv_path):
     "The table with our names of columns, amounts as numbers, and without what is ours to measure."
-    key = next((c for k in key_names for c in t if c.lower() == k), None)
+    key = next((c for k in key_names for c in t if re.sub(r'[\s_-]', '', c.lower()) == k), None)
+    t = t if key else _with_wells(t)
     ours = [c for c in t if c.lower() in own_names and c != key]
     out = {}
     for c in t.drop(columns=ours):
         k = 'file' if c == key else c.lower() if c.lower() in _canonical else _known.get(c.lower(), c)
-        k = c if k in out and k != c.lower() else k
+        k = c if k in out and k != c.lower() or k == 'split' and not all(map(side_of, t[c].dropna())) else k
         amount = None if c == key else amount_column(c)
         if amount:
             k, v = _amounts(t[c], *amount, csv_path)
@@ -204,6 +244,17 @@ def _our_columns(t, csv_path):
             f'used, since the photographs tell {"them" if len(said) > 1 else "it"} themselves.'
         )
     return pd.DataFrame(out, t.index)
+
+# %% ../../nbs/api/24_photos.joins.ipynb #729b3297
+def _with_wells(t):
+    "The table with a column of wells, where it has one for their rows and one for their columns."
+    low = {re.sub(r'[\s_-]|^well', '', c.lower()): c for c in t}
+    col = low.get('col') or low.get('column')
+    if '' in low or 'row' not in low or col is None or 'well' in {_known.get(c.lower()) for c in t}:
+        return t
+    row = low['row']
+    wells = [None if a is None or b is None else f'r{a}c{b}' if a.isdigit() else a + b for a, b in zip(t[row], t[col])]
+    return t.drop(columns=[row, col]).assign(well=wells)
 
 
 def _amounts(s, column, factor, csv_path):
@@ -245,11 +296,12 @@ def _agree(a, b):
 
 
 def nearest(name, names):
-    "In words, which of `names` is spelled most like `name`."
-    found = difflib.get_close_matches(str(name), [str(o) for o in names][:5000], 1, 0.6)
-    return f' (nearest: {safe_text(found[0])})' if found else ''
+    "In words, which of `names` is spelled most like `name`; capitals do not count."
+    low = {str(o).casefold(): str(o) for o in reversed(list(names)[:5000])}
+    found = difflib.get_close_matches(str(name).casefold(), low, 1, 0.6)
+    return f' (nearest: {safe_text(low[found[0]])})' if found else ''
 
-
+# %% ../../nbs/api/24_photos.joins.ipynb #11f31a43
 def match_files(files, fields, folder, where):
     "The photograph that each path of a table means; None where there is none. `ValueError` where two could be meant."
     home = _steps(os.path.abspath(folder))
@@ -281,8 +333,16 @@ def match_files(files, fields, folder, where):
 def well_key(o):
     "A well in one spelling; None where there is none."
     o = clean_name(o)
-    m = re.fullmatch(r'([A-Za-z]{0,2})[ _-]?0*(\d+)(?:\.0)?', o or '')
-    return m[1].upper() + m[2] if m else o
+    return None if o is None else well_name(o)
+
+# %% ../../nbs/api/24_photos.joins.ipynb #9f69a1c9
+def plate_key(o):
+    "A plate in one spelling, without the word plate: 1 for 01, P1, plate1 and 'Plate 01'; None where there is none."
+    o = clean_name(o)
+    return o and re.sub(r'^(?:plate|pl|p)?[ _-]*0*(?=\w)', '', o.casefold())
+
+
+_spellings = {'well': well_key, 'plate': plate_key}
 
 
 def _keys_of(t, df, csv_path):
@@ -291,6 +351,7 @@ def _keys_of(t, df, csv_path):
         return ['file']
     keys = [k for k in ('plate', 'experiment', 'well') if k in t and k in df and df[k].notna().any()]
     if 'well' in keys:
+        _check_plates(t, df, keys, csv_path)
         return keys
     raise ValueError(
         f'{csv_path} has the columns {list(t.columns)}. It needs `field` or `path` (or `file`: the name of a '
@@ -298,10 +359,26 @@ def _keys_of(t, df, csv_path):
         f'(pattern="{{plate}}_{{well}}_{{site}}" teaches how they do).'
     )
 
+# %% ../../nbs/api/24_photos.joins.ipynb #966efe6b
+def _check_plates(t, df, keys, csv_path):
+    "`ValueError` for a table of several plates beside photographs that name none; the other way round is said."
+    if 'plate' in keys:
+        return
+    here, there = (list(dict.fromkeys(o.plate.dropna())) if 'plate' in o else [] for o in (df, t))
+    if len(there) > 1:
+        raise ValueError(
+            f'{csv_path} speaks of {len(there)} plates ({some_of(there)}), and the photographs do not tell theirs. Let a '
+            'pattern tell it (pattern="{plate}_{well}_{site}"), or keep the rows of one plate.'
+        )
+    if len(here) > 1:
+        warnings.warn(
+            f'{csv_path} names no plate: what it says of a well counts for each of {len(here)} plates ({some_of(here)}).'
+        )
+
 
 def _key(t, keys):
     "One key a row, to compare."
-    cols = [t[k].map(well_key) if k == 'well' else t[k] for k in keys]
+    cols = [t[k].map(_spellings[k]) if k in _spellings else t[k] for k in keys]
     return pd.Series(
         [tuple(None if o is None or o != o else str(o) for o in r) for r in zip(*cols)], t.index, dtype=object
     )

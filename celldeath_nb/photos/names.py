@@ -52,23 +52,32 @@ def _plain_part(s):
     if re.fullmatch(r'N\d+', S):
         return dict(experiment=S)
     if re.fullmatch(r'\d{1,6}', S):
-        return dict(site=s)
+        return None if _some_day(s) else dict(site=s)
     if m := re.fullmatch(r'(?:S|SITE|F|FOV|FIELD|POS|POSITION|IMG|IMAGE)(\d{1,6})', S):
         return dict(site=m[1])
     if m := re.fullmatch(r'PLATE(\w+)', S):
         return dict(plate=m[1])
-    return {} if S in ('RGB', 'GRAY', 'GRAY') else None
+    return {} if S == 'RGB' or re.fullmatch('GR[AE]Y', S) else None
 
 
-def _date(s):
+_days = (
+    (r'(20\d\d)[-.]?(\d\d)[-.]?(\d\d)', (1, 2, 3)),
+    (r'(\d\d)[-.]?(\d\d)[-.]?(20\d\d)', (3, 2, 1)),
+    (r'(\d\d)[-.]?(\d\d)[-.]?(20\d\d)', (3, 1, 2)),
+    (r'([12]\d)(\d\d)(\d\d)', (1, 2, 3)),
+)
+
+
+def _date(s, forms=_days):
     "A day written with its year, as 2024-01-31; None if it is none."
-    for form, (y, m, d) in (
-        (r'(20\d\d)-?(\d\d)-?(\d\d)', (1, 2, 3)),
-        (r'(\d\d)-?(\d\d)-?(20\d\d)', (3, 2, 1)),
-        (r'([1-3]\d)(\d\d)(\d\d)', (1, 2, 3)),
-    ):
+    for form, (y, m, d) in forms:
         if (o := re.fullmatch(form, s)) and 1 <= int(o[m]) <= 12 and 1 <= int(o[d]) <= 31:
             return f'20{o[y][-2:]}-{o[m]}-{o[d]}'
+
+
+def _some_day(s):
+    "Whether six figures can be a day with its year behind it, in which order nobody knows: no number of a site."
+    return bool(_date(s, ((r'(\d\d)(\d\d)([12]\d)', (3, 2, 1)), (r'(\d\d)(\d\d)([12]\d)', (3, 1, 2)))))
 
 # %% ../../nbs/api/23_photos.names.ipynb #daeb91a9
 def _part(s, lines, treatments):
@@ -115,14 +124,21 @@ def _by_form(stem, lines=(), treatments=()):
     _, out, stem = maker_of(stem)
     wrong = []
     twice = set()  # said in two ways: neither is taken
-    stem = re.sub(r'(?<![^\W_])(\d+(?:[.,]\d+)?)\s+([a-zµμ]+)(?![^\W_])', _joined, stem, flags=re.IGNORECASE)
+    stem = re.sub(r'(?<![^\W_])(\d+(?:[.,]\d+)?)[\s_]+([a-zµμ]+)(?![^\W_])', _joined, stem, flags=re.IGNORECASE)
+    dated = False
     for a, b, said in _words(stem.strip('_ ')):
-        p = _part_or_parts(stem.strip('_ ')[a:b], lines, treatments)
+        word = stem.strip('_ ')[a:b]
+        p = _part_or_parts(word, lines, treatments)
+        if dated and re.fullmatch('(?:[01]\\d|2[0-3])[0-5]\\d[0-5]\\d', word):
+            p = {}  # the time of the day
+        dated = bool(p) and 'date' in p
+        below = re.match(r'[-\u2212\u2013]\d', said) and p and {'hour', 'dose_um'} & set(p)
         if p and 'treatment' in p and is_negated(stem.strip('_ '), a, b):
             wrong.append(f'the part {said!r} says what it is not')
             continue
-        if p is None:
-            hint = ', though it looks like a dose or a time' if looks_like_an_amount(stem.strip('_ ')[a:b]) else ''
+        if p is None or below:
+            hint = ', though it looks like a dose or a time' if below or looks_like_an_amount(word) else ''
+            hint = ', though it could be a day' if _some_day(word) else hint
             wrong.append(f'the part {said!r} is no line, treatment, hour, dose, site or experiment that is known{hint}')
             continue
         for k, v in p.items():
@@ -133,8 +149,9 @@ def _by_form(stem, lines=(), treatments=()):
 
 
 def _joined(m):
-    "A number and its unit without the blank between them."
-    return m[1] + m[2] if read_amount(m[1] + m[2]) else m[0]
+    "A number and its unit without the blank or underscore between them; a lone d behind an underscore may mean anything."
+    lone = '_' in m[0] and m[2].lower() == 'd'
+    return m[1] + m[2] if read_amount(m[1] + m[2]) and not lone else m[0]
 
 # %% ../../nbs/api/23_photos.names.ipynb #44c34a59
 NUMBER_PARTS = {'hour': r'\d+(?:\.\d+)?', 'dose_um': r'\d+(?:\.\d+)?'}
@@ -252,6 +269,8 @@ def parse_parts(name, pattern=None, lines=(), treatments=()):
     levels = pattern.count('/') if isinstance(pattern, str) else 0
     if levels:
         above = unicodedata.normalize('NFC', str(name).replace(os.sep, '/')).split('/')[:-1]
+        if len(above) < levels:
+            return {}, [f'it lies in {len(above) or "no"} folders, and the pattern has {levels}']
         stem = '/'.join([*above[max(0, len(above) - levels) :], stem])
     out, wrong = _by_pattern(stem, pattern) if pattern else _by_form(stem, lines, treatments)
     if tile:

@@ -17,7 +17,7 @@ from .pixels import safe_text
 _sides = {
     'train': 'train', 'training': 'train', 'tr': 'train',
     'valid': 'valid', 'validation': 'valid', 'val': 'valid', 'dev': 'valid',
-    'test': 'test', 'testing': 'test', 'tst': 'test', 'holdout': 'test', 'held out': 'test', 'held_out': 'test',
+    'test': 'test', 'testing': 'test', 'tst': 'test', 'holdout': 'test', 'heldout': 'test',
 }  # fmt: skip
 _kinds = {
     'experiment': r'(?:n|exp|experiment|rep|replicate|biorep|batch|run|donor|patient|mouse|animal|repeat|trial|set)[ _-]?(?:\d+|[a-z])',
@@ -32,7 +32,7 @@ _kinds = {
 # %% ../../nbs/api/25_photos.trees.ipynb #981df842
 def side_of(name):
     "The side of a split that a name means: train, valid or test; None if it means none."
-    return _sides.get((clean_name(name) or '').casefold())
+    return _sides.get(re.sub(r'[\s_-]', '', (clean_name(name) or '').casefold()))
 
 # %% ../../nbs/api/25_photos.trees.ipynb #55349bf5
 def _kind_of(names, lines, treatments, labels):
@@ -142,6 +142,6 @@ def folder_columns(fields, levels, lines=(), treatments=()):
             out[kind] = [parse_parts(f'{o}.', lines=lines)[0].get('line') for o in names]
         elif kind == 'well':
             out[kind] = [re.sub(r'(?i)^well[ _-]?', '', o) for o in names]
-        elif kind in ('experiment', 'plate', 'site', 'channel') and kind not in out:
+        elif kind in ('experiment', 'plate', 'site', 'channel', 'frame') and kind not in out:
             out[kind] = [clean_name(o) for o in names]
     return out

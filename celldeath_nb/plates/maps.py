@@ -6,14 +6,15 @@
 __all__ = ['plate_shape', 'well_name', 'parse_well', 'parse_dose', 'is_vehicle', 'guess_wells', 'check_map', 'read_plate_map']
 
 # %% ../../nbs/api/68_plates.maps.ipynb #922d4a75
-import csv, io, re
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..photos.classes import is_control
-from ..photos.joins import book_sheets, said_separator, text_of
+from ..photos.amounts import two_ways, with_points
+from ..photos.joins import book_sheets, check_rows, rows_of_text
 from ..units import PLATES
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c919da07
@@ -112,7 +113,7 @@ def parse_dose(
     if text is None or pd.isna(text) or not str(text).strip():
         return np.nan
     said = _micro(str(text).strip())
-    if re.fullmatch(r'\d{1,3}(,\d{3})+', said):
+    if two_ways(said):
         raise ValueError(
             f'The dose {said} can be read with a thousands separator or with a decimal comma. Write it without a comma.'
         )
@@ -287,25 +288,6 @@ def _plate_text(o):
 # %% ../../nbs/api/68_plates.maps.ipynb #e9d2e84f
 _too_large = 20_000_000  # bytes; a map of a hundred plates of 1,536 wells has a few million
 
-
-def _grid(text, name='The table'):
-    "The cells of a CSV, as lists of text; the separator is the one that is named, or occurs most."
-    said, text = said_separator(text)
-    some = text[:20_000]
-    comma = len(re.findall(r',(?!\d)', some))  # a comma before a digit can be a decimal comma
-    sep = max(('\t', ';', ','), key=lambda s: (comma + 0.5 * (some.count(',') - comma)) if s == ',' else some.count(s))
-    try:
-        rows = csv.reader(io.StringIO(text, newline=''), delimiter=said or sep)
-        return [[_plain(c) for c in row] for row in rows]
-    except csv.Error as e:
-        raise ValueError(f'{name} cannot be read as a table: {e}. Save the map anew as CSV (UTF-8).') from None
-
-
-def _plain(cell):
-    "A cell without the apostrophe that keeps a spreadsheet from running it."
-    cell = cell.strip()
-    return cell[1:] if re.match(r"'[=+\-@']", cell) else cell
-
 # %% ../../nbs/api/68_plates.maps.ipynb #42bba892
 def _grids(path):
     "The tables of a file: name of the sheet, or None for text, and grid."
@@ -317,7 +299,7 @@ def _grids(path):
         raise ValueError(f'{path.name} is of a kind that is not read here. Save it as xlsx or CSV.')
     if path.suffix.lower() in ('.xlsx', '.xlsm'):
         return book_sheets(path, most=2_000_000)
-    return {None: _grid(text_of(path), path.name)}
+    return {None: rows_of_text(path)}
 
 # %% ../../nbs/api/68_plates.maps.ipynb #c426eb74
 _words = dict(
@@ -356,6 +338,7 @@ def _long(grid, unit, name):
     twice = [h for i, h in enumerate(head) if h and h in head[:i]]
     if twice:
         raise ValueError(f'{name} has two columns called {twice[0]!r}. Take one of them out.')
+    check_rows(name, head, [(i + 1, r) for i, r in enumerate(grid) if any(r) and r is not head])
     df = pd.DataFrame([r[: len(head)] + [''] * (len(head) - len(r)) for r in filled[1:]], columns=head).loc[
         :, [bool(h) for h in head]
     ]
@@ -365,7 +348,7 @@ def _long(grid, unit, name):
         df['well'] = [f'r{r}c{c}' if r.isdigit() else f'{r}{c}' for r, c in zip(df.row, df.col)]
     df = df.drop(columns=[c for c in ('row', 'col') if c in df])
     if 'dose_um' in df:
-        df['dose_um'] = df.dose_um.map(lambda o: parse_dose(o, units.get('dose_um') or unit))
+        df['dose_um'] = [parse_dose(o, units.get('dose_um') or unit) for o in with_points(df.dose_um)]
     return df.replace('', None)
 
 
@@ -454,7 +437,8 @@ def _of_block(cells, column, unit, name):
         )
     wells = {well_name(r, c): t for r, row in enumerate(cells) for c, t in enumerate(row)}
     if column == 'dose_um':
-        return pd.DataFrame({'well': list(wells), 'dose_um': [parse_dose(t, unit) for t in wells.values()]})
+        doses = [parse_dose(t, unit) for t in with_points(wells.values())]
+        return pd.DataFrame({'well': list(wells), 'dose_um': doses})
     return pd.DataFrame({'well': list(wells), column: [t or None for t in wells.values()]})
 
 

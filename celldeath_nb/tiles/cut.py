@@ -176,19 +176,24 @@ def _choose_window(df, window, opts):
     try:
         lo, hi = (float(o) for o in window)
     except (TypeError, ValueError):
-        raise ValueError(f"window={window!r} is none of (low, high), 'bits', 'dtype', 'percentiles', 'each'") from None
+        raise ValueError(
+            f"window={window!r} is no pair LOW,HIGH and none of 'bits', 'dtype', 'percentiles', 'each'"
+        ) from None
     return lo, hi
 
 # %% ../../nbs/api/32_tiles.cut.ipynb #2e206897
 def _prepare(px, um, job):
     "8-bit pixels as they are cut: windowed, turned, rescaled."
     label_image = is_label_image(px)
+    was = px
     win = job['window']
     if win == 'each':
         win = (float(px.min()), float(max(px.max(), px.min() + 1)))
     px = px if px.dtype == np.uint8 and not isinstance(job['window'], str) else to_uint8(px, win)
     if px.min() == px.max():
-        raise BadFile('', f'all its pixels are the same ({px.flat[0]})')
+        whole = was.min() == was.max()
+        beyond = f'all its pixels, from {was.min():g} to {was.max():g}, lie beyond the window of the set ({win})'
+        raise BadFile('', f'all its pixels are the same ({px.flat[0]})' if whole else beyond)
     if label_image:
         raise BadFile('', LABEL_IMAGE)
     if job['turn'] is not None and px.shape[0] != px.shape[1] and (px.shape[0] > px.shape[1]) != job['turn']:
@@ -524,10 +529,10 @@ def _notes(df, done):
 
 
 def _rests(df, done, job):
-    "One line for each size of photographs of which edge='drop' left pixels out."
+    "One line for each size of photographs of which pixels were left out."
     out = {}
     for f, d in zip(df.field, done):
-        if job.get('edge') != 'drop' or not d.get('places') or d.get('empty'):
+        if job.get('edge') not in ('drop', 'shift') or not d.get('places') or d.get('empty'):
             continue
         full = d['height'], d['width']
         h, w = layout_of(full, job)[0]
@@ -629,7 +634,7 @@ def cut_tiles(
     grid: tuple = (2, 2),  # rows and columns of tiles; None: those of `fit_grid`, unless `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels, instead of a grid
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
-    edge: str = None,  # what does not fit: 'drop' leaves it out, 'pad' mirrors the photograph, 'gray' puts gray there; None refuses it
+    edge: str = None,  # what does not fit: 'drop' leaves it out, 'shift' lets tiles overlap, 'pad' mirrors, 'gray' puts gray there; None refuses it
     resize_to: tuple = None,  # (height, width) that each tile gets after cutting
     rescale_to: float = None,  # micrometers per pixel that each photograph gets before cutting
     rotate=False,  # turn portrait photographs among landscape ones (or the other way round); 'landscape' or 'portrait': turn all that do not lie so

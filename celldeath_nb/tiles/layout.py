@@ -36,14 +36,18 @@ def check_grid(grid):
 def _starts(n, t, step, edge, what):
     "Where tiles of length `t` begin along `n` pixels."
     if n < t and edge not in ('pad', 'gray'):
-        raise BadFile('', f'{n} pixels of {what} are fewer than the {t} of a tile; edge=\'gray\' fills it up with gray')
+        fill = '' if edge == 'shift' else "; edge='gray' fills it up with gray"
+        raise BadFile('', f'{n} pixels of {what} are fewer than the {t} of a tile{fill}')
     if edge in ('pad', 'gray'):
         return list(range(0, max(n - t + step - 1, 0) // step * step + 1, step))
+    if edge == 'shift' and (n - t) % step > 0.01 * n:
+        k = (n - t) // step + 1
+        return [round(i * (n - t) / k) for i in range(k + 1)]
     if (n - t) % step and edge is None:
         raise ValueError(
             f"{n} pixels of {what} cannot be cut into tiles of {t} with {t - step} pixels of overlap without a rest. "
             f"Sizes that fit: {_divisors(n, t) if t == step else 'choose another overlap'}; or edge='drop' leaves the "
-            "rest out, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
+            "rest out, edge='shift' lets tiles overlap, edge='pad' mirrors the photograph beyond its edge, edge='gray' puts gray there."
         )
     return list(range(0, n - t + 1, step))
 
@@ -53,11 +57,11 @@ def tile_layout(
     grid: tuple = (2, 2),  # rows and columns of tiles; ignored if `tile_px` is given
     tile_px: tuple = None,  # (height, width) of a tile in pixels
     overlap: int = 0,  # pixels that neighbors share; only with `tile_px`
-    edge: str = None,  # 'drop', 'pad' or 'gray' for what does not fit; None: refuse it
+    edge: str = None,  # 'drop', 'shift', 'pad' or 'gray' for what does not fit; None: refuse it
 ) -> tuple:  # ((height, width) of a tile, [(row, col, top, left), ...])
     "Where the tiles of a photograph lie."
-    if edge not in (None, 'drop', 'pad', 'gray'):
-        raise ValueError(f"edge={edge!r} is none of 'drop', 'pad', 'gray' and None")
+    if edge not in (None, 'drop', 'shift', 'pad', 'gray'):
+        raise ValueError(f"edge={edge!r} is none of 'drop', 'shift', 'pad', 'gray' and None")
     h, w = size
     if tile_px is None:
         return _grid_layout(h, w, *check_grid(grid), overlap, edge)
