@@ -893,6 +893,75 @@ def wide_png(f):
     f.write_bytes(b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', data) + chunk(b'IEND', b''))
 
 
+def deepest_png(f):
+    "The largest picture that is allowed: 79 million pixels of four channels of 16 bits, in 0.6 MB."
+    c = zlib.compressobj(9)
+    row = b'\1' + b'\xff' * 8 + bytes(8 * 8899)
+    data = b''.join(c.compress(row * 100) for _ in range(89)) + c.flush()
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', 8900, 8900, 16, 6, 0, 0, 0))
+    f.write_bytes(b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', data) + chunk(b'IEND', b''))
+
+
+def encoded(kind, **kw):
+    "A small picture of noise, as bytes."
+    s = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)).save(s, kind, **kw)
+    return s.getvalue()
+
+
+def of_parts(kind, at, part, n):
+    "A picture with `n` times the same part, which says nothing, put in at a place."
+
+    def make(f):
+        b = encoded(kind)
+        k = at % len(b)
+        f.with_suffix(f'.{kind.lower()}').write_bytes(b[:k] + part * n + b[k:])
+
+    return make
+
+
+def many_texts(f, n=4_000_000):
+    b = encoded('PNG')
+    f.write_bytes(b[:33] + b''.join(chunk(b'tEXt', b'%x\0' % i) for i in range(n)) + b[33:])
+
+
+def many_strips(f, n=8_000_000):
+    "A TIFF one pixel wide, each row a piece, all at the same place."
+    tags = [struct.pack('<HHII', 273, 4, n, 200), struct.pack('<HHII', 279, 4, n, 200 + 4 * n)]
+    tags = sorted([*page(1, n)[:5], tags[0], tag(277, 3, 1, 1), tag(278, 4, 1, 1), tags[1]], key=lambda o: o[:2][::-1])
+    lists = np.full(n, 180, '<u4').tobytes() + np.full(n, 1, '<u4').tobytes()
+    f.with_suffix('.tif').write_bytes(tiff(tags).ljust(200, b'\0') + lists)
+
+
+def hidden_jpeg(side, n, told=64):
+    "A TIFF whose JPEG tells its size behind 130 kB of nothing: larger than its page, or gone over many times."
+
+    def make(f):
+        b = many_scans(side, side, n)
+        b = b[:2] + (b'\xff\xe5\xff\xff' + bytes(65533)) * 2 + b[2:]
+        f.with_suffix('.tif').write_bytes(tiff(page(told, told, 7, n=len(b)), b))
+
+    return make
+
+
+def told_exif(kind, size=3_000_000):
+    "EXIF of 65,000 entries, each of which means all its bytes."
+
+    def make(f):
+        entries = b''.join(struct.pack('<HHII', i, 7, size, 8) for i in range(65_000))
+        exif = (b'II*\0' + struct.pack('<IH', 8, 65_000) + entries).ljust(size + 16, b'\0')
+        b = encoded('JPEG')
+        if kind == 'PNG':
+            b = encoded('PNG')
+            f.write_bytes(b[:33] + chunk(b'eXIf', exif) + b[33:])
+        else:
+            parts = [b'Exif\0\0' + exif[i : i + 65_527] for i in range(0, len(exif), 65_527)]
+            parts = [b'\xff\xe1' + struct.pack('>H', len(o) + 2) + o for o in parts]
+            f.with_suffix('.jpg').write_bytes(b[:2] + b''.join(parts) + b[2:])
+
+    return make
+
+
 def entities(f):
     "An OME-TIFF whose description grows tenfold with every name."
     import tifffile
@@ -975,6 +1044,16 @@ def pictures():
     out |= dict(huge_gif=huge_head('GIF'), huge_bmp=huge_head('BMP'), linked=linked, piped=piped, looped=looped)
     for k in (b'iCCP', b'zTXt', b'iTXt'):
         out |= {f'{k.decode()} palette={p}': png_with(k, p) for p in (False, True)}
+    out |= dict(deepest_png=deepest_png, many_texts=many_texts, many_strips=many_strips)
+    out['png, chunks'] = of_parts('PNG', 33, chunk(b'IDAT', b''), 8_000_000)
+    out['jpeg, fill'] = of_parts('JPEG', 2, b'\xff', 80_000_000)
+    out['jpeg, segments'] = of_parts('JPEG', 2, b'\xff\xe0\0\2', 10_000_000)
+    out['jpeg, comments'] = of_parts('JPEG', 2, b'\xff\xfe\xff\xff' + bytes(65_533), 1000)
+    out['gif, blocks'] = of_parts('GIF', -2, b'\1a', 40_000_000)
+    out['gif, comment'] = of_parts('GIF', -1, b'\x21\xfe\1a\0', 5_000_000)
+    out['jpeg in tiff, larger than its page'] = hidden_jpeg(40_000, 1)
+    out['jpeg in tiff, scans'] = hidden_jpeg(2048, 1500, 2048)
+    out |= {f'exif in {k}': told_exif(k) for k in ('PNG', 'JPEG')}
     out['postscript as png'] = disguised('.png', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n')
     out['postscript as tif'] = disguised('.tif', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n')
     out['svg as png'] = disguised(

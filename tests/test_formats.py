@@ -20,7 +20,9 @@ from celldeath_nb.tiles.cut import add_photographs, cut_tiles
 
 from benchmark_of import benchmark
 
-many_scans = benchmark('attack').many_scans
+attack = benchmark('attack')
+many_scans = attack.many_scans
+chunk = attack.chunk
 
 H = 40
 W = 56
@@ -310,7 +312,6 @@ def test_png_of_few_bits(bits, kind, tmp_path):
         )
         for r in a
     )
-    chunk = lambda k, d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
     table = bytes(v for i in range(2 ** min(bits, 8)) for v in (255 - i,) * 3)
     b = (
         b'\x89PNG\r\n\x1a\n'
@@ -1016,6 +1017,94 @@ def test_memory_and_time_are_bounded(tmp_path, monkeypatch):
     with pytest.raises(BadFile, match='x.tif: its decoder took longer than 120 s'):
         read_photo(p)
     assert asked[0][0] < 4e9
+
+
+def of_parts(n):
+    "(name, bytes) of pictures with `n` parts that say nothing, before or among their pixels."
+    said = {}
+    for kind in ('PNG', 'JPEG', 'GIF', 'WEBP', 'BMP'):
+        s = io.BytesIO()
+        Image.fromarray(truth()).save(s, kind, **(dict(lossless=True) if kind == 'WEBP' else {}))
+        said[kind] = s.getvalue()
+    b = said['PNG']
+    yield 'x.png', b[:33] + chunk(b'IDAT', b'') * n + b[33:]
+    yield 'odd.png', b[:33] + chunk(b'abCd', b'') * n + b[33:]
+    b = said['JPEG']
+    yield 'x.jpg', b[:2] + b'\xff\xe1\0\2' * n + b[2:]
+    yield 'rst.jpg', b[:2] + b'\xff\xd0' * n + b[2:]
+    b = said['GIF']
+    yield 'x.gif', b[:-2] + b'\1a' * n + b'\0;'
+    yield 'said.gif', b[:-1] + b'\x21\xfe\1a\0' * n + b';'
+    b = said['WEBP'][12:] + b'ABCD\0\0\0\0' * n
+    b = b'VP8X\x0a\0\0\0' + struct.pack('<I', 0) + (W - 1).to_bytes(3, 'little') + (H - 1).to_bytes(3, 'little') + b
+    yield 'x.webp', b'RIFF' + struct.pack('<I', 4 + len(b)) + b'WEBP' + b
+    yield 'x.tif', tiff(1, n, 8, [bytes([o % 250]) for o in range(n)], 1)
+
+
+def test_a_file_of_endless_parts(tmp_path, monkeypatch):
+    "What is made of very many parts is read if they are as many as a program may make, and refused beyond."
+    for name, b in of_parts(1500):
+        (tmp_path / name).write_bytes(b)
+        ph = read_photo(tmp_path / name, channel='luminance')
+        assert ph.pixels.shape == ((1500, 1) if name == 'x.tif' else (H, W)), name
+    for m in (pixels, tiffs):
+        monkeypatch.setattr(m, 'MAX_PARTS', 1000)
+    for name, _ in of_parts(1):
+        for look in (read_photo, read_header):
+            with pytest.raises(BadFile, match='made of more than 1,000 parts'):
+                look(tmp_path / name)
+
+
+def test_what_is_told_beside_pixels_is_not_unpacked(tmp_path, monkeypatch):
+    "The orientation is read from its own bytes, and nothing else of EXIF, which may tell a file's size a thousand times."
+
+    def nobody(*a):
+        raise AssertionError('EXIF was unpacked')
+
+    im = Image.fromarray(truth())
+    exif = Image.Exif()
+    exif[0x112] = 6
+    exif[0x10F] = 'a microscope'
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    asked = {}
+    for ext in ('jpg', 'webp', 'png'):
+        kw = dict(lossless=True) if ext == 'webp' else {}
+        im.save(tmp_path / f'plain.{ext}', **kw)
+        im.save(tmp_path / f'turned.{ext}', exif=exif, **kw)
+        asked[f'turned.{ext}'] = f'plain.{ext}'
+        if ext != 'png':
+            im.save(tmp_path / f'xmp.{ext}', xmp=xmp, **kw)
+            asked[f'xmp.{ext}'] = f'plain.{ext}'
+    monkeypatch.setattr(Image.Exif, 'load', nobody)
+    for name, plain in asked.items():
+        a = read_photo(tmp_path / name, channel='luminance')
+        b = read_photo(tmp_path / plain, channel='luminance')
+        assert (a.turn, a.height, a.width) == (6, W, H), name
+        assert (read_header(tmp_path / name).turn, read_header(tmp_path / name).width) == (6, H)
+        np.testing.assert_array_equal(a.pixels, pixels.upright(b.pixels, 6), name)
+
+
+@pytest.mark.parametrize('scans, said', [(1, 'a piece of 4096x4096 pixels'), (500, 'hundreds of times')])
+def test_a_jpeg_in_a_tiff_is_what_its_page_says(scans, said, tmp_path):
+    "However far behind its beginning it tells its size."
+    b = many_scans(4096, 4096, scans)
+    b = b[:2] + (b'\xff\xe5\xff\xff' + bytes(65533)) * 2 + b[2:]
+    (tmp_path / 'x.tif').write_bytes(tiff(W, H, 8, [b], H, [(259, 3, 1, 7)]))
+    with pytest.raises(BadFile, match=said):
+        read_photo(tmp_path / 'x.tif')
+
+
+def test_a_decoder_may_work_for_a_time_and_wait_for_longer(monkeypatch):
+    "Its time is processor time, whatever else the machine does; where the system counts none, it counts itself."
+    asked = 'celldeath_nb.photos.apart:_try_out'
+    for kw, how in ((dict(endless=True), 'time'), (dict(sleep=1.2), None)):
+        try:
+            apart.ask_apart(asked, kw, 2e9, 1)
+            assert how is None
+        except apart.Ended as e:
+            assert e.how == how
+    code = 'from celldeath_nb.photos.apart import _watch_time; _watch_time(0)'
+    assert subprocess.run([sys.executable, '-c', code]).returncode in apart._time_is_up
 
 
 def test_no_process_can_be_begun(tmp_path, monkeypatch):

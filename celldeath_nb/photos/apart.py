@@ -7,10 +7,13 @@ __all__ = ['Ended']
 
 # %% ../../nbs/api/22_photos.apart.ipynb #1a4d3a5f
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 import numpy as np
 
@@ -40,10 +43,35 @@ def _bound_memory(room):
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (room if hard == resource.RLIM_INFINITY else min(room, hard), hard))
 
+# %% ../../nbs/api/22_photos.apart.ipynb #2f6d1300
+_own_end = 86  # what a process says that has ended itself
+_time_is_up = {_own_end, -getattr(signal, 'SIGXCPU', _own_end)}
+
+
+def _watch_time(until):
+    "End when this process has worked `until` seconds in all."
+    while (left := until - time.process_time()) > 0:
+        time.sleep(left)
+    os._exit(_own_end)
+
+
+def _bound_time(seconds):
+    "Let this process work no more than `seconds` from now on."
+    until = time.process_time() + seconds
+    try:
+        import resource
+    except ImportError:  # Windows
+        threading.Thread(target=_watch_time, args=(until,), daemon=True).start()
+        return
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # and no picture of it
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    until = math.ceil(until)
+    resource.setrlimit(resource.RLIMIT_CPU, (until if hard == resource.RLIM_INFINITY else min(until, hard), hard))
+
 # %% ../../nbs/api/22_photos.apart.ipynb #066f7194
 def serve(job):
     "Answer one `job` on the standard output; the process ends with it."
-    import signal
     from importlib import import_module
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -53,6 +81,7 @@ def serve(job):
     module, name = job['entry'].split(':')
     f = getattr(import_module(module), name)
     _bound_memory(job['room'])
+    _bound_time(job['seconds'])
     try:
         said, a = f(**job['args'])
     except MemoryError:
@@ -104,28 +133,34 @@ def _end(p, why):
     p.kill()
 
 
+def _how(p):
+    "How a process ended that gave no answer."
+    p.wait()
+    return p.told or ('time' if p.returncode in _time_is_up else 'died')
+
+
 def _answer(p):
     "What the process says, and its array if it gives one."
     line = p.stdout.readline()
     if not line.endswith(b'\n'):
-        raise Ended(p.told or 'died')
+        raise Ended(_how(p))
     said = json.loads(line)
     if 'dtype' not in said:
         return said, None
     a = np.empty(said.pop('shape'), said.pop('dtype'))
     got = p.stdout.readinto(a.data.cast('B')) if a.size else 0
     if got != a.nbytes:
-        raise Ended(p.told or 'died')
+        raise Ended(_how(p))
     return said, a
 
 # %% ../../nbs/api/22_photos.apart.ipynb #59ee51e1
-def ask_apart(entry, args, room, seconds):
-    "What the function `entry` ('module:name') gives for `args`, a dict and an array, from a process of `room` bytes that ends after `seconds`."
+def ask_apart(entry, args, room, seconds, wait=None):
+    "What the function `entry` ('module:name') gives for `args`, a dict and an array, from a process of `room` bytes that works no longer than `seconds`."
     p = None
+    paths = [os.path.abspath(o) for o in sys.path]
     try:
-        job = dict(entry=entry, args=args, room=int(room), paths=[os.path.abspath(o) for o in sys.path])
-        p = _begin(job)
-        clock = threading.Timer(seconds, _end, (p, 'time'))
+        p = _begin(dict(entry=entry, args=args, room=int(room), seconds=seconds, paths=paths))
+        clock = threading.Timer(20 * seconds if wait is None else wait, _end, (p, 'time'))
         clock.daemon = True
         clock.start()
         try:
@@ -167,9 +202,9 @@ def decoders_end():
         raise
 
 # %% ../../nbs/api/22_photos.apart.ipynb #b4dc3cef
-def _try_out(n=3, sleep=0, gb=0):
+def _try_out(n=3, sleep=0, gb=0, endless=False):
     "Something to ask for in tests."
-    import time
-
     time.sleep(sleep)
+    while endless:
+        pass
     return dict(gave=n, rest=len(bytes(int(gb * 1e9)))), np.arange(n, dtype=np.uint16)

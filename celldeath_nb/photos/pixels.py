@@ -345,14 +345,19 @@ def turned_size(h, w, turn):
     return (w, h) if turn >= 5 else (h, w)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f49b4828
-def _exif_turn(b):
-    "The orientation in the EXIF bytes `b`."
-    exif = Image.Exif()
-    try:
-        exif.load(b)
-        return as_turn(exif.get(0x112, 1))
-    except Exception:
-        return 1  # damaged EXIF, whatever Pillow says of it, turns nothing
+def _exif_turn(b, xmp=b''):
+    "The orientation in the EXIF bytes `b`, or else in the text `xmp`; damaged EXIF turns nothing."
+    b = re.sub(rb'^(Exif\0\0){1,2}', b'', b)
+    e = {b'II*\0': '<', b'MM\0*': '>'}.get(b[:4])
+    at = struct.unpack(f'{e}I', b[4:8])[0] if e and len(b) >= 8 else len(b)
+    n = struct.unpack_from(f'{e}H', b, at)[0] if at + 2 <= len(b) else 0
+    for k in range(min(n, (len(b) - at - 2) // 12)):
+        tag, kind, count = struct.unpack_from(f'{e}HHI', b, at + 2 + 12 * k)
+        if tag == 0x112:
+            form = {3: 'H', 4: 'I'}.get(kind) if count == 1 else None
+            return as_turn(struct.unpack_from(e + form, b, at + 10 + 12 * k)[0]) if form else 1
+    m = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
+    return int(m[1]) if m else 1
 
 
 def set_turn(ph, turn, what='EXIF orientation'):
@@ -362,6 +367,15 @@ def set_turn(ph, turn, what='EXIF orientation'):
     if turn != 1 and ph.pixels is not None:
         ph.pixels = upright(ph.pixels, turn)
         ph.notes.append(f'turned as its {what} says')
+
+# %% ../../nbs/api/20_photos.pixels.ipynb #03548bd7
+MAX_PARTS = 1_000_000  # of one file; of 80 million pixels of 16 bits a usual program makes 20,000
+_ANIMATION = 'an animation; save the picture you mean'
+
+
+def too_many(path):
+    "`BadFile` for a file that is taken apart without end."
+    return BadFile(path, f'made of more than {MAX_PARTS:,} parts; save it again as PNG or TIFF')
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #c46e82a7
 _chunk = struct.Struct('>I4s')
@@ -374,11 +388,13 @@ def _png_chunks(b, path):
     v = memoryview(b)
     p = 8
     out = []
-    while p + 12 <= len(b):
+    for _ in range(MAX_PARTS):
+        if p + 12 > len(b):
+            return out, False
         size, kind = _chunk.unpack_from(b, p)
         end = p + 8 + size
         if end + 4 > len(b):
-            break
+            return out, False
         if not 0x60 < kind[0] < 0x7B or kind in _needed:
             if not kind.isalpha():
                 raise BadFile(path, 'a damaged PNG: a chunk without a name')
@@ -388,7 +404,7 @@ def _png_chunks(b, path):
                 return out, True
             out.append((kind, p + 8, end))
         p = end + 4
-    return out, False
+    raise too_many(path)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #dda37b44
 def _ihdr(b, path):
@@ -465,7 +481,7 @@ def _png(b, ask):
     if not parts:
         raise BadFile(ask.path, 'truncated: it holds no pixels')
     if b'acTL' in kinds:
-        raise BadFile(ask.path, 'an animation; save the picture you mean')
+        raise BadFile(ask.path, _ANIMATION)
     check_patience(w * h * each / 150e6, w * h * each, ask)
     raw = _rows(parts, w, h, _row_bytes(w, h, bits, kind, lace), ask.path)
     ph = Photo(width=w, height=h, format='PNG', bits=16 if bits == 16 else 8, each=each, color=kind not in (0, 4))
@@ -569,15 +585,18 @@ def _without_limit():
 
 
 @contextmanager
-def open_pillow(f, kind):
-    "An open picture of Pillow, by its decoder for `kind`."
+def open_pillow(b, kind, path):
+    "The bytes `b` as an open picture of Pillow, by its decoder for `kind`."
     if kind in ('JPEG', 'TIFF') and is_older(PIL.__version__, SAFE_PILLOW):
         say_once(
             f'Pillow {PIL.__version__} is installed, whose decoders of JPEG and TIFF have faults that a file made for '
             'it can use. Read photographs only from people you trust, or install Pillow 13.0.0 or later.'
         )
     module, name = _decoders[kind]
-    with _without_limit(), getattr(import_module(f'PIL.{module}'), name)(f) as im:
+    b = _bare_jpeg(b, path) if kind == 'JPEG' else b
+    if kind in ('GIF', 'WEBP'):
+        (_check_gif if kind == 'GIF' else _check_webp)(b, path)
+    with _without_limit(), getattr(import_module(f'PIL.{module}'), name)(io.BytesIO(b)) as im:
         yield im
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #f7c8dfef
@@ -590,35 +609,135 @@ _frames = {
     0xCF: 'lossless',
 }
 MAX_SCANS = 100  # passes of a JPEG over its pixels
+_fill = re.compile(rb'\xff+')
 
 
-def _jpeg_head(b, path):
-    "(where the pixels of a JPEG begin, its channels, its passes over the pixels); `BadFile` for kinds that Pillow does not decode."
+def _jpeg_parts(b, path):
+    "(marker, start, end) of the parts of a JPEG; the last is where its pixels begin."
     p = 2
-    n = 0
-    while p + 4 <= len(b):
-        if b[p] != 0xFF:
+    for _ in range(MAX_PARTS):
+        fill = _fill.match(b, p)
+        if fill is None and p + 4 <= len(b):
             raise BadFile(path, 'a damaged JPEG')
+        p = fill.end() - 1 if fill else p
+        if p + 4 > len(b):
+            raise BadFile(path, 'truncated: it holds no pixels')
         m = b[p + 1]
-        if m == 0xFF:
-            p += 1
-            continue
         if m == 0xDA:
-            return p, n, b.count(b'\xff\xda', p)
-        if 0xC0 <= m <= 0xCF and m not in (0xC4, 0xC8, 0xCC) and p + 10 <= len(b):
-            n = b[p + 9]
-            if m in _frames or b[p + 4] != 8:
-                what = f'a JPEG of {b[p + 4]} bits' if b[p + 4] != 8 else f'a {_frames[m]} JPEG'
-                raise BadFile(path, f'{what}, a kind that is not read here; save it as PNG or TIFF')
-        p += 2 if m == 1 or 0xD0 <= m <= 0xD8 else 2 + int.from_bytes(b[p + 2 : p + 4], 'big')
-    raise BadFile(path, 'truncated: it holds no pixels')
+            yield m, p, len(b)
+            return
+        end = p + (2 if m == 1 or 0xD0 <= m <= 0xD8 else 2 + int.from_bytes(b[p + 2 : p + 4], 'big'))
+        yield m, p, end
+        p = end
+    raise too_many(path)
+
+# %% ../../nbs/api/20_photos.pixels.ipynb #62cee34d
+@dataclass
+class Frame:
+    "What a JPEG says of its pixels."
+
+    start: int  # where they begin
+    scans: int  # passes over them
+    marker: int = 0  # the way they are coded
+    bits: int = 0  # of a value
+    height: int = 0  # pixels
+    width: int = 0
+    n: int = 0  # channels
+
+
+def jpeg_frame(b, path):
+    "The `Frame` of the bytes of a JPEG."
+    parts = list(_jpeg_parts(b, path))
+    start = parts[-1][1]
+    told = [(m, p) for m, p, _ in parts if m & 0xF0 == 0xC0 and m not in (0xC4, 0xC8, 0xCC) and p + 10 <= len(b)]
+    scans = b.count(b'\xff\xda', start)
+    return (
+        Frame(start, scans, told[-1][0], *struct.unpack_from('>BHHB', b, told[-1][1] + 4))
+        if told
+        else Frame(start, scans)
+    )
+
+# %% ../../nbs/api/20_photos.pixels.ipynb #becfe531
+def _jpeg_head(b, path):
+    "The `Frame` of a JPEG; `BadFile` for kinds that Pillow does not decode."
+    o = jpeg_frame(b, path)
+    if o.marker and (o.marker in _frames or o.bits != 8):
+        what = f'a JPEG of {o.bits} bits' if o.bits != 8 else f'a {_frames[o.marker]} JPEG'
+        raise BadFile(path, f'{what}, a kind that is not read here; save it as PNG or TIFF')
+    return o
+
+# %% ../../nbs/api/20_photos.pixels.ipynb #52d7fec4
+def _bare_jpeg(b, path):
+    "The JPEG without what is told beside its pixels (EXIF, color profiles, comments)."
+    parts = list(_jpeg_parts(b, path))
+    keep = [(s, e) for m, s, e in parts if not (0xE1 <= m <= 0xED or m in (0xEF, 0xFE))]
+    return b if len(keep) == len(parts) else b[:2] + b''.join(b[s:e] for s, e in keep)
+
+
+_XMP = b'http://ns.adobe.com/xap/1.0/\0'
+
+
+def _turn_of(im, b, kind, path):
+    "The orientation of an open picture of Pillow with the bytes `b`."
+    if kind == 'WEBP':
+        return _exif_turn(im.info.get('exif') or b'', im.info.get('xmp') or b'')
+    if kind != 'JPEG':
+        return 1
+    said = [b[s + 4 : e] for m, s, e in _jpeg_parts(b, path) if m == 0xE1]
+    exif = b''.join(o[6:] for o in said if o.startswith(b'Exif\0\0'))
+    return _exif_turn(exif, b''.join(o for o in said if o.startswith(_XMP)))
+
+# %% ../../nbs/api/20_photos.pixels.ipynb #084abddf
+def _behind_blocks(b, p):
+    "(where the blocks of a GIF at `p` end, how many they are)."
+    n = 0
+    while p < len(b) and b[p] and n <= MAX_PARTS:
+        p += 1 + b[p]
+        n += 1
+    return p + 1, n
+
+
+def _colors(b, p):
+    "The bytes of the table of colors that the byte `p` of a GIF tells."
+    return 3 << (b[p] & 7) + 1 if p < len(b) and b[p] & 0x80 else 0
+
+
+def _check_gif(b, path):
+    "`BadFile` for a GIF of several pictures, or of too many parts."
+    p = 13 + _colors(b, 10)
+    parts = 0
+    pictures = 0
+    while p < len(b) and b[p] != 0x3B:
+        picture = b[p] == 0x2C
+        pictures += picture
+        if pictures > 1:
+            raise BadFile(path, _ANIMATION)
+        n = 1
+        if picture or b[p] == 0x21:
+            p, n = _behind_blocks(b, p + 11 + _colors(b, p + 9) if picture else p + 2)
+        else:
+            p += 1
+        parts += n
+        if parts > MAX_PARTS:
+            raise too_many(path)
+
+
+def _check_webp(b, path):
+    "`BadFile` for a WebP of too many parts."
+    p = 12
+    for _ in range(MAX_PARTS):
+        if p + 8 > len(b):
+            return
+        n = int.from_bytes(b[p + 4 : p + 8], 'little')
+        p += 8 + n + n % 2
+    raise too_many(path)
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #fc338feb
 def _check_end(b, kind, path):
     "`BadFile` for a file that is shorter than it says."
     cut = False
     if kind == 'JPEG':
-        cut = b.find(b'\xff\xd9', _jpeg_head(b, path)[0]) < 0
+        cut = b.find(b'\xff\xd9', _jpeg_head(b, path).start) < 0
     elif kind == 'BMP':
         cut = int.from_bytes(b[2:6], 'little') > len(b)
     elif kind == 'WEBP':
@@ -651,12 +770,11 @@ def _check_j2k(b, path):
 def _pillow(b, kind, ask, notes):
     "What Pillow makes of the bytes `b`, and its orientation."
     try:
-        with open_pillow(io.BytesIO(b), kind) as im:
+        with open_pillow(b, kind, ask.path) as im:
             check_size(*im.size, ask.max_mpx, ask.path, len(im.getbands()))
             if getattr(im, 'is_animated', False):
-                raise BadFile(ask.path, 'an animation; save the picture you mean')
-            turn = as_turn(im.getexif().get(0x112, 1)) if kind in ('JPEG', 'WEBP') else 1
-            return _pillow_pixels(im, ask.path, notes), turn
+                raise BadFile(ask.path, _ANIMATION)
+            return _pillow_pixels(im, ask.path, notes), _turn_of(im, b, kind, ask.path)
     except (BadFile, MemoryError):
         raise
     except Exception as e:
@@ -682,15 +800,17 @@ def _pillow_pixels(im, path, notes):
 # %% ../../nbs/api/20_photos.pixels.ipynb #fcb2d340
 def _cost(b, kind, ask):
     "Seconds that decoding may take, roughly, for each million pixels."
+    if kind == 'BMP' and b[30:34] in (b'\1\0\0\0', b'\2\0\0\0'):
+        return 0.7  # runs of equal pixels, which Pillow unpacks one by one
     if kind != 'JPEG':
         return 0.1 if kind == 'JPEG2000' else 0.05
-    _, n, scans = _jpeg_head(b, ask.path)
-    if scans > MAX_SCANS:
+    o = _jpeg_head(b, ask.path)
+    if o.scans > MAX_SCANS:
         raise BadFile(
             ask.path,
-            f'a JPEG that goes over its pixels {scans:,} times (usual are 1 to 20); save it again as PNG or TIFF',
+            f'a JPEG that goes over its pixels {o.scans:,} times (usual are 1 to 20); save it again as PNG or TIFF',
         )
-    return n * (0.004 + 0.0007 * scans)
+    return o.n * (0.004 + 0.0007 * o.scans)
 
 
 def other_photo(b, kind, ask):
@@ -837,6 +957,9 @@ def wrong_extension(kind, path):
     return [] if kind == _ext_kind.get(ext, kind) else [f'a {kind} file with the extension {ext}']
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #7a48422e
+_texts = (b'Microns Per Pixel', b'Software')
+
+
 def _png_texts(f, path):
     "The size, the PNG texts (key -> first value), the count of scale texts and the orientation of an open file; `BadFile` if its pixels are cut off."
     n = f.seek(0, 2)
@@ -847,21 +970,26 @@ def _png_texts(f, path):
     turn = 1
     p = 33
     seen = False
-    while len(h := f.read(8)) == 8:
+    for k in range(MAX_PARTS + 1):
+        if len(h := f.read(8)) < 8:
+            break
+        if k == MAX_PARTS:
+            raise too_many(path)
         size, kind = _chunk.unpack(h)
         p += 12 + size
         if kind == b'IDAT':
             seen = p <= n
         if p > n or kind == b'IEND':
             break
-        if kind == b'eXIf' and size < 100_000:
+        if kind == b'eXIf':
             turn = _exif_turn(f.read(size))
         if kind != b'tEXt' or size > 1000:
             f.seek(p)
             continue
         k, _, v = f.read(size + 4)[:-4].partition(b'\0')
         count += k == b'Microns Per Pixel'
-        texts.setdefault(k.decode('latin1'), v.decode('latin1'))
+        if k in _texts:
+            texts.setdefault(k.decode('latin1'), v.decode('latin1'))
     if not seen:
         raise BadFile(path, 'truncated: the pixels end too early; copy the file again')
     return dims, texts, count, turn
@@ -923,10 +1051,9 @@ def other_head(f, path, ph, page):
     if ph.format == 'JPEG2000':
         ph.bits, ph.lossy = _check_j2k(b, path)
     f.seek(0)
-    with open_pillow(io.BytesIO(b), ph.format) as im:
+    with open_pillow(b, ph.format, path) as im:
         ph.width, ph.height = im.size
-        if ph.format in ('JPEG', 'WEBP'):
-            set_turn(ph, as_turn(im.getexif().get(0x112, 1)))
+        set_turn(ph, _turn_of(im, b, ph.format, path))
         ph.color = im.mode not in ('L', 'LA', '1', 'I;16')
         ph.each = len(im.getbands()) * ph.bits // 8
     ph.lossy = ph.lossy or ph.format == 'JPEG' or ph.format == 'WEBP' and _lossy_webp(f)

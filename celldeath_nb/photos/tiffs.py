@@ -19,6 +19,7 @@ from ..files import decompressobj
 from celldeath_nb.photos.pixels import (
     Ask,
     BadFile,
+    MAX_PARTS,
     MAX_SCANS,
     Photo,
     SLIDE_ADVICE,
@@ -31,11 +32,13 @@ from celldeath_nb.photos.pixels import (
     check_size,
     in_gray,
     j2k_head,
+    jpeg_frame,
     listen_to,
     open_pillow,
     plausible_scale,
     safe_text,
     set_turn,
+    too_many,
 )
 
 # %% ../../nbs/api/21_photos.tiffs.ipynb #49187712
@@ -45,8 +48,11 @@ def open_tiff(f, path):
 
     listen_to('tifffile')
     name = os.path.basename(path)
-    if name.lower().endswith('.ndpi') and not _is_ndpi(f):
+    slide = name.lower().endswith('.ndpi')
+    if slide and not _is_ndpi(f):
         name += '.tif'  # tifffile goes by the name, and would find no page
+    if not slide:
+        _kinds_of_pages(f, path)  # refuses what tifffile would read for minutes
     f.seek(0)
     return tifffile.TiffFile(f, name=name)
 
@@ -74,8 +80,11 @@ def _is_ndpi(f):
     return any(tags[k : k + 2] == struct.pack(e + 'H', 65420) for k in range(0, len(tags), size))
 
 # %% ../../nbs/api/21_photos.tiffs.ipynb #75defc75
+_pieces = (273, 279, 324, 325)  # tags with one value for each piece
+
+
 def _kind_of_page(f, at, e, count, size, offset):
-    "(0 a picture, 1 an overview or thumbnail, 2 a mask; the offset of the next page), or None where no page is."
+    "(0 a picture, 1 an overview or thumbnail, 2 a mask; the offset of the next page; the pieces of its pixels), or None where no page is."
     f.seek(at)
     b = f.read(struct.calcsize(count))
     n = struct.unpack(e + count, b)[0] if len(b) == struct.calcsize(count) else 0
@@ -83,12 +92,15 @@ def _kind_of_page(f, at, e, count, size, offset):
         return None
     tags = f.read(n * size + struct.calcsize(offset))
     kind = 0
-    for k in range(0, min(len(tags) - size, 4 * size), size):
-        if struct.unpack_from(e + 'H', tags, k)[0] == 254:
-            v = struct.unpack_from(e + 'I', tags, k + (12 if size == 20 else 8))[0]
+    pieces = 0
+    one = struct.Struct(f'{e}HH{offset}I' + ('4x' if size == 20 else ''))
+    for tag, _, many, v in one.iter_unpack(tags[: min(len(tags) // size, n) * size]):
+        if tag == 254:
             kind = 2 if v & 4 else int(v & 1)
+        elif tag in _pieces:
+            pieces = max(pieces, many)
     whole = len(tags) == n * size + struct.calcsize(offset)
-    return kind, struct.unpack_from(e + offset, tags, n * size)[0] if whole else 0
+    return kind, struct.unpack_from(e + offset, tags, n * size)[0] if whole else 0, pieces
 
 # %% ../../nbs/api/21_photos.tiffs.ipynb #0b25a422
 def _kinds_of_pages(f, path):
@@ -105,6 +117,8 @@ def _kinds_of_pages(f, path):
         if len(out) > MAX_PAGES:
             raise BadFile(path, f'it has more than {MAX_PAGES:,} pages')
         at = found[1]
+        if found[2] > MAX_PARTS:
+            raise too_many(path)
     return out
 
 # %% ../../nbs/api/21_photos.tiffs.ipynb #7fcca92e
@@ -391,9 +405,10 @@ def _libtiff_file(parts, rows, row, height, compression):
     return b'II*\0' + struct.pack('<I', 8) + ifd + lists + b''.join(parts)
 
 
-def _by_tiff(parts, rows, row, height, compression):
+def _by_tiff(parts, rows, row, height, compression, path):
     "The bytes of strips that libtiff unpacks, [height, row]."
-    with open_pillow(io.BytesIO(_libtiff_file(parts, rows, row, height, compression)), 'TIFF') as im:
+    b = _libtiff_file(parts, rows, row, height, compression)
+    with open_pillow(b, 'TIFF', path) as im:
         im.load()
         return np.asarray(im)
 
@@ -416,7 +431,7 @@ def _unpacked(pg, b, path):
 def _plane(pg, parts, rows, row, height, path):
     "The bytes of the pieces of one channel (or of all at once), [height, bytes of a row]."
     if pg.compression in _by_libtiff:
-        return _by_tiff(parts, rows, row, height, pg.compression)
+        return _by_tiff(parts, rows, row, height, pg.compression, path)
     want = [row * (rows if pg.tile else _rows_of(pg, k, rows)) for k in range(len(parts))]
     if pg.compression == 1:
         got = [o[:n] for o, n in zip(parts, want)]
@@ -491,10 +506,15 @@ def _jpeg_bytes(piece, tables, pg):
     return b[:2] + named + (tables[2:-2] if len(tables) > 4 else b'') + b[2:]
 
 
-def _jpeg_is_plain(piece):
-    "True for a JPEG of 8 bits that Pillow decodes."
-    m = re.search(rb'\xff[\xc0-\xc2]..\x08', bytes(piece[:100_000]), re.DOTALL)
-    return m is not None
+def _is_plain_jpeg(piece, pg, path):
+    "True for a JPEG of 8 bits that Pillow decodes; `BadFile` for one that is larger than its piece of the page."
+    o = jpeg_frame(piece, path)
+    h, w = pg.tile or (pg.rows, pg.width)
+    if o.scans > MAX_SCANS:
+        raise BadFile(path, 'a JPEG that goes over its pixels hundreds of times; save it without compression')
+    if o.width != w or o.height > h:
+        raise BadFile(path, f'damaged: a piece of {o.height}x{o.width} pixels where {h}x{w} belong')
+    return o.bits == 8 and o.marker <= 0xC2
 
 
 def _fit(a, k, pg, path):
@@ -513,13 +533,8 @@ def _fit(a, k, pg, path):
 # %% ../../nbs/api/21_photos.tiffs.ipynb #1892bfed
 def _by_pillow(pg, b, tables, path):
     "The pieces of a page packed as JPEG, decoded."
-    h, w = pg.tile or (pg.rows, pg.width)
     for k, (o, n) in enumerate(pg.places):
-        if b.count(b'\xff\xda', o, o + n) > MAX_SCANS:
-            raise BadFile(path, 'a JPEG that goes over its pixels hundreds of times; save it without compression')
-        with open_pillow(io.BytesIO(_jpeg_bytes(b[o : o + n], tables, pg)), 'JPEG') as im:
-            if im.size[0] != w or im.size[1] > h:
-                raise BadFile(path, f'damaged: a piece of {im.size[1]}x{im.size[0]} pixels where {h}x{w} belong')
+        with open_pillow(_jpeg_bytes(b[o : o + n], tables, pg), 'JPEG', path) as im:
             im.load()
             if im.mode not in ('L', 'RGB'):
                 raise BadFile(
@@ -538,7 +553,10 @@ def _by_imagecodecs(pg, p, b, path):
 
 def _pictures_in(pg, p, b, path):
     "[height, width, channels] of a page whose pieces are pictures themselves."
-    plain = pg.compression == _jpeg and pg.bits == 8 and all(_jpeg_is_plain(b[o : o + n]) for o, n in pg.places)
+    if pg.compression == _jpeg:
+        plain = all([_is_plain_jpeg(b[o : o + n], pg, path) for o, n in pg.places]) and pg.bits == 8
+    else:
+        plain = False
     got = list(_by_pillow(pg, b, p.jpegtables, path) if plain else _by_imagecodecs(pg, p, b, path))
     if pg.tile:
         return _put_together(np.stack(got).reshape(len(got), pg.tile[0], -1), pg)
