@@ -559,7 +559,9 @@ def test_every_pixel_of_a_photograph_of_another_shape_is_seen(model, tmp_path):
     for name, shape in shapes.items():
         Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(tmp_path / 'in' / f'{name}.png')
     model = replace(model, um_per_px=None)
-    with pytest.warns(UserWarning, match=r'2 of 4 photographs are no multiple of 32x32 .* overlap, .* rest.png \(65x97\)'):
+    with pytest.warns(
+        UserWarning, match=r'2 of 4 photographs are no multiple of 32x32 .* overlap, .* rest.png \(65x97\)'
+    ):
         p = predict(model, tmp_path / 'in')
     for name, (h, w) in shapes.items():
         seen = np.zeros((h, w), bool)
@@ -569,7 +571,11 @@ def test_every_pixel_of_a_photograph_of_another_shape_is_seen(model, tmp_path):
     cut = dict(grid=[1, 1], tile_px=None, resize_to=[32, 32], edge=None, turn=None, shrink=3.0)
     with pytest.raises(ValueError, match='Portrait and landscape .* tall.png and .* one kind would be stretched'):
         predict(replace(model, info=dict(cut=cut)), tmp_path / 'in')
-    (tmp_path / 'in' / 'same.png').unlink(), (tmp_path / 'in' / 'rest.png').unlink(), (tmp_path / 'in' / 'square.png').unlink()
+    (
+        (tmp_path / 'in' / 'same.png').unlink(),
+        (tmp_path / 'in' / 'rest.png').unlink(),
+        (tmp_path / 'in' / 'square.png').unlink(),
+    )
     with pytest.warns(UserWarning, match='Each tile is 0.667 times as wide'):
         predict(replace(model, info=dict(cut=cut)), tmp_path / 'in')
 

@@ -99,7 +99,9 @@ def _check_filled(net, again, chance, arch, weights_file):
     lost = [k for k, v in large if torch.equal(v, own[k])]
     if lost:
         raise _not_had(
-            arch, f'from {weights_file}', f'{len(lost)} of its {len(large)} tables of weights are not in it, such as {lost[0]}'
+            arch,
+            f'from {weights_file}',
+            f'{len(lost)} of its {len(large)} tables of weights are not in it, such as {lost[0]}',
         )
 
 
