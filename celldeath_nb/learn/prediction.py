@@ -376,7 +376,7 @@ def _say_own_window(tiles, fields, was, given):
             f'{said}. window=(low, high) gives another.'
         )
 
-
+# %% ../../nbs/api/53_learn.prediction.ipynb #fb0721f1
 def _predict_fields(model, fields, bs, device, out, paths=None, window=None, allow=()):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
     with scratch_folder() as d:
