@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/api/99_all.ipynb #caf8c838
+from pathlib import Path
 from .files import *
 from .units import *
 from .png import *

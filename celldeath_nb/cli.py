@@ -606,6 +606,7 @@ def predict(
     label: Label = None,  # columns
     rename: Rename = None,  # classes
     allow: Allow = None,  # waived
+    window: Window = None,  # of gray
     device: Device = None,  # where
     overwrite: Overwrite = False,  # replace
 ):
@@ -614,7 +615,8 @@ def predict(
     _free(out, overwrite, folder, run)
     if label_from == 'none' and (labels or label):
         typed['label_from'] = 'auto'
-    raise typer.Exit(_predict(run, folder, out, device, _reading(typed)))
+    reading = dict(_reading(typed), window=_window(window), allow=allow or ())
+    raise typer.Exit(_predict(run, folder, out, device, reading))
 
 # %% ../nbs/api/97_cli.ipynb #7267d662
 def _opened(run):

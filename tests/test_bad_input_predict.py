@@ -89,7 +89,6 @@ stopped = {
     '11 decimal pixels': (tif(A.astype(np.float32)), '8 bits and of more are mixed'),
     '14 color': (png(np.dstack([A, 255 - A, A])), "channel='luminance'"),
     '26 pages': (tif(np.stack([A, 255 - A]), photometric='minisblack'), 'page=0'),
-    '41 portrait': (png(picture(9, W, H)), 'rotate=True'),
 }
 
 
@@ -151,6 +150,18 @@ def test_stopped(case, model, folder):
     with pytest.raises(ValueError, match=reason):
         answer(model, folder, out=folder / 'p.csv')
     assert sorted(o.name for o in folder.iterdir()) == ['good.png', 'odd.png']
+
+
+def test_41_portrait(model, folder):
+    "Beside landscape ones, and alone: seen whole, by tiles that overlap, and said."
+    (folder / 'odd.png').write_bytes(png(picture(9, W, H)))
+    with pytest.warns(UserWarning, match=rf'1 of 2 photographs .* overlap, .* odd.png \({W}x{H}\)'):
+        p = answer(model, folder)
+    whole(p, 'good.png')
+    seen = np.zeros((W, H), bool)
+    for y, x in p.loc[p.field == 'odd.png', ['top', 'left']].to_numpy():
+        seen[y : y + 48, x : x + 64] = True
+    assert seen.all()
 
 
 def test_28_microscopes(model, folder):

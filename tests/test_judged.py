@@ -11,6 +11,8 @@ from celldeath_nb.evaluate.preds import as_preds
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.plates.maps import read_plate_map
 from celldeath_nb.road import _no_half_split, _refuse_leak
+from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.trust.confounders import confounding
 from celldeath_nb.units import unit_ids
 
 
@@ -150,3 +152,21 @@ def test_predictions_as_a_spreadsheet_saves_them(code, tmp_path):
     (tmp_path / 'p.csv').write_bytes(text.encode(code))
     p = as_preds(tmp_path / 'p.csv', truth='y', probs={'001': 'p_001', 'NA': 'p_NA'}, tile='file')
     assert p.label.tolist() == ['001', 'NA'] and p.p_001.tolist() == [0.25, 1.0] and p.pred.tolist() == ['NA', '001']
+
+
+def test_folders_that_a_pattern_names_are_no_wells(tmp_path):
+    "Donors called D1 and D2: the pair of donor and batch that gives the label away is found, since no well is made of them."
+    cells = [('D1', '1', 'x'), ('D1', '2', 'y'), ('D2', '1', 'y'), ('D2', '2', 'x')]
+    names = [f'{d}/{c}/b{b}_{i}.png' for d, b, c in cells for i in range(5)]
+    f, heard = read(tmp_path, names, pattern='{donor}/{label}/b{batch}_{site}')
+    assert f.well.isna().all() and set(f.donor) == {'D1', 'D2'} and not heard
+    assert [o['factor'] for o in confounding(f).caught] == ['donor x batch']
+
+
+def test_a_part_of_tiles_by_a_rule(tmp_path):
+    f, _ = read(tmp_path, [f'CPT_{h}h_{i}.png' for h in (1, 24) for i in range(2)])
+    t = cut_tiles(f, tmp_path / 't', grid=(1, 1))
+    assert t.subset('hour=24').table.hour.tolist() == [24.0] * 2 and len(t.subset({'hour': 1, 'site': '0'})) == 1
+    for odd, why in (('foo=1', "no column 'foo'"), (['hour'], 'takes a mask'), ([0.5], 'takes a mask')):
+        with pytest.raises(ValueError, match=why):
+            t.subset(odd)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import celldeath_nb.learn.models as learn_models
 import celldeath_nb.learn.nets as learn_nets
@@ -452,6 +453,25 @@ def test_pretrained_weights_without_a_network_and_as_safetensors_only(tmp_path, 
     )
 
 
+@pytest.mark.parametrize('share', [0, 0.5, 1])
+def test_a_file_of_another_network_is_no_weights(share, tmp_path):
+    "None of the tensors, half of them, all of them: a network that stays random in part is refused with counts."
+    import timm
+
+    own = timm.create_model('resnet10t', in_chans=3, num_classes=5).state_dict()
+    part = {k: v.clone() for k, v in list(own.items())[: int(share * len(own))]}
+    save_file(part or {'a.b': torch.ones(3)}, tmp_path / 'w.safetensors')
+    torch.manual_seed(0)
+    if share < 1:
+        with pytest.raises(ValueError, match=r'(\d+) of its 1\d tables of weights are not in it, such as'):
+            make_net('resnet10t', 2, (32, 32), pretrained=True, weights_file=str(tmp_path / 'w.safetensors'))
+        return
+    net = make_net('resnet10t', 2, (32, 32), pretrained=True, weights_file=str(tmp_path / 'w.safetensors'))
+    got = dict(net.named_parameters())
+    deep = next(k for k in got if k.endswith('layer4.0.conv2.weight'))
+    assert torch.equal(got[deep], own['layer4.0.conv2.weight'])
+
+
 @pytest.fixture
 def store(tmp_path):
     "Two photographs of four tiles, one much darker."
@@ -529,6 +549,35 @@ def test_a_model_of_turned_photographs_predicts_its_own_folder(most, tmp_path):
     shutil.copy(home / 'MCF7_CPT_1h_0002_N1.png', alone)
     few = predict(model, alone).set_index('tile').p_CPT
     assert len(few) == 4 and np.allclose(few, want[few.index], atol=1e-6)
+
+
+def test_every_pixel_of_a_photograph_of_another_shape_is_seen(model, tmp_path):
+    "Portrait beside square beside landscape: tiles overlap, and that is said; of resized tiles two shapes are refused."
+    rng = np.random.default_rng(4)
+    (tmp_path / 'in').mkdir()
+    shapes = dict(tall=(96, 64), square=(80, 80), same=(64, 96), rest=(65, 97))
+    for name, shape in shapes.items():
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(tmp_path / 'in' / f'{name}.png')
+    model = replace(model, um_per_px=None)
+    with pytest.warns(
+        UserWarning, match=r'2 of 4 photographs are no multiple of 32x32 .* overlap, .* rest.png \(65x97\)'
+    ):
+        p = predict(model, tmp_path / 'in')
+    for name, (h, w) in shapes.items():
+        seen = np.zeros((h, w), bool)
+        for y, x in p.loc[p.field == f'{name}.png', ['top', 'left']].to_numpy():
+            seen[y : y + 32, x : x + 32] = True
+        assert seen.all() and (p.field == f'{name}.png').sum() == dict(tall=6, square=9, same=6, rest=12)[name]
+    cut = dict(grid=[1, 1], tile_px=None, resize_to=[32, 32], edge=None, turn=None, shrink=3.0)
+    with pytest.raises(ValueError, match='Portrait and landscape .* tall.png and .* one kind would be stretched'):
+        predict(replace(model, info=dict(cut=cut)), tmp_path / 'in')
+    (
+        (tmp_path / 'in' / 'same.png').unlink(),
+        (tmp_path / 'in' / 'rest.png').unlink(),
+        (tmp_path / 'in' / 'square.png').unlink(),
+    )
+    with pytest.warns(UserWarning, match='Each tile is 0.667 times as wide'):
+        predict(replace(model, info=dict(cut=cut)), tmp_path / 'in')
 
 
 def test_what_a_model_never_saw_is_said_in_one_sentence(model, store, tmp_path):

@@ -89,19 +89,32 @@ def _at_hand(arch):
     return installed_weights(arch) or _download(arch)
 
 
+def _check_filled(net, again, chance, arch, weights_file):
+    "`ValueError` if weights of a network are those that chance gave, which timm passes over: the file was of another one."
+    now = torch.get_rng_state()
+    torch.set_rng_state(chance)
+    own = dict(again().named_parameters())
+    torch.set_rng_state(now)
+    large = [(k, v) for k, v in net.named_parameters() if v.ndim > 1]
+    lost = [k for k, v in large if torch.equal(v, own[k])]
+    if lost:
+        raise _not_had(
+            arch,
+            f'from {weights_file}',
+            f'{len(lost)} of its {len(large)} tables of weights are not in it, such as {lost[0]}',
+        )
+
+
 def _timm_body(arch, pretrained, weights_file, **kwargs):
     "The feature layers of one of timm's networks, for gray pictures."
     try:
         overlay = dict(file=str(weights_file or _at_hand(arch))) if pretrained else None
-        return timm.create_model(
-            arch,
-            pretrained=pretrained,
-            pretrained_cfg_overlay=overlay,
-            in_chans=1,
-            num_classes=0,
-            global_pool='',
-            **kwargs,
-        )
+        how = dict(in_chans=1, num_classes=0, global_pool='', **kwargs)
+        chance = torch.get_rng_state()
+        net = timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, **how)
+        if weights_file:
+            _check_filled(net, lambda: timm.create_model(arch, pretrained=False, **how), chance, arch, weights_file)
+        return net
     except (OSError, RuntimeError, SafetensorError) as e:
         if not pretrained:
             raise ValueError(

@@ -366,13 +366,28 @@ def _say_cut(tiles, fields, was):
         )
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #14887bae
-def _predict_fields(model, fields, bs, device, out, paths=None):
+def _say_own_window(tiles, fields, was, given):
+    "Say it where photographs of more than 8 bits meet a model of 8: their window is their own."
+    window = tiles.manifest['settings']['window']
+    if given is None and window and not was.get('window') and (fields.bits > 8).any():
+        said = window if isinstance(window, str) else f'from {window[0]:g} to {window[1]:g}'
+        warnings.warn(
+            f'The model learned from photographs of 8 bits, and these have more: they are seen through a window of their own, '
+            f'{said}. window=(low, high) gives another.'
+        )
+
+# %% ../../nbs/api/53_learn.prediction.ipynb #fb0721f1
+def _predict_fields(model, fields, bs, device, out, paths=None, window=None, allow=()):
     "Cut photographs into a store that goes when all is done; with `out`, it lies beside it and is gone on with after an interruption."
     with scratch_folder() as d:
         store = d / 'tiles' if out is None else Path(out).with_name(f'.{Path(out).name}.tiles')
         was = cut_settings(model.info, model.path)
         _check_lying(was, fields)
-        tiles = cut_tiles(fields, store, overwrite=store.exists(), **_cut_as_trained(model))
+        how = _cut_as_trained(model)
+        how['allow'] = [*how.get('allow', ()), *allow]
+        how = how if window is None else dict(how, window=window)
+        tiles = cut_tiles(fields, store, overwrite=store.exists(), **how)
+        _say_own_window(tiles, fields, was, window)
         _say_cut(tiles, fields, was)
         t = tiles.table.drop(columns='path', errors='ignore')
         if paths is not None:
@@ -414,7 +429,7 @@ def predict(
     bs: int = 32,  # tiles in a batch
     device: str = None,  # 'cuda', 'mps' or 'cpu'; None: the best there is
     out: str | Path = None,  # also write the table to this CSV; an interrupted call goes on when it is made again
-    **kwargs,  # for `read_fields`, when `data` is a folder or paths
+    **kwargs,  # for `read_fields`, when `data` is a folder or paths; `window` and `allow` also as for `cut_tiles`
 ) -> pd.DataFrame:  # one row a tile: what is known of it, `p_<class>` for each class, `pred`; in the order given
     "Apply a model; `ValueError` if the tiles are not of the kind that it was trained on."
     if out is None:
@@ -426,15 +441,18 @@ def predict(
 
 def _predict(model, data, bs, device, out, kwargs):
     "Verdicts for whatever kind of thing `data` is."
+    window = kwargs.pop('window', None)
     if isinstance(data, np.ndarray):
         return _predict_array(model, data, bs, device, out)
     if isinstance(data, Tiles):
         return _predict_tiles(model, data, bs, device, out)
     if isinstance(data, (str, Path)):
-        return _predict_fields(model, read_fields(data, **{'label_from': None, **kwargs}), bs, device, out)
+        fields = read_fields(data, **{'label_from': None, **kwargs})
+        return _predict_fields(model, fields, bs, device, out, window=window, allow=kwargs.get('allow', ()))
     if not isinstance(data, (list, tuple)):
         raise ValueError(
             f'predict takes a Tiles, a folder, a list of files or an array uint8 [n, height, width], not a {type(data).__name__}.'
         )
     with scratch_folder() as d:
-        return _predict_fields(model, _fields_of_paths(data, d, kwargs), bs, device, out, data)
+        fields = _fields_of_paths(data, d, kwargs)
+        return _predict_fields(model, fields, bs, device, out, data, window, kwargs.get('allow', ()))

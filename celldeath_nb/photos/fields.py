@@ -261,13 +261,15 @@ def _one_picture_each(df):
 _DRUG = ' treatment of the folder'  # a column that is ours until the labels are chosen: it is no label by name
 
 
-def _told_by_folders(df, lines, treatments, labels):
-    "The table with what folders say, and the levels of the tree."
+def _told_by_folders(df, lines, treatments, labels, pattern):
+    "The table with what folders say, and the levels of the tree; a folder that a pattern names means what the pattern says."
     fields = list(df.field)
     levels = folder_levels(fields, lines, treatments, labels or ())
-    said = folder_columns(fields, levels, lines, treatments)
+    named = pattern.count('/') if isinstance(pattern, str) else 0
+    own = levels[levels.level < min(f.count('/') for f in fields) - named] if named else levels
+    said = folder_columns(fields, own, lines, treatments)
     df[_DRUG] = pd.Series(said.pop('treatment', None), df.index, dtype=object)
-    return _with_folder_columns(df, said), levels
+    return _with_folder_columns(df, said), levels, own
 
 # %% ../../nbs/api/26_photos.fields.ipynb #a3106148
 def _heads(paths, page, max_mpx):
@@ -533,7 +535,7 @@ def _say_series(df, levels):
         return
     for r in levels[levels.kind != 'some only'].itertuples():
         names = sorted({f.split('/')[r.level] for f in df.field if f.count('/') > r.level})
-        if len(names) > 1 and (r.kind == 'frame' or all(map(in_a_series, names))):
+        if len(names) > 1 and (r.kind == 'frame' or not r.kind and all(map(in_a_series, names))):
             warnings.warn(
                 f'The folders {", ".join(map(safe_text, names[:4]))} look like a series of times whose hours nobody knows. '
                 'Call them 24h or 1d, or let a table (label_from=) say the hours.'
@@ -630,7 +632,7 @@ def read_fields(
     if um_per_px is not None:
         df['um_per_px'] = df.um_per_px.fillna(um_per_px)
     df = _check_tile_names(df)
-    df, levels = _told_by_folders(df, lines, treatments, labels)
+    df, levels, own = _told_by_folders(df, lines, treatments, labels, pattern)
     if quality:
         df = _add_quality(df, dict(page=page, channel=channel, max_mpx=max_mpx), on_error, problems)
     if label_from not in ('auto', 'name', 'folder', None):
@@ -640,7 +642,7 @@ def read_fields(
     df = _tidy_split(df)
     _one_picture_each(df)
     _say_unread(df)
-    _say_series(df, levels)
+    _say_series(df, own)
     df = _labels(df, labels, label_from, levels, label_by)
     df = _with_folder_columns(df, dict(treatment=df[_DRUG])).drop(columns=_DRUG)
     df = _check_labels(_tidy_labels(df, rename), labels, problems)

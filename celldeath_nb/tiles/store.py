@@ -41,6 +41,7 @@ from celldeath_nb.files import (
 )
 from ..photos.pixels import safe_text, source_checksum, source_state
 from ..photos.pictures import caption, scale_bar
+from ..units import which_tiles
 
 # %% ../../nbs/api/31_tiles.store.ipynb #a8787a96
 class _Store:
@@ -599,10 +600,14 @@ def _pairs_among(pairs, table):
 @patch
 def subset(
     self: Tiles,
-    which,  # mask of truth values, or numbers of tiles
+    which,  # mask of truth values, numbers of tiles, or a rule as for `split_by`, such as 'hour=1'
 ) -> Tiles:  # a view of the same file
     "Some of the tiles; no pixels are copied."
-    i = np.asarray(which)
+    i = which_tiles(self, which) if isinstance(which, (str, dict)) else np.asarray(which)
+    if i.dtype.kind not in 'biu' and len(i):
+        raise ValueError(
+            'subset takes a mask, numbers of tiles, or a rule such as "hour=1"; this is a list of something else.'
+        )
     if i.dtype == bool and len(i) != len(self):
         raise ValueError(f'a mask of {len(i)} values for {len(self)} tiles')
     i = np.flatnonzero(i) if i.dtype == bool else i.astype(np.int64)
