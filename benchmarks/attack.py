@@ -1143,6 +1143,7 @@ def run_part(part, tries, seed, tmp):
     slow = [k for k in kinds if k == 'slicing' or (part, k) == ('pages', 'store')]  # a third of a second each
     few = max(1, tries // 45)
     each = {k: few if k in slow else max(1, (tries - few * len(slow)) // (len(kinds) - len(slow))) for k in kinds}
+    each[next(k for k in kinds if k not in slow)] += max(0, tries - sum(each.values()))
     scores = {}
     for k in kinds:
         scores[k] = what(k, made, tmp / k, each[k], seed)

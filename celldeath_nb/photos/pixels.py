@@ -668,10 +668,10 @@ def _jpeg_head(b, path):
 
 # %% ../../nbs/api/20_photos.pixels.ipynb #52d7fec4
 def _bare_jpeg(b, path):
-    "The JPEG without what is told beside its pixels (EXIF, color profiles, comments)."
-    parts = list(_jpeg_parts(b, path))
-    keep = [(s, e) for m, s, e in parts if not (0xE1 <= m <= 0xED or m in (0xEF, 0xFE))]
-    return b if len(keep) == len(parts) else b[:2] + b''.join(b[s:e] for s, e in keep)
+    "The JPEG without what is told beside its pixels (EXIF, color profiles, comments), and without what fills it."
+    keep = [(s, e) for m, s, e in _jpeg_parts(b, path) if not (0xE1 <= m <= 0xED or m in (0xEF, 0xFE))]
+    size = 2 + sum(min(e, len(b)) - s for s, e in keep)  # what fills the space between parts is left out too
+    return b if size == len(b) else b[:2] + b''.join(b[s:e] for s, e in keep)
 
 
 _XMP = b'http://ns.adobe.com/xap/1.0/\0'
