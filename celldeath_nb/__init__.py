@@ -35,6 +35,7 @@ _rooms = {
     'learn.prediction': ['gray_range', 'predict', 'tile_grays'],
     'learn.probes': ['probe'],
     'learn.recipes': ['Recipe', 'fit_batch'],
+    'learn.reference': ['NUMBERS', 'Reference', 'fit_reference', 'image_numbers'],
     'learn.runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'learn.sittings': ['NoNumber'],
     'learn.suggestions': ['Suggestion', 'suggest_recipe'],
@@ -117,6 +118,7 @@ _rooms = {
     'trust.controls': ['negative_controls', 'train_cheap'],
     'trust.maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'trust.masks': ['dice', 'segment_cells', 'tile_masks'],
+    'trust.shift': ['novelty', 'odd_photographs', 'plot_novelty'],
     'trust.shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline', 'shortcut_features'],
     'units': ['LEVELS', 'WELL_COLUMNS', 'group_keys', 'natural_key', 'parse_rule', 'unit_ids', 'which_tiles'],
 }

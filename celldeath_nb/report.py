@@ -17,6 +17,7 @@ from .pages import STYLE, html_table, paragraph, picture, section, write_page
 from .evaluate.scores import metrics
 from .evaluate.figures import gallery, plot_confusion, plot_history, worst_tiles
 from .learn.recipes import Recipe
+from .learn.reference import odd_said
 from .trust.shortcuts import plot_shortcuts
 from .trust.audits import Audit, audit
 from .trust.maps import show_cams
@@ -262,7 +263,12 @@ def _results(run, preds, scores):
         for s in ('test', 'valid')
         if len(p := preds[preds.split == s])
     ]
-    parts = picture(plot_history(run.history)[0].figure, curve), f'<div class="side">{"".join(shown)}</div>'
+    odd = [
+        paragraph(f'{_sides[s].capitalize()}: {said}', 'note')
+        for s, p in preds.groupby('split')
+        if (said := odd_said(p))
+    ]
+    parts = picture(plot_history(run.history)[0].figure, curve), f'<div class="side">{"".join(shown)}</div>', *odd
     return section('How training went, and what it reached', *parts)
 
 # %% ../nbs/api/95_report.ipynb #2971c0d4

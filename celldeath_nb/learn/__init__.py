@@ -13,6 +13,7 @@ _rooms = {
     'prediction': ['gray_range', 'predict', 'tile_grays'],
     'probes': ['probe'],
     'recipes': ['Recipe', 'fit_batch'],
+    'reference': ['NUMBERS', 'Reference', 'fit_reference', 'image_numbers'],
     'runs': ['Run', 'environment', 'open_run', 'open_runs'],
     'sittings': ['NoNumber'],
     'suggestions': ['Suggestion', 'suggest_recipe'],

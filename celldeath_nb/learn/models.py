@@ -33,6 +33,7 @@ from celldeath_nb.files import (
     write_json,
 )
 from .told import info_rules
+from .reference import Reference, load_reference, save_reference
 from .nets import as_input, first_line, make_net
 
 # %% ../../nbs/api/52_learn.models.ipynb #2d2b23bf
@@ -51,6 +52,7 @@ class Model:
     um_per_px: float = None  # scale of the tiles in micrometers per pixel, None if it was unknown
     info: dict = field(default_factory=dict)  # how it was trained
     path: Path = None  # where it was loaded from
+    reference: Reference = None  # what its training tiles look like, None if that is not known
 
     def as_input(
         self,
@@ -95,6 +97,9 @@ def save_model(
         state = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
         save_file(state, tmp / 'model.safetensors', dict(made_with=_short(spec)))
         page = dict(format='celldeath_nb model', version=2, sha256=file_sum(tmp / 'model.safetensors'), **spec)
+        if model.reference is not None:
+            save_reference(model.reference, tmp / 'reference.safetensors')
+            page['reference'] = file_sum(tmp / 'reference.safetensors')
         write_json(sealed(page), tmp / 'model.json')
     return Path(path)
 
@@ -227,6 +232,18 @@ def _fill(net, f):
     net.load_state_dict(state)
     return net.eval()
 
+# %% ../../nbs/api/52_learn.models.ipynb #1a9da5d9
+def _reference_of(page, path):
+    "The reference that a page names, None if it names none."
+    if page.get('reference') is None:
+        return None
+    f = own_file(path, 'reference.safetensors', 5_000_000)
+    if file_sum(f) != page['reference']:
+        raise ValueError(
+            f'{f} is damaged or belongs to another model: its checksum is not the one in model.json. Copy the folder again.'
+        )
+    return load_reference(f)
+
 # %% ../../nbs/api/52_learn.models.ipynb #aa479364
 def load_model(
     path: str | Path,  # the folder of a model, or a run folder, which holds one in `model/`
@@ -244,4 +261,5 @@ def load_model(
     f = own_file(path, 'model.safetensors', 2**34)
     net = _fill(_net_of(page, path, _check_weights(f, page)), f)
     kw = {k: page[k] for k in _fields}
-    return Model(net, **{**kw, 'tile_px': tuple(kw['tile_px']), 'size': tuple(kw['size'])}, path=path)
+    ref = _reference_of(page, path)
+    return Model(net, **{**kw, 'tile_px': tuple(kw['tile_px']), 'size': tuple(kw['size'])}, path=path, reference=ref)

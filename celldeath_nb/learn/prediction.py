@@ -22,6 +22,7 @@ from ..photos.fields import read_fields
 from ..tiles.store import Tiles
 from ..tiles.cut import cut_tiles
 from ..tiles.remedies import as_recorded
+from .reference import image_numbers, odd_said, with_features
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #e3ac3ac1
 class _Unfinished:
@@ -111,13 +112,19 @@ def _model_key(model):
     if hasattr(model, 'key'):
         return model.key
     h = hashlib.sha256(repr((model.arch, model.size, model.mean, model.std)).encode())
+    h.update(model.reference.usual.tobytes() if model.reference is not None else b'')
     for k, v in model.net.state_dict().items():
         h.update(k.encode() + v.detach().cpu().contiguous().numpy().tobytes())
     return h.hexdigest()
 
 
+def _reference(model):
+    "What the training tiles of a model look like, None if it does not say."
+    return getattr(model, 'reference', None)
+
+
 def _by_torch(model, device):
-    "A function from tiles to probabilities."
+    "A function from tiles and their numbers to probabilities and, with a reference, how far they are from it."
     import torch
     from celldeath_nb.learn.nets import best_device
 
@@ -125,26 +132,40 @@ def _by_torch(model, device):
     net = model.net.to(device, memory_format=torch.channels_last).eval()
     half = device.type == 'cuda' and model.info.get('precision') == 'bf16'
 
-    def answer(x):
+    def answer(x, numbers):
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return net(model.as_input(x, device)).float().cpu().double().softmax(1).numpy()
+            y = model.as_input(x, device)
+            logits, features = (net(y), None) if numbers is None else with_features(net, y)
+            p = logits.float().cpu().double().softmax(1).numpy()
+            return p if numbers is None else np.c_[p, model.reference.far(features.float().cpu().numpy(), numbers)]
 
     return answer
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #25904b48
+def _width(model):
+    "How many numbers are kept of a tile."
+    return len(model.classes) + 3 * (_reference(model) is not None)
+
+
+def _with_numbers(x, model):
+    "Tiles, and their numbers if there is a reference."
+    return x, image_numbers(x) if _reference(model) is not None else None
+
+
 def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
-    "Probabilities [n, classes] of the tiles that `read(indices)` gives, a few batches in memory at a time."
-    answer = getattr(model, 'probabilities', None) or _by_torch(model, device)
-    out = np.empty((n, len(model.classes)))
+    "Probabilities of the tiles that `read(indices)` gives [n, classes]; beside them how far each is from the reference [n, 3], if there is one."
+    own = getattr(model, 'probabilities', None)
+    answer = (lambda x, _: own(x)) if own else _by_torch(model, device)
+    out = np.empty((n, _width(model)))
     old = unfinished.rows(n, bs) if unfinished else out[:0]
     out[: len(old)] = old
     todo = [np.arange(i, min(i + bs, n)) for i in range(len(old), n, bs)]
     with bar(total=n, what='predicting') as progress:
         progress.update(len(old))
-        for idx, x in zip(todo, ahead(read, todo)):
+        for idx, (x, numbers) in zip(todo, ahead(lambda i: _with_numbers(read(i), model), todo)):
             if watch is not None:
                 watch(x)
-            out[idx] = answer(x)
+            out[idx] = answer(x, numbers)
             if not np.isfinite(out[idx]).all():
                 raise ValueError(
                     f'{model.path or "This model"} gives no numbers for some tiles: its weights are too large. Train again, or '
@@ -156,11 +177,17 @@ def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
     return out
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #0eb6c088
-def verdict_table(table, p, classes):
-    "`table` with the columns `p_<class>` and `pred`."
+def verdict_table(table, p, classes, reference=None):
+    "`table` with the columns `p_<class>` and `pred`, and with a reference `novelty` and `why`."
+    far = p[:, len(classes) :]
+    p = p[:, : len(classes)]
     probs = pd.DataFrame(p, columns=[f'p_{c}' for c in classes])
-    table = table.drop(columns=[*probs, 'pred'], errors='ignore').reset_index(drop=True)
-    return pd.concat([table, probs], axis=1).assign(pred=[classes[i] for i in p.argmax(1)])
+    table = table.drop(columns=[*probs, 'pred', 'novelty', 'why'], errors='ignore').reset_index(drop=True)
+    table = pd.concat([table, probs], axis=1).assign(pred=[classes[i] for i in p.argmax(1)])
+    if reference is None:
+        return table
+    novelty, why = reference.novelty(far)
+    return table.assign(novelty=novelty.round(6), why=why)
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #37ddf211
 def check_tiles(model, shape, um_per_px=None):
@@ -266,11 +293,27 @@ def _say_strange(model, table):
     if odd:
         warnings.warn(f'The model never saw the {"; the ".join(odd)}: nobody has tested what it says of them.')
 
+# %% ../../nbs/api/53_learn.prediction.ipynb #6484b627
+_told = set()  # models of which it was said that they have none
+
+
+def _say_novel(model, preds):
+    "Warn if too many tiles are unlike those of the training, or, once, that a model of an earlier version cannot notice it."
+    if said := odd_said(preds):
+        warnings.warn(f'{said} Compare focus, light, magnification and cells with those of the training photographs.')
+    old = getattr(model, 'reference', model) is None and 'store' in model.info and 'reference' not in model.info
+    if old and str(model.path) not in _told:
+        _told.add(str(model.path))
+        warnings.warn(
+            f'{model.path or "This model"} was trained by an earlier version and holds no reference of its training tiles, so '
+            'tiles that are unlike them are not noticed. Train again to have one.'
+        )
+
 # %% ../../nbs/api/53_learn.prediction.ipynb #ef31b4d2
 def _job(model, what, out):
     "Where an interrupted prediction is kept."
     return (
-        _Unfinished(out, hashlib.sha256(f'{_model_key(model)} {what}'.encode()).hexdigest()[:12], len(model.classes))
+        _Unfinished(out, hashlib.sha256(f'{_model_key(model)} {what}'.encode()).hexdigest()[:12], _width(model))
         if out is not None
         else None
     )
@@ -285,7 +328,8 @@ def _apply(model, table, read, what, bs, device, out):
     watch = _GrayWatch(model)
     p = _probabilities(model, read, len(table), bs, device, job, watch)
     watch.say()
-    preds = verdict_table(table, p, model.classes)
+    preds = verdict_table(table, p, model.classes, _reference(model))
+    _say_novel(model, preds)
     if out is not None:
         write_csv(preds, out)
         job.forget()
@@ -430,7 +474,9 @@ def predict(
     device: str = None,  # 'cuda', 'mps' or 'cpu'; None: the best there is
     out: str | Path = None,  # also write the table to this CSV; an interrupted call goes on when it is made again
     **kwargs,  # for `read_fields`, when `data` is a folder or paths; `window` and `allow` also as for `cut_tiles`
-) -> pd.DataFrame:  # one row a tile: what is known of it, `p_<class>` for each class, `pred`; in the order given
+) -> (
+    pd.DataFrame
+):  # one row a tile, in the order given: what is known of it, `p_<class>` for each class, `pred`; `novelty`, `why`
     "Apply a model; `ValueError` if the tiles are not of the kind that it was trained on."
     if out is None:
         return _predict(model, data, bs, device, None, kwargs)

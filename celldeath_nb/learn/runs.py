@@ -41,6 +41,7 @@ from .recipes import Recipe, make_recipe
 from .nets import best_device, check_arch
 from .models import Model, load_model, save_model
 from .prediction import gray_range, predict, seen_values, tile_grays
+from .reference import fit_reference
 from .learner import precision_on
 from .weights import origin_said, weights_origin
 
@@ -158,7 +159,7 @@ def _table(run, name, numbers, texts, types=None):
     return df
 
 
-_text_columns = ('tile', 'field', 'label', 'pred', 'experiment', 'well', 'site', 'line', 'treatment')
+_text_columns = ('tile', 'field', 'label', 'pred', 'experiment', 'well', 'site', 'line', 'treatment', 'why')
 
 # %% ../../nbs/api/57_learn.runs.ipynb #7e4db881
 @dataclass
@@ -184,7 +185,8 @@ class Run:
     @property
     def preds(self):
         texts = ('tile', 'label', 'pred', 'split')
-        return _table(self, 'predictions.csv', (), texts, dict.fromkeys(_text_columns, str))
+        df = _table(self, 'predictions.csv', (), texts, dict.fromkeys(_text_columns, str))
+        return df.assign(why=df.why.fillna('')) if 'why' in df else df
 
     @property
     def metrics(self):
@@ -416,8 +418,12 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=Non
     "Everything that a run folder holds; the model."
     net.cpu()
     model = model_of(net, dls, r, tiles, history, positive)
+    model.reference = fit_reference(model, tiles, device)
+    model.info['reference'] = model.reference is not None
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).values)
-    preds = predict(model, asked, bs=dls.valid.bs, device=device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*unlike those that the model learned from')  # the columns tell
+        preds = predict(model, asked, bs=dls.valid.bs, device=device)
     model.net.cpu()
     write_json(asdict(r), run / 'recipe.json')
     write_csv(history, run / 'history.csv')

@@ -28,6 +28,7 @@ info_rules = _if_there(
     positive=either(None, a_text(1000)),
     seen=_if_there(line=_values(a_text(1000)), hour=_values(a_number()), dose_um=_values(a_number())),
     precision=either(None, a_text(20)),
+    reference=either(True, False),
     weights=either(None, a_page(source=a_text(1000), license=either(None, a_text(1000)))),
     best_epoch=a_whole(),
     valid_loss=a_number(),

@@ -11,6 +11,7 @@ _rooms = {
     'controls': ['negative_controls', 'train_cheap'],
     'maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'masks': ['dice', 'segment_cells', 'tile_masks'],
+    'shift': ['novelty', 'odd_photographs', 'plot_novelty'],
     'shortcuts': ['compare_remedies', 'plot_shortcuts', 'shortcut_baseline', 'shortcut_features'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}

@@ -143,7 +143,7 @@ def labeled_photographs(
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #7131b91c
 _no_factor = set(
-    'tile field path row col top left label label_of true_label split site photograph place pred treatment dose_um width height bytes mtime_ns crc focus black saturated gradient cell_share overlay constant _well'.split()
+    'tile field path row col top left label label_of true_label split site photograph place pred treatment dose_um width height bytes mtime_ns crc focus black saturated gradient cell_share overlay constant novelty why _well'.split()
 )
 _synonyms = set('class condition treatment group genotype phenotype compound drug category diagnosis disease'.split())
 
