@@ -4,7 +4,7 @@ from importlib import import_module
 import warnings
 
 warnings.filterwarnings('ignore', r'`torch\.jit\.\w+` is (deprecated|not supported)')
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 _rooms = {
     'all': [],
     'assays.arms': ['compare_arms', 'p_text', 'plot_distributions', 'plot_superplot', 'simulate_comparisons'],

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/api/99_all.ipynb #caf8c838
-from pathlib import Path
+from pathlib import Path  # noqa: F401 (for lessons)
 from .files import *
 from .units import *
 from .png import *
@@ -49,6 +49,7 @@ from .learn.told import *
 from .learn.weights import *
 from .learn.nets import *
 from .learn.models import *
+from .learn.reference import *
 from .learn.prediction import *
 from .learn.exported import *
 from .learn.loaders import *
@@ -91,6 +92,7 @@ from .trust.masks import *
 from .trust.maps import *
 from .trust.checks import *
 from .trust.conformal import *
+from .trust.shift import *
 from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *
