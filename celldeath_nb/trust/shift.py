@@ -62,6 +62,6 @@ def plot_novelty(
     ax.plot([0, 1], [0, 1], ':', color='#888888')
     ax.axvline(0.95, color='#888888', lw=0.8)
     ax.set(xlabel='novelty', ylabel='share of tiles up to it', xlim=(0, 1.01), ylim=(0, 1.01))
-    ax.legend(fontsize=8, loc='upper left', frameon=False)
+    ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(0, -0.16), frameon=False)
     ax.spines[['top', 'right']].set_visible(False)
     return ax
