@@ -2253,6 +2253,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'celldeath_nb/photos/tiffs.py')},
             'celldeath_nb.photos.trees': { 'celldeath_nb.photos.trees._kind_of': ( 'api/photos.trees.html#_kind_of',
                                                                                    'celldeath_nb/photos/trees.py'),
+                                           'celldeath_nb.photos.trees._surely_wells': ( 'api/photos.trees.html#_surely_wells',
+                                                                                        'celldeath_nb/photos/trees.py'),
                                            'celldeath_nb.photos.trees._two_words': ( 'api/photos.trees.html#_two_words',
                                                                                      'celldeath_nb/photos/trees.py'),
                                            'celldeath_nb.photos.trees.folder_columns': ( 'api/photos.trees.html#folder_columns',

@@ -743,9 +743,10 @@ def explain(
         fields = read_fields(folder, **reading)
     except ValueError as e:
         question = e
-        fields = read_fields(
-            folder, **{**reading, 'label_from': None, 'labels': None, 'label_by': None, 'rename': None}
-        )
+        again = {**reading, 'label_from': None, 'labels': None, 'label_by': None, 'rename': None}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # it was said
+            fields = read_fields(folder, **again)
     _say_tree(fields)
     for o in _explained(fields):
         tell(o)

@@ -635,7 +635,7 @@ strange = [
     'DMSO_it\'s "so".png',
     'DMSO_100%.png',
     'DMSO_a\nb.png',
-    '-DMSO.png',
+    '-a_DMSO.png',
     '=DMSO_1+1.png',
     '@DMSO.png',
     'DMSO_' + 'x' * 246 + '.png',

@@ -15,6 +15,8 @@ _forms = {
     'Operetta': r'r(?P<r>\d{2})c(?P<c>\d{2})f(?P<site>\d+)p(?P<z>\d+)-ch(?P<channel>\d+)sk(?P<frame>\d+)fk\d+fl\d+',
     'CellVoyager': rf'(?P<rest>.*?)_?{_well}_T(?P<frame>\d+)F(?P<site>\d+)L\d+A\d+Z(?P<z>\d+)C(?P<channel>\d+)',
     'EVOS': rf'(?P<rest>.*?)_?p(?P<frame>\d{{2}})_\d+_{_well}f(?P<site>\d+)d(?P<channel>\d+)',
+    'Incucyte, by the clock': rf'(?P<rest>.*?)_?{_well}_(?P<site>\d+)_(?P<date>\d{{4}}y\d\dm\d\dd)_(?P<clock>\d\dh\d\dm)',
+    'Yokogawa': r'(?P<rest>.*?)_?W(?P<number>\d{4})F(?P<site>\d{4})T(?P<frame>\d{4})Z(?P<z>\d+)C(?P<channel>\d+)',
     'Incucyte': rf'(?P<rest>.*?)_?{_well}_(?P<site>\d+)_(?P<hour>\d+d\d+h\d+m)',
     'Gen5': rf'{_well}_-?\d+_\d+_(?P<site>\d+)_(?P<channel>[A-Za-z][^_]*)_(?P<frame>\d{{3}})',
     'ImageXpress': rf'(?P<rest>.*?)_?{_well}_s(?P<site>\d+)(?:_w(?P<channel>\d))?(?:_?[0-9A-F]{{8}}(?:-[0-9A-F]{{4}}){{3}}-[0-9A-F]{{12}})?',
@@ -42,5 +44,9 @@ def maker_of(
             )
         if 'hour' in p:
             p['hour'] = read_amount(p['hour'])['hour']
+        if 'number' in p:
+            p['well'] = str(int(p.pop('number')))
+        if 'date' in p:
+            p['date'] = '-'.join(re.findall(r'\d+', p['date']))
         return maker, p, rest
     return None, {}, stem

@@ -55,6 +55,8 @@ def _plain_part(s):
         return None if _some_day(s) else dict(site=s)
     if m := re.fullmatch(r'(?:S|SITE|F|FOV|FIELD|POS|POSITION|IMG|IMAGE)(\d{1,6})', S):
         return dict(site=m[1])
+    if m := re.fullmatch(r'(Z|CH)(\d{1,4})', S):
+        return {'z' if m[1] == 'Z' else 'channel': m[2]}
     if m := re.fullmatch(r'PLATE(\w+)', S):
         return dict(plate=m[1])
     return {} if S == 'RGB' or re.fullmatch('GR[AE]Y', S) else None
@@ -62,6 +64,7 @@ def _plain_part(s):
 
 _days = (
     (r'(20\d\d)[-.]?(\d\d)[-.]?(\d\d)', (1, 2, 3)),
+    (r'(20\d\d)y(\d\d)m(\d\d)d', (1, 2, 3)),
     (r'(\d\d)[-.]?(\d\d)[-.]?(20\d\d)', (3, 2, 1)),
     (r'(\d\d)[-.]?(\d\d)[-.]?(20\d\d)', (3, 1, 2)),
     (r'([12]\d)(\d\d)(\d\d)', (1, 2, 3)),
@@ -129,7 +132,7 @@ def _by_form(stem, lines=(), treatments=()):
     for a, b, said in _words(stem.strip('_ ')):
         word = stem.strip('_ ')[a:b]
         p = _part_or_parts(word, lines, treatments)
-        if dated and re.fullmatch('(?:[01]\\d|2[0-3])[0-5]\\d[0-5]\\d', word):
+        if dated and re.fullmatch(r'(?:[01]\d|2[0-3])(?:[0-5]\d[0-5]\d|[h-][0-5]\d(?:[m-]?|[m-][0-5]\ds?))', word):
             p = {}  # the time of the day
         dated = bool(p) and 'date' in p
         below = re.match(r'[-\u2212\u2013]\d', said) and p and {'hour', 'dose_um'} & set(p)

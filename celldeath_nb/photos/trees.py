@@ -58,10 +58,16 @@ def _kind_of(names, lines, treatments, labels):
         return 'dose_um'
     for kind, form in _kinds.items():
         if all(re.fullmatch(form, o, re.IGNORECASE) for o in names):
-            return kind
+            return kind if kind != 'well' or _surely_wells(names) else 'wells or numbers'
     if any(is_control(o) or any(is_negation(o, k) for k in names) for o in names) or _two_words(names):
         return 'class'
     return ''
+
+# %% ../../nbs/api/25_photos.trees.ipynb #6d99759f
+def _surely_wells(names):
+    "Whether names such as B3 are wells, and no numbers of donors or experiments such as D1 and D2."
+    letters = {re.sub(r'(?i)^well[ _-]?', '', o)[0].upper() for o in names}
+    return len(letters) > 1 or any(re.search(r'(?i)well|r\d+c\d+|0\d$|\d\d$', o) for o in names)
 
 
 def _two_words(names):
@@ -94,6 +100,9 @@ def folder_levels(
         )
         kinds = _kind_of(n.index, lines, treatments, labels) if n.sum() == len(fields) else 'some only'
         rows.append(dict(level=k, kind=kinds, folders=len(n), photographs=said))
+    for r in rows:
+        if r['kind'] == 'well' and any(o['kind'] == 'plate' and o['level'] > r['level'] for o in rows):
+            r['kind'] = 'wells or numbers'  # no plate lies within a well
     return pd.DataFrame(rows, columns=['level', 'kind', 'folders', 'photographs'])
 
 
