@@ -1265,12 +1265,14 @@ OwnSettings = Annotated[Optional[Path], typer.Option(help='CSV of settings, as -
 
 # %% ../nbs/api/97_cli.ipynb #184d1c31
 def _settings(path, only):
-    "The paper's settings or those of a CSV, all or some."
-    from celldeath_nb.files import read_csv
+    "The paper's settings or those of a table as a spreadsheet saved it, all or some."
+    from celldeath_nb.photos.joins import read_table
     from celldeath_nb.studies.settings import check_table, paper_settings
     from celldeath_nb.units import some_of
 
-    table = read_csv(path) if path else paper_settings()
+    table = read_table(path) if path else paper_settings()
+    for c in {'epochs', 'seeds'} & set(table.columns):
+        table[c] = [int(o) if str(o).strip().isdecimal() else o for o in table[c]]
     check_table(table)
     if bad := [o for o in only or () if o not in set(table.setting)]:
         raise ValueError(f'--only {bad[0]!r} is no setting. There are {some_of(table.setting, 40)}.')

@@ -13,6 +13,7 @@ from PIL import Image
 import celldeath_nb.cli as cli
 import celldeath_nb.road as celldeath_road
 import celldeath_nb.studies.queue as studies_queue
+from celldeath_nb.studies.settings import paper_settings
 from celldeath_nb.cli import main
 
 shared = Path(__file__).parents[2] / 'shared' / 'data'
@@ -477,12 +478,16 @@ def test_a_run_that_fails_is_said_and_the_others_stand(call, tmp_path, monkeypat
     assert code == 0 and '(n = 3)' in said, said
 
 
-def test_settings_of_the_paper_are_edited_in_a_spreadsheet(call, tmp_path, monkeypatch):
+@pytest.mark.parametrize('how', [dict(), dict(sep=';', encoding='utf-16'), dict(sep=';', encoding='cp1252')])
+@pytest.mark.filterwarnings('ignore:.*western Windows text')
+def test_settings_of_the_paper_are_edited_in_a_spreadsheet(call, tmp_path, monkeypatch, how):
     photographs(tmp_path / 'photos')
     code, said = call('paper', 'photos', '--draft', 'mine.csv', '--only', 'CvsD')
     assert code == 0 and '1 settings are in mine.csv' in said, said
     table = pd.read_csv(tmp_path / 'mine.csv')
-    table.assign(setting='my_own', test='experiment=N1').to_csv(tmp_path / 'mine.csv', index=False)
+    table.assign(setting='my_own', test='experiment=N1', place='Übung').to_csv(
+        tmp_path / 'mine.csv', index=False, **how
+    )
     rehearsed(monkeypatch, studies_queue.Rehearsal(0.75))
     code, said = call('paper', 'photos', '--settings', 'mine.csv', '--scale', 'tiny')
     assert code == 0 and 'my_own: 75.00 % of the test tiles are right (n = 1).' in said and 'The paper' not in said, (
@@ -497,6 +502,7 @@ def test_settings_of_the_paper_are_edited_in_a_spreadsheet(call, tmp_path, monke
         (['--scale', 'huge'], 'tiny'),
         (['--runs', '0'], 'no training at all'),
         (['--settings', 'none.csv'], 'none.csv'),
+        (['--settings', 'odd.csv'], "seeds='two' is no whole number"),
         (['--out', 'other'], 'is no study'),
         (['--only', 'hour_2'], "There is no hour '2'"),
     ],
@@ -504,5 +510,6 @@ def test_settings_of_the_paper_are_edited_in_a_spreadsheet(call, tmp_path, monke
 def test_papers_that_cannot_be_meant(call, tmp_path, words, said):
     photographs(tmp_path / 'photos', n=1)
     photographs(tmp_path / 'other', n=1)
+    paper_settings().assign(seeds='two').to_csv(tmp_path / 'odd.csv', index=False)
     refused(call('paper', 'photos', *words), said)
     left(tmp_path / 'other', *sorted(o.name for o in (tmp_path / 'photos').iterdir()))

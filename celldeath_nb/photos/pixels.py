@@ -252,7 +252,7 @@ def _what(b, path):
 # %% ../../nbs/api/20_photos.pixels.ipynb #3d610d6f
 _exts = """jfif jpe j2k jpx jpf jxl jxr wdp hdp heic heif avif apng dib tga pcx psd xcf exr pgm ppm pnm pbm pam ico cur svg eps
  stk btf tf2 tf8 flex oirp svs ndpi scn bif qptiff zvi ims ipl ipw dv r3d mvd2 sld spe sif cxd lei 1sc c01 dm3 dm4 mrc nrrd nhdr mha mhd nii dcm dicom fits fts
- cr3 raf avi mp4 mov mkv wmv webm mpg mpeg"""
+ ets ics ids klb cr3 raf avi mp4 mov mkv wmv webm mpg mpeg"""
 _picture_exts = {'.' + o for o in _exts.split()} | set(_outer) | set(image_exts) | set(vendor_exts)
 
 

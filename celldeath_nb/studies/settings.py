@@ -203,6 +203,10 @@ def check_table(settings):
         raise ValueError(
             f'A setting gives its folder its name, and {odd[0]!r} is none for a folder. Use letters, digits and underscores.'
         )
+    for c in ('epochs', 'seeds'):
+        odd = [o for o in settings[c] if isinstance(o, str) or np.isscalar(o) and pd.isna(o) or o is None]
+        if odd:
+            raise ValueError(f'{c}={odd[0]!r} is no whole number. Say how many, such as 5.')
     few = settings[settings.seeds.map(lambda n: not seed_list(n))]
     if len(few):
         raise ValueError(
