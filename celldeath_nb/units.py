@@ -86,7 +86,10 @@ def need(df, *cols):
     "Refuse a table that lacks one of `cols`."
     for c in cols:
         if c == 'label' and c not in df:
-            raise ValueError('There are no labels here, and they are needed. Give labels to read_fields.')
+            raise ValueError(
+                "There are no labels here (the table has no column 'label'), and they are needed. Give labels to read_fields, "
+                'or add the column.'
+            )
         if c not in df:
             raise ValueError(
                 f'The table has no column {c!r}; it has {some_of(df.columns, 30)}. Name one of these, or add the column.'
