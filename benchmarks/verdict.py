@@ -15,6 +15,7 @@ The safe road is walked with logistic regression on frozen features (the extra `
     planted                 right: condemned, or nothing was shown; wrong: believed
     leak                    right: refused before training, or not believed; wrong: believed
 
+The file of results holds the laboratories that were run so far, from the first of the plan on: any first part of it holds all kinds.
 A row is written as soon as it is known, and laboratories that have a row are passed over: a run goes on where it stopped. `seconds` are of the processor.
 Seeds below 40000 were looked at when this was written; those of the results were not.
 """
