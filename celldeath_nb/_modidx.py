@@ -640,6 +640,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                   'celldeath_nb.evaluate.thresholds.plot_coverage': ( 'api/evaluate.thresholds.html#plot_coverage',
                                                                                                       'celldeath_nb/evaluate/thresholds.py')},
             'celldeath_nb.files': { 'celldeath_nb.files._aside': ('api/files.html#_aside', 'celldeath_nb/files.py'),
+                                    'celldeath_nb.files._bars': ('api/files.html#_bars', 'celldeath_nb/files.py'),
                                     'celldeath_nb.files._busy': ('api/files.html#_busy', 'celldeath_nb/files.py'),
                                     'celldeath_nb.files._claim': ('api/files.html#_claim', 'celldeath_nb/files.py'),
                                     'celldeath_nb.files._ended': ('api/files.html#_ended', 'celldeath_nb/files.py'),

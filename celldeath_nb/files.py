@@ -25,6 +25,7 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 import pandas as pd
 
@@ -638,6 +639,20 @@ def check_page(page, rules, path, instead='Take a copy that is whole.'):
     if bad:
         raise ValueError(f'{path} is damaged: it has no usable {", ".join(bad[:5])}. {instead}')
 
+# %% ../nbs/api/00_files.ipynb #e2f16423
+@cache
+def _bars():
+    "tqdm's bars, with a lock that no other process holds."
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        pass
+
+    Bar.set_lock(threading.RLock())
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(after_in_child=lambda: Bar.set_lock(threading.RLock()))
+    return Bar
+
 # %% ../nbs/api/00_files.ipynb #aad2b7cc
 def bar(
     it=None,  # what to go through; None: a bar that is moved by hand with `.update(n)`
@@ -645,10 +660,8 @@ def bar(
     what: str = '',  # what is being done, in a word or two
 ):  # goes through the same things
     "Go through `it` with a progress bar that appears after two seconds."
-    from tqdm.auto import tqdm
-
     often = 0.2 if sys.stderr.isatty() or 'ipykernel' in sys.modules else 20  # a log file wants a line now and then
-    return tqdm(
+    return _bars()(
         it, total=total, desc=what, delay=2, mininterval=often, disable=bool(os.environ.get('IN_TEST')), leave=False
     )
 

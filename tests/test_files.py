@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from celldeath_nb.files import born, lives, only_writer
+from celldeath_nb.files import bar, born, lives, only_writer
 from celldeath_nb.files import new_folder, read_csv, swap_in, sync, write_csv, write_whole
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -230,6 +230,18 @@ if __name__ == '__main__':
     while lives(worker) and time.time() < until:
         time.sleep(0.02)
     assert not lives(worker)
+
+
+@posix
+@pytest.mark.timeout(60)
+def test_a_worker_that_is_killed_while_it_draws_a_bar_stops_nobody():
+    def work():
+        type(bar([])).get_lock().acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert list(bar(range(3))) == [0, 1, 2]
+    os.waitpid(child(work), 0)
+    assert list(bar(range(3))) == [0, 1, 2]
 
 
 def test_nothing_asks_for_a_folder_that_a_kill_leaves_for_ever():
