@@ -884,22 +884,21 @@ def png_with(name, palette=False, n=500_000_000):
     return make
 
 
-def wide_png(f):
-    "16 million pixels of four channels of 16 bits, in 130 kB."
-    c = zlib.compressobj(9)
-    row = b'\1' + b'\xff' * 8 + bytes(8 * 3999)
-    data = b''.join(c.compress(row * 100) for _ in range(40)) + c.flush()
-    head = chunk(b'IHDR', struct.pack('>IIBBBBB', 4000, 4000, 16, 6, 0, 0, 0))
-    f.write_bytes(b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', data) + chunk(b'IEND', b''))
+def flat_png(side):
+    "A square picture of four channels of 16 bits, nearly all of it zeros."
+
+    def make(f):
+        c = zlib.compressobj(9)
+        row = b'\1' + b'\xff' * 8 + bytes(8 * (side - 1))
+        data = b''.join(c.compress(row * 100) for _ in range(side // 100)) + c.flush()
+        head = chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 16, 6, 0, 0, 0))
+        f.write_bytes(b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', data) + chunk(b'IEND', b''))
+
+    return make
 
 
-def deepest_png(f):
-    "The largest picture that is allowed: 79 million pixels of four channels of 16 bits, in 0.6 MB."
-    c = zlib.compressobj(9)
-    row = b'\1' + b'\xff' * 8 + bytes(8 * 8899)
-    data = b''.join(c.compress(row * 100) for _ in range(89)) + c.flush()
-    head = chunk(b'IHDR', struct.pack('>IIBBBBB', 8900, 8900, 16, 6, 0, 0, 0))
-    f.write_bytes(b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', data) + chunk(b'IEND', b''))
+wide_png = flat_png(4000)  # 16 million pixels in 130 kB
+deepest_png = flat_png(8900)  # the largest picture that is allowed: 79 million pixels in 0.6 MB
 
 
 def encoded(kind, **kw):
