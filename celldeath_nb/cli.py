@@ -913,7 +913,7 @@ def nuclei_(
     um_per_px: UmPerPx = None,  # scale
     foci: Foci = None,  # spots
     method: Annotated[str, typer.Option(help='How nuclei are found: otsu, or local for uneven light.')] = 'otsu',
-    least_um2: Annotated[float, typer.Option(help='Smaller objects are debris, square micrometers.')] = 15.0,
+    least_um2: Annotated[float, typer.Option(help='Smaller objects are debris, square micrometers.')] = 10.0,
     most_um2: Annotated[float, typer.Option(help='Larger ones are no single nuclei, square micrometers.')] = 600.0,
     split_um: Annotated[float, typer.Option(help='Centers nearer than this are of one nucleus, micrometers.')] = 3.0,
     group: Arms = 'treatment',  # arms

@@ -371,7 +371,8 @@ def test_foci_of_a_drawn_nucleus():
 
 
 @pytest.mark.parametrize(
-    'line,hour,dose,least', [('U2OS', 3, 10, 0.95), ('MCF7', 6, 10, 0.95), ('iPS1', 1.5, 1, 0.93), ('H9', 1.5, 1, 0.93)]
+    'line,hour,dose,least',
+    [('U2OS', 3, 10, 0.95), ('MCF7', 6, 10, 0.95), ('iPS1', 1.5, 1, 0.93), ('H9', 1.5, 1, 0.93), ('H9', 3, 1, 0.95)],
 )
 def test_nuclei_are_found(line, hour, dose, least):
     _, truth = simulate_field(line, 'CPT', hour, dose, size=(480, 640), seed=4242)

@@ -156,7 +156,7 @@ def _by_function(method, dapi):
 def segment_nuclei(
     dapi: np.ndarray,  # the channel of the nuclei [height, width], any depth
     um_per_px: float,  # micrometers per pixel
-    least_um2: float = 15.0,  # smaller objects are debris, square micrometers
+    least_um2: float = 10.0,  # smaller objects are debris, square micrometers
     most_um2: float = 600.0,  # larger ones are no single nuclei, square micrometers
     split_um: float = 3.0,  # centers that are nearer than this are of one nucleus, micrometers
     method='otsu',  # 'otsu', 'local' for uneven light, or a function from a picture to labels (cellpose, StarDist)
