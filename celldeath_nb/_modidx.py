@@ -535,6 +535,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'celldeath_nb/evaluate/preds.py'),
                                              'celldeath_nb.evaluate.preds._combine': ( 'api/evaluate.preds.html#_combine',
                                                                                        'celldeath_nb/evaluate/preds.py'),
+                                             'celldeath_nb.evaluate.preds._named_as_ours': ( 'api/evaluate.preds.html#_named_as_ours',
+                                                                                             'celldeath_nb/evaluate/preds.py'),
                                              'celldeath_nb.evaluate.preds._refuse': ( 'api/evaluate.preds.html#_refuse',
                                                                                       'celldeath_nb/evaluate/preds.py'),
                                              'celldeath_nb.evaluate.preds._tidy': ( 'api/evaluate.preds.html#_tidy',

@@ -162,6 +162,16 @@ def _columns_there(table, names):
         raise ValueError(f'The table has no column {lost[0]!r}; it has {list(table.columns)[:20]}.')
 
 
+def _named_as_ours(t):
+    "A table whose answers have our names already, as it is; `ValueError` for one whose answers nobody named."
+    if 'pred' in t or any(str(c).startswith('p_') for c in t):
+        return t.copy()
+    raise ValueError(
+        "Say where the answers are: probs={'CPT': 'its column', 'DMSO': 'its column'}, or score= with positive=, or verdict=. The "
+        f'table has the columns {list(t.columns)[:20]}.'
+    )
+
+
 def _two_from_one(table, score, positive):
     "Two columns of probability from the score of the positive class."
     others = sorted(set(table.label) - {positive})
@@ -197,6 +207,8 @@ def as_preds(
         ],
     )
     out = pd.DataFrame({ours: t[theirs] for ours, theirs in columns.items()}, index=t.index)
+    if not (probs or score or verdict):
+        out = _named_as_ours(t).assign(**out)
     out['label'] = t[truth].astype(str).where(t[truth].notna())
     if score:
         out = out.join(_two_from_one(t.assign(label=out.label), score, str(positive) if positive is not None else None))
