@@ -36,6 +36,8 @@ class BadFile(ValueError):
         file: str | Path,  # the file
         reason: str,  # why it cannot be used, and what to do
     ):
+        if len(reason) > 1000:  # what a library says may hold a whole array; what to do stands at the end
+            reason = f'{reason[:700]} ... {reason[-250:]}'
         self.file = str(file)
         self.reason = reason
         super().__init__(f'{safe_text(file)}: {reason}')

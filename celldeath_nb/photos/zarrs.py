@@ -52,6 +52,9 @@ def _dicts(o):
 
 # %% ../../nbs/api/20_photos.zarrs.ipynb #a8a1e0bb
 unpackers = 'blosc zlib gzip zstd lz4 bytes transpose crc32c sharding_indexed'.split()  # codecs that are obeyed
+_packers = unpackers[:5]
+_most_levels = 1000  # sizes of one picture; the format's own programs write up to ten
+_most = 10  # codecs of one array; the format's own programs write up to four
 _numbers = re.compile(r'[<>|=]?[iuf][1248]|u?int(8|16|32|64)|float(16|32|64)')
 
 
@@ -83,12 +86,14 @@ def _check_codecs(a, path):
     for kind in [a[k] for k in ('dtype', 'data_type') if k in a] or [None]:
         if not (isinstance(kind, str) and _numbers.fullmatch(kind)):
             raise BadFile(path, f'its values are {safe_text(kind)[:60]}, not numbers; it is not read')
-    for name in _codecs_of(a):
+    for k, name in enumerate(_codecs_of(a)):
+        if k >= _most:
+            raise BadFile(path, f'its pixels went through more than {_most} codecs one after the other; it is not read')
         if name not in unpackers:
             raise BadFile(
                 path,
                 f'it asks for the codec {safe_text(name)[:60]!r}, which may run code or is not known here; it is not read. '
-                f'Save it with one of {", ".join(unpackers[:5])}',
+                f'Save it with one of {", ".join(_packers)}',
             )
 
 # %% ../../nbs/api/20_photos.zarrs.ipynb #c6277829
@@ -143,8 +148,8 @@ def _zstd_size(b):
 
 def _says_size(b, n, names):
     "Upper bound of the bytes that a piece of `n` packed bytes, which begins with `b`, unpacks to; None if nothing tells."
-    if 'sharding_indexed' in names or len(names & {'blosc', 'zlib', 'gzip', 'zstd', 'lz4'}) > 1:
-        return None
+    if 'sharding_indexed' in names or sum(o in _packers for o in names) > 1:
+        return None  # packed twice: what comes out of the first says nothing of what comes out of the second
     if 'blosc' in names:
         return int.from_bytes(b[4:8], 'little')
     if 'lz4' in names:
@@ -176,13 +181,17 @@ def _all_bounded(pieces, names, each, path):
 # %% ../../nbs/api/20_photos.zarrs.ipynb #8282169a
 def _check_ways(o, path):
     "`BadFile` for a picture whose data sets lie outside of the folder."
-    for m in o.get('multiscales') or [] if isinstance(o.get('multiscales'), list) else []:
-        for s in m.get('datasets') or [] if isinstance(m, dict) else []:
-            way = s.get('path', '') if isinstance(s, dict) else ''
-            if not isinstance(way, str) or '..' in re.split(r'[/\\]', way) or os.path.isabs(way) or ':' in way:
-                raise BadFile(
-                    path, f'its pixels are said to lie in {safe_text(way)[:60]}, outside of the folder; it is not read'
-                )
+    scales = o.get('multiscales') if isinstance(o.get('multiscales'), list) else []
+    sets = [m['datasets'] for m in scales if isinstance(m, dict) and isinstance(m.get('datasets'), list)]
+    levels = [s for o in sets for s in o]
+    if max(len(scales), len(levels)) > _most_levels:
+        raise BadFile(path, f'it tells of {max(len(scales), len(levels)):,} sizes of one picture; it is not read')
+    for s in levels:
+        way = s.get('path', '') if isinstance(s, dict) else ''
+        if not isinstance(way, str) or '..' in re.split(r'[/\\]', way) or os.path.isabs(way) or ':' in way:
+            raise BadFile(
+                path, f'its pixels are said to lie in {safe_text(way)[:60]}, outside of the folder; it is not read'
+            )
 
 
 FLOOR = (0, 16, 6)
@@ -220,5 +229,5 @@ def check_zarr(path, max_mpx):
             _check_codecs(o, path)
             each = _check_extent(o, len(files), max_mpx, path)
             alone += 1 if o is top else -1
-            bounded = (o is not top or _all_bounded(_pieces(files, name), set(_codecs_of(o)), each, path)) and bounded
+            bounded = (o is not top or _all_bounded(_pieces(files, name), list(_codecs_of(o)), each, path)) and bounded
     return bounded and alone >= 0
