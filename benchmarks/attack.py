@@ -989,8 +989,15 @@ def disguised(ext, text):
     return lambda f: f.with_suffix(ext).write_bytes(text)
 
 
-def zarr_with(codec=None, dtype='|u1', **change):
-    "An OME-Zarr folder whose one piece is a pickle that makes a folder called `ran`."
+def told_zarr(way='0', levels=1):
+    "What an OME-Zarr folder says of its sizes."
+    axes = [dict(name=k, type='space', unit='micrometer') for k in 'yx']
+    scale = [dict(path=way, coordinateTransformations=[dict(type='scale', scale=[0.5, 0.5])])]
+    return [dict(version='0.4', axes=axes, datasets=scale * levels)]
+
+
+def zarr_with(codec=None, dtype='|u1', piece=None, levels=1, way='0', **change):
+    "An OME-Zarr folder whose one piece is what `piece` gives, or a pickle that makes a folder called `ran`."
 
     def make(f):
         class Bad:
@@ -999,16 +1006,59 @@ def zarr_with(codec=None, dtype='|u1', **change):
 
         d = f.with_suffix('.zarr')
         (d / '0' / '0').mkdir(parents=True)
-        axes = [dict(name=k, type='space', unit='micrometer') for k in 'yx']
-        scale = [dict(path='0', coordinateTransformations=[dict(type='scale', scale=[0.5, 0.5])])]
         (d / '.zgroup').write_text(json.dumps(dict(zarr_format=2)))
-        (d / '.zattrs').write_text(json.dumps(dict(multiscales=[dict(version='0.4', axes=axes, datasets=scale)])))
+        (d / '.zattrs').write_text(json.dumps(dict(multiscales=told_zarr(way, levels))))
         a = dict(zarr_format=2, shape=[64, 64], chunks=[64, 64], dtype=dtype, compressor=codec, fill_value=0)
         a |= dict(order='C', filters=None, dimension_separator='/') | change
         (d / '0' / '.zarray').write_text(json.dumps(a))
-        (d / '0' / '0' / '0').write_bytes(pickle.dumps(Bad()) + bytes(5000))
+        (d / '0' / '0' / '0').write_bytes(piece() if piece else pickle.dumps(Bad()) + bytes(5000))
 
     return make
+
+
+def zarr3_with(codecs):
+    "A folder of version 3 whose one piece went through `codecs`."
+
+    def make(f):
+        d = f.with_suffix('.zarr')
+        (d / '0' / 'c' / '0').mkdir(parents=True)
+        group = dict(
+            zarr_format=3, node_type='group', attributes=dict(ome=dict(version='0.5', multiscales=told_zarr()))
+        )
+        grid = dict(name='regular', configuration=dict(chunk_shape=[64, 64]))
+        keys = dict(name='default', configuration=dict(separator='/'))
+        a = dict(zarr_format=3, node_type='array', shape=[64, 64], data_type='uint8', fill_value=0, attributes={})
+        a |= dict(chunk_grid=grid, chunk_key_encoding=keys, codecs=codecs)
+        (d / 'zarr.json').write_text(json.dumps(group))
+        (d / '0' / 'zarr.json').write_text(json.dumps(a))
+        (d / '0' / 'c' / '0' / '0').write_bytes(bytes(4096))
+
+    return make
+
+
+def packed_thrice():
+    "Some hundred bytes that become three billion."
+    b = bytes(3_000_000_000)
+    for _ in range(3):
+        b = zlib.compress(b, 9)
+    return b
+
+
+def more_zarrs():
+    "Sizes, names and codecs without measure."
+    pickled = dict(name='numcodecs.pickle')
+    out = {'zarr, packed three times': zarr_with(filters=[dict(id='zlib', level=9)] * 3, piece=packed_thrice)}
+    out['zarr, 100,000 filters'] = zarr_with(filters=[dict(id='zlib', level=1)] * 100_000)
+    out['zarr, 200,000 sizes'] = zarr_with(levels=200_000)
+    ways = ('../out', '/etc', 'file:///etc', '0/../../out', '..\\out', 'http://127.0.0.1:9/x', '~', '0\0')
+    out |= {f'zarr, pixels in {way!r}': zarr_with(way=way) for way in ways}
+    plain = dict(name='bytes')
+    shard = dict(chunk_shape=[64, 64], codecs=[plain, pickled], index_codecs=[plain, dict(name='crc32c')])
+    turned = dict(name='transpose', configuration=dict(order=[1] * 100_000))
+    out['zarr 3, transposed'] = zarr3_with([turned, plain])
+    out['zarr 3, a pickle'] = zarr3_with([plain, pickled])
+    out['zarr 3, a pickle in a shard'] = zarr3_with([dict(name='sharding_indexed', configuration=shard)])
+    return out
 
 
 def zarr_codecs():
@@ -1061,7 +1111,7 @@ def pictures():
     )
     out['pdf as jpg'] = disguised('.jpg', b'%PDF-1.4\n')
     out['hdf5 as tif'] = disguised('.tif', b'\x89HDF\r\n\x1a\n' + bytes(500))
-    return out | zarr_codecs()
+    return out | zarr_codecs() | more_zarrs()
 
 
 def cut_among(d):
