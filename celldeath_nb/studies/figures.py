@@ -154,9 +154,12 @@ def _left_out(ax, results):
     ax.legend(fontsize=6, frameon=False, loc='upper left')
 
 # %% ../../nbs/api/94_studies.figures.ipynb #bf57b6ea
-def _letters(axs, letters):
-    for ax, s in zip(axs, letters):
-        ax.text(-0.12, 1.04, s, transform=ax.transAxes, fontsize=12, fontweight='bold', va='bottom')
+def _letters(fig, axs, letters):
+    "A letter at the upper left of each panel, left of its title."
+    fig.canvas.draw()  # where panels end is known then
+    for s in letters:
+        box = axs[s].get_tightbbox().transformed(fig.transFigure.inverted())
+        fig.text(box.x0, box.y1, s, fontsize=12, fontweight='bold', ha='left', va='top')
 
 
 def _figure_3(results):
@@ -169,7 +172,7 @@ def _figure_3(results):
     have = set(results.settings.setting)
     _matrix(axs['E'], results, 'AvsA_imagenet' if 'AvsA_imagenet' in have else 'AvsA')
     _left_out(axs['F'], results)
-    _letters([axs[k] for k in 'ABCDEF'], 'ABCDEF')
+    _letters(fig, axs, 'ABCDEF')
     return fig
 
 
@@ -196,7 +199,7 @@ def _figure_s3(results):
     _learning([axs['B'], axs['b']], results, 'long_400')
     _matrix(axs['C'], results, 'hour_2')
     _matrix(axs['D'], results, 'hour_3')
-    _letters([axs[k] for k in 'ABCD'], 'ABCD')
+    _letters(fig, axs, 'ABCD')
     return fig
 
 # %% ../../nbs/api/94_studies.figures.ipynb #0e407c94
