@@ -161,7 +161,7 @@ def _letters(fig, axs, letters):
         box = axs[s].get_tightbbox().transformed(fig.transFigure.inverted())
         fig.text(box.x0, box.y1, s, fontsize=12, fontweight='bold', ha='left', va='top')
 
-
+# %% ../../nbs/api/94_studies.figures.ipynb #82695fa2
 def _figure_3(results):
     names = [['A', 'B', 'b'], ['C', 'D', 'd'], ['F', 'E', 'E']]
     fig, axs = plt.subplot_mosaic(names, figsize=(11, 10), layout='constrained', dpi=80)
