@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from ..units import group_keys, table_of
-from ..tiles.remedies import normalize_fields
+from ..tiles.remedies import normalize_fields, painted_over
 from ..evaluate.intervals import balanced_share
+from .chance import chance_verdict
 from .confounders import labeled_photographs
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #5b48c632
@@ -109,10 +110,27 @@ def _file(df):
 _looks_at = dict(brightness=_brightness, thumbnail=_thumbnail, border=_border)
 
 
+def _seen(px, least):
+    "What is seen of a batch of pixels; its background if there is any in this set."
+    res = {k: see(px) for k, see in _looks_at.items()}
+    return res if least is None else res | dict(background=_background(px, least))
+
+
+def _under(px, masks):
+    "Mean and spread of the pixels that no mask hides."
+    return _masked_stats(px.reshape(len(px), -1).astype(np.float32), ~masks.reshape(len(px), -1).astype(bool))
+
+
+def _joined(parts):
+    "The batches one below the other, without gaps."
+    return dict(background=None) | {k: _filled(np.concatenate([o[k] for o in parts])) for k in parts[0]}
+
+# %% ../../nbs/api/81_trust.shortcuts.ipynb #0c2231cb
 def shortcut_features(
     tiles,  # `Tiles`
     masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; None: background is where nothing is but noise
     bs: int = 256,  # tiles in a batch
+    painted: bool = False,  # True: also `painted`, what is seen of the same tiles with the cells painted over
 ) -> (
     dict
 ):  # for each way of looking the numbers [n, k], None where the tiles do not have what it takes; `tile`, whose they are
@@ -123,26 +141,28 @@ def shortcut_features(
             f'The masks have the shape {masks.shape}, the tiles {(n, *tiles.tile_px)}: one mask a tile of the same '
             'size is needed, true where a cell is.'
         )
-    parts = []
-    some = np.unique(np.linspace(0, n - 1, 64).round().astype(int))
-    least = _emptiest(tiles.batch(some)) if n > bs else None
-    for i in np.array_split(np.arange(n), -(-n // bs)):
-        px = tiles.batch(i)
-        least = _emptiest(px) if n <= bs else least
-        parts.append({k: see(px) for k, see in _looks_at.items()})
-        if least is not None:
-            parts[-1]['background'] = _background(px, least)
+    views = dict(plain=lambda px: px) | (dict(painted=painted_over) if painted else {})
+    batches = (tiles.batch(i) for i in np.array_split(np.arange(n), -(-n // bs)))
+    first = tiles.batch(np.unique(np.linspace(0, n - 1, 64).round().astype(int))) if n > bs else next(batches)
+    least = {k: _emptiest(view(first)) for k, view in views.items()}
+    parts = {k: [] for k in views}
+    under = []
+    at = 0
+    for px in batches if n > bs else [first]:
+        for k, view in views.items():
+            parts[k].append(_seen(view(px), least[k]))
         if masks is not None:
-            free = ~masks[i].reshape(len(i), -1).astype(bool)
-            parts[-1]['under masks'] = _masked_stats(px.reshape(len(i), -1).astype(np.float32), free)
-    out = dict(background=None) | {k: _filled(np.concatenate([o[k] for o in parts])) for k in parts[0]}
-    return out | dict(file=_file(tiles.table), tile=tiles.table['tile'].to_numpy())
+            under.append(_under(px, masks[at : at + len(px)]))
+        at += len(px)
+    out = {k: _joined(o) for k, o in parts.items()}
+    res = out.pop('plain') | out | dict(file=_file(tiles.table), tile=tiles.table['tile'].to_numpy())
+    return res if masks is None else res | {'under masks': _filled(np.concatenate(under))}
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #415ec294
-def features_of(tiles, features=None, masks=None):
-    "`shortcut_features` of the tiles, or those given if they are of these tiles."
-    if features is None:
-        return shortcut_features(tiles, masks)
+def features_of(tiles, features=None, masks=None, painted=False):
+    "`shortcut_features` of the tiles, or those given if they are of these tiles and hold what is asked for."
+    if features is None or (painted and 'painted' not in features):
+        return shortcut_features(tiles, masks, painted=painted)
     theirs = features.get('tile', [])
     if len(theirs) != len(tiles) or (theirs != tiles.table['tile'].to_numpy()).any():
         raise ValueError(
@@ -208,10 +228,6 @@ def audit_groups(df, group):
         g = None
     return (g if g is not None and g.nunique() >= 6 else group_keys(df, 'field')).to_numpy()
 
-
-def _judge(low, chance, groups):
-    return 'too few' if groups < 6 else 'above chance' if low > chance else 'at chance'
-
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #01887671
 def shortcut_baseline(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
@@ -257,6 +273,7 @@ def labeled_table(
 def shortcut_row(sees, side, truth, answer, groups, k, seed):
     "One row of the table of shortcuts."
     share, low, high = balanced_share(truth, answer, groups, seed)
+    n = len(set(groups))
     return dict(
         sees=sees,
         side=side,
@@ -265,8 +282,8 @@ def shortcut_row(sees, side, truth, answer, groups, k, seed):
         high=high,
         chance=1 / k,
         tiles=len(truth),
-        groups=len(set(groups)),
-        verdict=_judge(low, 1 / k, len(set(groups))),
+        groups=n,
+        verdict=chance_verdict(low, high, 1 / k, n, least=6),
     )
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #02751495
