@@ -41,9 +41,51 @@ def _checked(remedy):
         raise ValueError(
             'The reference of "match" must be 256 counts, one a gray level. Take a store or model that is whole.'
         )
-    if not 0 < remedy.get('keep', 0.2) <= 1:
-        raise ValueError(f'keep={remedy["keep"]} is refused: it is a share above 0 and up to 1.')
+    keep = remedy.get('keep', 1)
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+        raise ValueError(f'keep={keep!r} is refused: it is a number of squares, 1 or more.')
+    least = remedy.get('least')
+    if how == 'background only' and not (isinstance(least, (int, float)) and np.isfinite(least)):
+        raise ValueError(f'least={least!r} is refused: it is the structure up to which a square is background.')
     return remedy
+
+# %% ../../nbs/api/33_tiles.remedies.ipynb #29e20a77
+SQUARE = 16  # pixels
+PATCHES = 4  # squares of background that are laid over a tile
+_empty = 3.0  # spread over noise, above which not even the emptiest squares of a set are background
+
+
+def squares_of(px):
+    "Mean, spread and noise of the squares of each tile, [n, k] each."
+    n, h, w = px.shape
+    p = px.astype(np.float32)
+    twice = np.pad(np.diff(np.diff(p, 2, axis=2), 2, axis=1) / 6, ((0, 0), (1, 1), (1, 1)), mode='edge')
+    b = SQUARE
+    cut = lambda o: o[:, : h // b * b, : w // b * b].reshape(n, h // b, b, w // b, b)
+    flat = lambda o: o.reshape(n, -1)
+    return flat(cut(p).mean((2, 4))), flat(cut(p).std((2, 4))), flat(np.sqrt((cut(twice) ** 2).mean((2, 4))))
+
+
+def structure(spread, noise):
+    "How much more gray levels spread in a square than noise does: 1 where nothing is."
+    return spread / np.maximum(noise, 0.5)  # rounding to whole gray levels makes a third of one
+
+
+def emptiest(px):
+    "The structure up to which squares of these pictures are background; None if none is."
+    s = structure(*squares_of(px)[1:])
+    floor = float(np.quantile(s, 0.01)) if s.size else np.inf
+    return 1.25 * max(floor, 1.0) if floor <= _empty else None
+
+
+def free_squares(px, least):
+    "How many squares of each tile are background."
+    return (structure(*squares_of(px)[1:]) <= least).sum(1)
+
+
+def some_of(n):
+    "Numbers of 64 of `n` tiles, spread evenly."
+    return np.unique(np.linspace(0, n - 1, 64).round().astype(int))
 
 # %% ../../nbs/api/33_tiles.remedies.ipynb #cdb2d773
 def _flat(px, remedy):
@@ -57,25 +99,29 @@ def _flat(px, remedy):
 
 def painted_over(
     px: np.ndarray,  # uint8 [n, h, w]
-    remedy: dict | None = None,  # `keep`, see `background_only`
-    b: int = 16,  # side of a square, pixels
-) -> np.ndarray:  # uint8 [n, h, w]
-    "Tiles with their cells painted over by what lies between them."
+    least: float,  # the structure up to which a square is background, of `emptiest`
+    keep: int = PATCHES,  # squares of background that are laid over a tile
+) -> np.ndarray:  # uint8 [n, h, w]; a tile with fewer of them gets its emptiest squares
+    "Tiles with their cells painted over by squares of what lies between them."
     n, h, w = px.shape
+    b = SQUARE
     H = h // b
     W = w // b
-    sq = px[:, : H * b, : W * b].reshape(n, H, b, W, b).swapaxes(2, 3).reshape(n, H * W, b, b)
-    k = max(1, round((remedy or {}).get('keep', 0.2) * H * W))
-    quiet = np.sort(np.argsort(sq.reshape(n, H * W, -1).std(2, dtype=np.float32), axis=1)[:, :k], axis=1)
-    fill = quiet[:, np.random.default_rng(0).permutation(np.arange(H * W) % k)]
     res = np.full_like(px, 128)
+    if not H * W:
+        return res
+    sq = px[:, : H * b, : W * b].reshape(n, H, b, W, b).swapaxes(2, 3).reshape(n, H * W, b, b)
+    s = structure(*squares_of(px)[1:])
+    places = np.random.default_rng(0).permutation(H * W) / (H * W)  # the same in every tile, whatever it shows
+    fill = np.argsort(np.where(s <= least, places, 1 + s), axis=1)[:, :keep]
+    fill = fill[:, np.random.default_rng(1).permutation(np.arange(H * W) % fill.shape[1])]
     res[:, : H * b, : W * b] = (
         np.take_along_axis(sq, fill[:, :, None, None], 1).reshape(n, H, W, b, b).swapaxes(2, 3).reshape(n, H * b, W * b)
     )
     return res
 
 
-_by_tile = {'flat': _flat, 'background only': painted_over}
+_by_tile = {'flat': _flat, 'background only': lambda px, o: painted_over(px, o['least'], o.get('keep', PATCHES))}
 
 # %% ../../nbs/api/33_tiles.remedies.ipynb #db40a58f
 def gray_table(
@@ -205,10 +251,18 @@ def whole(self: SeenThrough):  # `SeenThrough`
 
 def background_only(
     tiles,  # `Tiles`
-    keep: float = 0.2,  # share of the squares of 16x16 pixels that are kept: the quietest
-):  # a store seen through a mask
-    "The tiles with their cells painted over by what lies between them."
-    return SeenThrough(tiles, dict(how='background only', keep=keep))
+    keep: int = PATCHES,  # squares of 16x16 pixels of background that are laid over a tile
+):  # those with so many, seen through a mask
+    "The tiles that show enough background, with their cells painted over by it."
+    n = len(tiles)
+    least = emptiest(tiles.batch(some_of(n))) if n else None
+    if least is None:
+        raise ValueError(
+            'No tile shows background between its cells, to paint over them with. Photograph thinner cultures.'
+        )
+    parts = np.array_split(np.arange(n), -(-n // 256))
+    enough = np.concatenate([free_squares(tiles.batch(i), least) >= keep for i in parts])
+    return SeenThrough(tiles.subset(enough), dict(how='background only', keep=int(keep), least=float(least)))
 
 # %% ../../nbs/api/33_tiles.remedies.ipynb #e7b7ae59
 def normalize_fields(

@@ -28,7 +28,7 @@ from .controls import negative_controls, train_cheap
 
 # %% ../../nbs/api/83_trust.audits.ipynb #4c049a6c
 LOOK_AT = {
-    'background only': 'Painting over leaves where the cells were and how large, which a drug changes too: by itself it is no '
+    'background only': 'What lies between cells can change by the drug too, by debris and halos: by itself it is no '
     'proof of a shortcut. See whether border and background tell the classes apart.'
 }  # controls that are a reason to look, and not alone a reason to refuse
 

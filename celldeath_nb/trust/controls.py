@@ -77,13 +77,25 @@ _controls = {
 }
 
 
-def _control(name, tiles, vehicle, seed):
+def _painted(tiles, seen):
+    "The tiles with enough background, their cells painted over; `seen` knows which these are, or they are looked for."
+    t = background_only(tiles) if seen is None else tiles.subset(seen['painted']['enough'])
+    left = t.table['label'].astype(str).value_counts()
+    for c in natural(tiles.table['label'].astype(str)):
+        if left.get(c, 0) < 8:
+            raise ValueError(
+                f'{left.get(c, 0)} tiles of {c} show background between the cells, to paint over them with; eight are needed. Photograph thinner cultures.'
+            )
+    return t
+
+
+def _control(name, tiles, vehicle, seed, seen=None):
     "The tiles of one control, and what is kept together in it."
     t = {
         'labels shuffled': lambda: _shuffled(tiles, seed),
         'before the drug': lambda: _before_the_drug(tiles, seed),
         'vehicle wells': lambda: _vehicle_wells(tiles, vehicle),
-        'background only': lambda: background_only(tiles),
+        'background only': lambda: _painted(tiles, seen),
     }[name]()
     return t, 'well' if name == 'vehicle wells' else _dealt_by(t.table)
 
@@ -128,7 +140,7 @@ def _follows(verdict, row, units):
         'at chance': f'Nothing was found, to within {margin}.',
         'above chance': 'So something other than the cells tells the classes apart'
         + ('.' if clearly_above(low, chance) else ', if only a little: no more than that is sure.'),
-        'below chance': 'That is less than a guess reaches: no shortcut, but wells of one day are alike and are asked of each other.',
+        'below chance': 'That is less than a guess reaches, which is no shortcut: groups that share a day were asked of each other, or it is chance.',
         FEW: f'That is too wide to tell: {more}.',
     }[verdict]
 
@@ -160,16 +172,16 @@ def negative_controls(
     vehicle = vehicle or _vehicle_of(tiles.table)
     numbered = tiles.add(row_of_all=np.arange(len(tiles)))
     names = names or list(_controls)
+    features = features_of(tiles, features, painted='background only' in names) if train is train_cheap else None
     for name in names:
         try:
-            t, group = _control(name, numbered, vehicle, seed)
+            t, group = _control(name, numbered, vehicle, seed, features)
             parts = _control_folds(t, group, folds, seed)
         except ValueError as e:
             rows.append(dict(control=name, verdict='not possible', sentence=str(e)))
             continue
         once = train
         if train is train_cheap:
-            features = features_of(tiles, features, painted='background only' in names)
             seen = features['painted'] if name == 'background only' else features
             once = _cheap(_cheap_numbers(t, seen, t.table['row_of_all'].to_numpy()))
         asked = pd.concat(
