@@ -262,7 +262,8 @@ def summary(d):
         )
     )
     for c in ('labels shuffled', 'before the drug', 'vehicle wells', 'background only'):
-        res[f'{c}: failed'] = g[c].apply(lambda v: (v == 'failed').sum())
+        for v in ('above chance', 'at chance', 'cannot be told with so few'):
+            res[f'{c}: {v}'] = g[c].apply(lambda o: (o == v).sum())
     return res.T
 
 

@@ -84,6 +84,7 @@ from .plates.quality import *
 from .plates.plans import *
 from .plates.agreement import *
 from .plates.sheets import *
+from .trust.chance import *
 from .trust.confounders import *
 from .trust.shortcuts import *
 from .trust.controls import *

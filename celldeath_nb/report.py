@@ -111,7 +111,8 @@ def _follows(found, m, side, chance, best):
         return 'wait', 'That is no less than the network reaches, so nothing was shown that needs the cells.'
     if found.verdict != 'passed':
         return 'wait', 'There are too few wells to tell whether the cells are what was learned: photograph more.'
-    return 'go', 'Nothing was found that tells the classes apart without the cells: ask next about another experiment.'
+    said = 'Nothing was found that tells the classes apart without the cells: ask next about another experiment.'
+    return 'go', f'{said} {found.untold}'.strip()
 
 # %% ../nbs/api/95_report.ipynb #8a1a8530
 def verdict(
@@ -203,7 +204,7 @@ def _blindly(found, scores):
         for what, t in (('The numbers', s), ('Photographs that show the same', found.duplicates.head(20)))
         if len(t)
     ]
-    notes = [paragraph(o, 'note') for o in found.notes]
+    notes = [paragraph(o, 'note') for o in (*found.notes, found.untold) if o]
     return section('What the network is worth', *shown, *notes, _controls(found.controls), *tables)
 
 # %% ../nbs/api/95_report.ipynb #912229ce
@@ -396,7 +397,7 @@ GLOSSARY = {
     'chance': 'what calling every tile by the commonest class would reach',
     'class, label': 'what a tile is to be called; what it truly is',
     'confusion matrix': 'how many tiles of each true class were called what',
-    'control': 'the same question where there is nothing to learn; the answer must be at chance',
+    'control': 'the same question where there is nothing to learn; the answer must be at chance, its interval within ten points of a guess',
     'epoch': 'one pass over all training tiles',
     'experiment': 'everything photographed on one day from one batch of cells',
     'heat map': 'which places of a tile spoke for the class that was named (class activation map)',

@@ -152,8 +152,9 @@ def _audited(tiles, pairs, say):
 # %% ../nbs/api/96_road.ipynb #15a5e5eb
 def _say_audit(found, say):
     say(f'Audit of the photographs: {found.verdict}.')
-    for o in found.failures:
-        say(f'- {o}')
+    for o in (*found.failures, found.untold):
+        if o:
+            say(f'- {o}')
 
 
 def _small_batches(r, tiles, say):
@@ -220,7 +221,8 @@ class Road:
 # %% ../nbs/api/96_road.ipynb #7759ce4e
 def _keep_audit(found, run):
     "What the audit said, beside the run: whoever hands the model on hands it on too."
-    said = [f'Audit: {found.verdict}.', *found.failures, *found.worth]
+    untold = [found.untold] if found.untold else []
+    said = [f'Audit: {found.verdict}.', *found.failures, *untold, *found.worth]
     with write_whole(run / 'audit.txt') as tmp:
         tmp.write_text('\n'.join(said) + '\n', encoding='utf-8')
 

@@ -357,7 +357,7 @@ def test_audit_of_the_real_photographs(call, tmp_path):
         'Verdict: failed' in said
         and 'it needs no cells' in said
         and 'group_by_place' in said
-        and 'Control, background only: failed' in said
+        and 'Control, background only: above chance' in said
     ), said
     left(tmp_path, 'a')
 

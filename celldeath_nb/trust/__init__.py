@@ -4,6 +4,7 @@ from importlib import import_module
 
 _rooms = {
     'audits': ['Audit', 'audit'],
+    'chance': ['FEW', 'chance_margin', 'chance_verdict', 'clearly_above', 'groups_that_tell'],
     'checks': ['Trust', 'cell_share', 'deletion_insertion', 'plot_deletion', 'plot_trust', 'pointing_game',
         'randomization_check', 'segmentation_dice', 'shuffle_labels', 'stability'],
     'conformal': ['METHODS', 'abstention_table', 'conformal_sets', 'plot_abstention', 'well_calls'],

@@ -23,18 +23,20 @@ from celldeath_nb.trust.shortcuts import (
     shortcut_baseline,
     shortcut_features,
 )
-from .controls import CLEARLY, negative_controls, train_cheap
+from .chance import FEW, clearly_above
+from .controls import negative_controls, train_cheap
 
 # %% ../../nbs/api/83_trust.audits.ipynb #4c049a6c
 LOOK_AT = {
-    'background only': 'Painting over leaves where the cells were and how large, which a drug changes too: by itself it is no '
+    'background only': 'What lies between cells can change by the drug too, by debris and halos: by itself it is no '
     'proof of a shortcut. See whether border and background tell the classes apart.'
 }  # controls that are a reason to look, and not alone a reason to refuse
 
 
-def _failed(controls):
-    "The controls that were above chance."
-    return [o for o in controls.itertuples() if o.verdict == 'failed']
+def _above(controls, clearly):
+    "The controls above chance: those that are clearly so, or the others."
+    above = [o for o in controls.itertuples() if o.verdict == 'above chance']
+    return [o for o in above if clearly_above(o.low, o.chance) == clearly]
 
 # %% ../../nbs/api/83_trust.audits.ipynb #e06aa7a9
 class Audit:
@@ -60,33 +62,45 @@ class Audit:
             f'{o.high:.0%}; {o.groups} groups; chance {o.chance:.0%}): it needs no cells.'
             for o in _blind(self.shortcuts).itertuples()
         ]
-        return res + _copies(self.duplicates) + [o.sentence for o in _failed(self.controls) if o.control not in LOOK_AT]
+        controls = [o.sentence for o in _above(self.controls, clearly=True) if o.control not in LOOK_AT]
+        return res + _copies(self.duplicates) + controls
 
     @property
     def verdict(self):
         if self.failures:
             return 'failed'
-        return (
-            'cannot be told with so few' if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
-        )
+        return FEW if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
 
 # %% ../../nbs/api/83_trust.audits.ipynb #3b2e2583
 @patch(as_prop=True)
 def sentences(self: Audit) -> list:  # of text
     "The verdict in sentences."
-    return self.failures or [
-        {
-            'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; '
-            'what was not photographed cannot be seen.'
-        }.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')
-    ]
+    found = {
+        'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; '
+        'what was not photographed cannot be seen.'
+    }.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')
+    return self.failures or [found, *([self.untold] if self.untold else [])]
+
+
+@patch(as_prop=True)
+def untold(self: Audit) -> str:  # empty if there are none
+    "Which controls cannot be told with so few wells, in a sentence."
+    names = [o.control for o in self.controls.itertuples() if o.verdict == FEW]
+    return (
+        f'With so few wells it cannot be told whether {"this control is" if len(names) == 1 else "these controls are"} '
+        f'at chance: {", ".join(names)}.'
+        if names
+        else ''
+    )
 
 
 @patch(as_prop=True)
 def notes(self: Audit) -> list:  # of text
     "What is no reason to refuse, and worth a look."
-    painted = [f'{o.sentence} {LOOK_AT[o.control]}' for o in _failed(self.controls) if o.control in LOOK_AT]
-    return _overlaps(self.duplicates) + painted
+    little = _above(self.controls, clearly=False)
+    painted = [o for o in _above(self.controls, clearly=True) if o.control in LOOK_AT]
+    look = [f'{o.sentence} {LOOK_AT.get(o.control, "")}'.strip() for o in little + painted]
+    return _overlaps(self.duplicates) + look
 
 
 @patch(as_prop=True)
@@ -126,7 +140,7 @@ def _blind(s):
     "Rows of ways of looking that see no cells at all, clearly above chance, one a way."
     if not len(s):
         return s
-    s = s[s['sees'].isin(['border', 'background', 'file']) & (s['low'] > s['chance'] + CLEARLY) & (s['groups'] > 5)]
+    s = s[s['sees'].isin(['border', 'background', 'file']) & clearly_above(s['low'], s['chance']) & (s['groups'] > 5)]
     return s.sort_values('low', ascending=False).drop_duplicates('sees')
 
 
@@ -239,7 +253,7 @@ def audit(
     "Can the label be told without looking at the cells? All that the data allow, in one page."
     found = confounding(tiles, seed=seed)
     pairs = _sided(pairs_of(tiles) if pairs is None else pairs, tiles.table)
-    features = shortcut_features(tiles, masks)  # of all pixels, read once
+    features = shortcut_features(tiles, masks, painted=controls == 'cheap')  # of all pixels, read once
     shortcuts = _shortcuts(tiles, group, preds, masks, seed, features)
     res = Audit(found, pairs, shortcuts, _controls_of(tiles, controls, recipe, train, seed, features))
     if out is not None:

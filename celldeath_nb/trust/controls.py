@@ -15,6 +15,7 @@ from ..units import group_keys, natural
 from ..photos.classes import is_control
 from ..tiles.remedies import background_only
 from ..tiles.splits import k_fold
+from .chance import FEW, chance_margin, chance_verdict, clearly_above, groups_that_tell
 from .shortcuts import all_classes, cheap_model, features_of, shortcut_row
 
 # %% ../../nbs/api/82_trust.controls.ipynb #3d8c0930
@@ -68,7 +69,6 @@ def _vehicle_of(df):
     return 'DMSO' if 'DMSO' in known or not known else max(known, key=s.value_counts().get)
 
 # %% ../../nbs/api/82_trust.controls.ipynb #780d3ac4
-CLEARLY = 0.05  # how far above chance the whole interval has to lie
 _controls = {
     'labels shuffled': 'labels were shuffled among wells',
     'before the drug': 'no drug had been given yet',
@@ -77,13 +77,25 @@ _controls = {
 }
 
 
-def _control(name, tiles, vehicle, seed):
+def _painted(tiles, seen):
+    "The tiles with enough background, their cells painted over; `seen` knows which these are, or they are looked for."
+    t = background_only(tiles) if seen is None else tiles.subset(seen['painted']['enough'])
+    left = t.table['label'].astype(str).value_counts()
+    for c in natural(tiles.table['label'].astype(str)):
+        if left.get(c, 0) < 8:
+            raise ValueError(
+                f'{left.get(c, 0)} tiles of {c} show background between the cells, to paint over them with; eight are needed. Photograph thinner cultures.'
+            )
+    return t
+
+
+def _control(name, tiles, vehicle, seed, seen=None):
     "The tiles of one control, and what is kept together in it."
     t = {
         'labels shuffled': lambda: _shuffled(tiles, seed),
         'before the drug': lambda: _before_the_drug(tiles, seed),
         'vehicle wells': lambda: _vehicle_wells(tiles, vehicle),
-        'background only': lambda: background_only(tiles),
+        'background only': lambda: _painted(tiles, seen),
     }[name]()
     return t, 'well' if name == 'vehicle wells' else _dealt_by(t.table)
 
@@ -115,25 +127,32 @@ def _control_folds(t, group, folds, seed):
     return parts
 
 # %% ../../nbs/api/82_trust.controls.ipynb #27cb8e3b
-def _control_verdict(name, row):
-    "'passed', 'failed' or 'cannot be told with so few', and why."
-    least = row['chance'] + CLEARLY
-    if row['groups'] < 4 or (row['low'] <= least and row['high'] > row['chance'] + 0.25):
-        verdict = 'cannot be told with so few'
-    else:
-        verdict = 'failed' if row['low'] > least else 'passed'
+def _follows(verdict, row, units):
+    "What follows from a control's verdict, in a sentence."
+    low = row['low']
+    chance = row['chance']
+    n = groups_that_tell(low, row['high'], chance, row['groups'])
+    margin = f'{100 * chance_margin(chance):.0f} points'
+    more = (
+        f'about {n} {units} like these would tell, {row["groups"]} do not' if n else f'one of the {units} tells nothing'
+    )
+    return {
+        'at chance': f'Nothing was found, to within {margin}.',
+        'above chance': 'So something other than the cells tells the classes apart'
+        + ('.' if clearly_above(low, chance) else ', if only a little: no more than that is sure.'),
+        'below chance': 'That is less than a guess reaches, which is no shortcut: groups that share a day were asked of each other, or it is chance.',
+        FEW: f'That is too wide to tell: {more}.',
+    }[verdict]
+
+
+def _control_verdict(name, row, units='groups'):
+    "The verdict of `chance_verdict` on a control, and a sentence."
+    verdict = chance_verdict(row['low'], row['high'], row['chance'], row['groups'])
     said = (
         f'{row["share"]:.0%} ({row["low"]:.0%} to {row["high"]:.0%}) of {row["tiles"]} tiles from {row["groups"]} '
-        f'groups were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
+        f'{units} were right although {_controls[name]}; chance is {row["chance"]:.0%}.'
     )
-    more = {
-        'failed': ' So something other than the cells tells the classes apart.',
-        'passed': '',
-        'cannot be told with so few': ' The interval is too wide for a verdict: photograph more wells and days.',
-    }[verdict]
-    if verdict == 'passed' and row['low'] > row['chance']:
-        more = f' The interval lies above chance, but begins less than {CLEARLY:.0%} above it, which is not counted as failed.'
-    return verdict, said + more
+    return verdict, f'{said} {_follows(verdict, row, units)}'
 
 # %% ../../nbs/api/82_trust.controls.ipynb #4259d72e
 def negative_controls(
@@ -144,7 +163,7 @@ def negative_controls(
     vehicle: str = None,  # the treatment that is the vehicle; None: DMSO, or the one that is known as a control by its name
     folds: int = 2,  # parts into which experiments or wells are dealt: so many trainings a control
     seed: int = 0,  # of shuffles and splits
-    features: dict = None,  # of `shortcut_features` of these tiles, for `train_cheap`; None: they are made in one pass
+    features: dict = None,  # of `shortcut_features` of these tiles, `painted` too, for `train_cheap`; None: they are made in one pass
 ) -> (
     pd.DataFrame
 ):  # one row a control: `control`, `share`, `low`, `high`, `chance`, `tiles`, `groups`, `verdict`, `sentence`
@@ -152,19 +171,19 @@ def negative_controls(
     rows = []
     vehicle = vehicle or _vehicle_of(tiles.table)
     numbered = tiles.add(row_of_all=np.arange(len(tiles)))
-    for name in names or _controls:
+    names = names or list(_controls)
+    features = features_of(tiles, features, painted='background only' in names) if train is train_cheap else None
+    for name in names:
         try:
-            t, group = _control(name, numbered, vehicle, seed)
+            t, group = _control(name, numbered, vehicle, seed, features)
             parts = _control_folds(t, group, folds, seed)
         except ValueError as e:
             rows.append(dict(control=name, verdict='not possible', sentence=str(e)))
             continue
         once = train
-        if train is train_cheap and name == 'background only':
-            once = _cheap(_cheap_numbers(t))
-        elif train is train_cheap:
-            features = features_of(tiles, features)
-            once = _cheap(_cheap_numbers(t, features, t.table['row_of_all'].to_numpy()))
+        if train is train_cheap:
+            seen = features['painted'] if name == 'background only' else features
+            once = _cheap(_cheap_numbers(t, seen, t.table['row_of_all'].to_numpy()))
         asked = pd.concat(
             [p[p['split'] == 'valid'] for p in (_train_one(part, recipe, once) for part in parts)], ignore_index=True
         )
@@ -176,11 +195,18 @@ def negative_controls(
                 for u in (asked['unit'], group_keys(asked, group))
             )
         )
-        row['verdict'], row['sentence'] = _control_verdict(name, row)
+        row['verdict'], row['sentence'] = _control_verdict(name, row, _units(t.table, group))
         rows.append({'control': name, **{k: v for k, v in row.items() if k not in ('sees', 'side')}})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/api/82_trust.controls.ipynb #2674f173
+def _units(df, group):
+    "What the groups of a control are, in words."
+    if _days(df) is None:
+        return dict(well='wells', field='photographs')[group]
+    return 'experiments' if 'line' not in df or df['line'].nunique() < 2 else 'experiments of a line'
+
+
 def _wider(a, b):
     "The row over whole days; where these are fewer than six, with the wider of the intervals over days and over wells."
     return a if a['groups'] > 5 else {**a, 'low': min(a['low'], b['low']), 'high': max(a['high'], b['high'])}

@@ -10,8 +10,18 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from ..units import group_keys, table_of
-from ..tiles.remedies import normalize_fields
+from celldeath_nb.tiles.remedies import (
+    PATCHES,
+    emptiest,
+    free_squares,
+    normalize_fields,
+    painted_over,
+    some_of,
+    squares_of,
+    structure,
+)
 from ..evaluate.intervals import balanced_share
+from .chance import chance_verdict
 from .confounders import labeled_photographs
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #5b48c632
@@ -35,37 +45,10 @@ def _border(px, d=6):
     return np.concatenate([np.stack([p.mean(1) for p in np.array_split(e, 8, axis=1)], 1) for e in edges], 1)
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #2f91a767
-_square = 16  # pixels
-_empty = 3.0  # spread over noise, above which not even the emptiest squares of a set are background
-
-
-def _squares(px):
-    "Mean, spread and noise of the squares of each tile, [n, k] each."
-    n, h, w = px.shape
-    p = px.astype(np.float32)
-    twice = np.pad(np.diff(np.diff(p, 2, axis=2), 2, axis=1) / 6, ((0, 0), (1, 1), (1, 1)), mode='edge')
-    b = _square
-    cut = lambda o: o[:, : h // b * b, : w // b * b].reshape(n, h // b, b, w // b, b)
-    flat = lambda o: o.reshape(n, -1)
-    return flat(cut(p).mean((2, 4))), flat(cut(p).std((2, 4))), flat(np.sqrt((cut(twice) ** 2).mean((2, 4))))
-
-
-def _structure(spread, noise):
-    "How much more gray levels spread in a square than noise does: 1 where nothing is."
-    return spread / np.maximum(noise, 0.5)  # rounding to whole gray levels makes a third of one
-
-
-def _emptiest(px):
-    "The structure up to which squares of these pictures are background; None if none is."
-    _, spread, noise = _squares(px)
-    floor = float(np.quantile(_structure(spread, noise), 0.01)) if spread.size else np.inf
-    return 1.25 * max(floor, 1.0) if floor <= _empty else None
-
-
 def _background(px, least):
     "Mean, unevenness and noise of the squares that are background; NaN for a tile without any."
-    mean, spread, noise = _squares(px)
-    free = _structure(spread, noise) <= least
+    mean, spread, noise = squares_of(px)
+    free = structure(spread, noise) <= least
     return np.c_[_masked_stats(mean, free), (noise * free).sum(1) / np.maximum(free.sum(1), 1)]
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #5767bbf2
@@ -109,10 +92,39 @@ def _file(df):
 _looks_at = dict(brightness=_brightness, thumbnail=_thumbnail, border=_border)
 
 
+def _seen(px, least):
+    "What is seen of a batch of pixels; its background if there is any in this set."
+    res = {k: see(px) for k, see in _looks_at.items()}
+    return res if least is None else res | dict(background=_background(px, least))
+
+
+def _under(px, masks):
+    "Mean and spread of the pixels that no mask hides."
+    return _masked_stats(px.reshape(len(px), -1).astype(np.float32), ~masks.reshape(len(px), -1).astype(bool))
+
+
+def _joined(parts):
+    "The batches one below the other, without gaps."
+    whole = {k: np.concatenate([o[k] for o in parts]) for k in parts[0]}
+    return dict(background=None) | {k: v if v.dtype == bool else _filled(v) for k, v in whole.items()}
+
+
+def _painter(first, least):
+    "A function from pixels to what is seen once the cells are painted over, and whether there was enough background to do so."
+    left = emptiest(painted_over(first, least))
+
+    def paint(px):
+        enough = free_squares(px, least) >= PATCHES
+        return _seen(painted_over(px, least), left) | dict(enough=enough)
+
+    return paint
+
+# %% ../../nbs/api/81_trust.shortcuts.ipynb #0c2231cb
 def shortcut_features(
     tiles,  # `Tiles`
     masks: np.ndarray = None,  # bool [n, h, w], true where a cell is; None: background is where nothing is but noise
     bs: int = 256,  # tiles in a batch
+    painted: bool = False,  # True: also `painted`, what is seen of the tiles with their cells painted over, and in `enough` of which that can be done
 ) -> (
     dict
 ):  # for each way of looking the numbers [n, k], None where the tiles do not have what it takes; `tile`, whose they are
@@ -123,26 +135,28 @@ def shortcut_features(
             f'The masks have the shape {masks.shape}, the tiles {(n, *tiles.tile_px)}: one mask a tile of the same '
             'size is needed, true where a cell is.'
         )
+    batches = (tiles.batch(i) for i in np.array_split(np.arange(n), -(-n // bs)))
+    first = tiles.batch(some_of(n)) if n > bs else next(batches)
+    least = emptiest(first)
+    paint = _painter(first, least) if painted and least is not None else None
     parts = []
-    some = np.unique(np.linspace(0, n - 1, 64).round().astype(int))
-    least = _emptiest(tiles.batch(some)) if n > bs else None
-    for i in np.array_split(np.arange(n), -(-n // bs)):
-        px = tiles.batch(i)
-        least = _emptiest(px) if n <= bs else least
-        parts.append({k: see(px) for k, see in _looks_at.items()})
-        if least is not None:
-            parts[-1]['background'] = _background(px, least)
+    over = []
+    at = 0
+    for px in batches if n > bs else [first]:
+        parts.append(_seen(px, least))
+        if paint:
+            over.append(paint(px))
         if masks is not None:
-            free = ~masks[i].reshape(len(i), -1).astype(bool)
-            parts[-1]['under masks'] = _masked_stats(px.reshape(len(i), -1).astype(np.float32), free)
-    out = dict(background=None) | {k: _filled(np.concatenate([o[k] for o in parts])) for k in parts[0]}
-    return out | dict(file=_file(tiles.table), tile=tiles.table['tile'].to_numpy())
+            parts[-1]['under masks'] = _under(px, masks[at : at + len(px)])
+        at += len(px)
+    out = _joined(parts) | dict(file=_file(tiles.table), tile=tiles.table['tile'].to_numpy())
+    return out | dict(painted=_joined(over) if paint else dict(enough=np.zeros(n, bool))) if painted else out
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #415ec294
-def features_of(tiles, features=None, masks=None):
-    "`shortcut_features` of the tiles, or those given if they are of these tiles."
-    if features is None:
-        return shortcut_features(tiles, masks)
+def features_of(tiles, features=None, masks=None, painted=False):
+    "`shortcut_features` of the tiles, or those given if they are of these tiles and hold what is asked for."
+    if features is None or (painted and 'painted' not in features):
+        return shortcut_features(tiles, masks, painted=painted)
     theirs = features.get('tile', [])
     if len(theirs) != len(tiles) or (theirs != tiles.table['tile'].to_numpy()).any():
         raise ValueError(
@@ -208,10 +222,6 @@ def audit_groups(df, group):
         g = None
     return (g if g is not None and g.nunique() >= 6 else group_keys(df, 'field')).to_numpy()
 
-
-def _judge(low, chance, groups):
-    return 'too few' if groups < 6 else 'above chance' if low > chance else 'at chance'
-
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #01887671
 def shortcut_baseline(
     tiles,  # `Tiles` with a column `label`, and `split` if they have been split
@@ -257,6 +267,7 @@ def labeled_table(
 def shortcut_row(sees, side, truth, answer, groups, k, seed):
     "One row of the table of shortcuts."
     share, low, high = balanced_share(truth, answer, groups, seed)
+    n = len(set(groups))
     return dict(
         sees=sees,
         side=side,
@@ -265,8 +276,8 @@ def shortcut_row(sees, side, truth, answer, groups, k, seed):
         high=high,
         chance=1 / k,
         tiles=len(truth),
-        groups=len(set(groups)),
-        verdict=_judge(low, 1 / k, len(set(groups))),
+        groups=n,
+        verdict=chance_verdict(low, high, 1 / k, n, least=6),
     )
 
 # %% ../../nbs/api/81_trust.shortcuts.ipynb #02751495
