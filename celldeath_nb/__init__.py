@@ -116,6 +116,7 @@ _rooms = {
     'trust.conformal': ['METHODS', 'abstention_table', 'conformal_sets', 'plot_abstention', 'well_calls'],
     'trust.confounders': ['Findings', 'confounding', 'cramers_v', 'v_interval'],
     'trust.controls': ['negative_controls', 'train_cheap'],
+    'trust.labels': ['SUREST', 'out_of_fold', 'suspected_labels'],
     'trust.maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'trust.masks': ['dice', 'segment_cells', 'tile_masks'],
     'trust.shift': ['novelty', 'odd_photographs', 'plot_novelty'],

@@ -93,6 +93,7 @@ from .trust.maps import *
 from .trust.checks import *
 from .trust.conformal import *
 from .trust.shift import *
+from .trust.labels import *
 from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *

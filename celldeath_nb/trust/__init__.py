@@ -9,6 +9,7 @@ _rooms = {
     'conformal': ['METHODS', 'abstention_table', 'conformal_sets', 'plot_abstention', 'well_calls'],
     'confounders': ['Findings', 'confounding', 'cramers_v', 'v_interval'],
     'controls': ['negative_controls', 'train_cheap'],
+    'labels': ['SUREST', 'out_of_fold', 'suspected_labels'],
     'maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'masks': ['dice', 'segment_cells', 'tile_masks'],
     'shift': ['novelty', 'odd_photographs', 'plot_novelty'],
