@@ -118,6 +118,7 @@ _rooms = {
     'trust.confounders': ['Findings', 'confounding', 'cramers_v', 'v_interval'],
     'trust.controls': ['negative_controls', 'train_cheap'],
     'trust.labels': ['SUREST', 'out_of_fold', 'suspected_labels'],
+    'trust.lines': ['LEAST', 'OwnLine', 'own_line'],
     'trust.maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],
     'trust.masks': ['dice', 'segment_cells', 'tile_masks'],
     'trust.shift': ['novelty', 'odd_photographs', 'plot_novelty'],

@@ -94,6 +94,7 @@ from .trust.checks import *
 from .trust.conformal import *
 from .trust.shift import *
 from .trust.labels import *
+from .trust.lines import *
 from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *

@@ -36,7 +36,7 @@ def _kept_together(df, y, group):
     )
 
 
-def _dealt(y, keys, folds, seed):
+def dealt_in_turns(y, keys, folds, seed):
     "Pairs of rows to learn from and rows to ask about; whole groups are dealt."
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -75,7 +75,7 @@ def out_of_fold(
     keys, name = _kept_together(df, y, group)
     classes = sorted(set(y))
     P = np.zeros((len(df), len(classes)))
-    parts = _dealt(y, keys, folds, seed)
+    parts = dealt_in_turns(y, keys, folds, seed)
     for learn, ask in parts:
         P[ask] = cheap_model().fit(X[learn], y[learn]).predict_proba(X[ask])
     out = df.drop(columns=[c for c in df if c == 'split' or str(c).startswith('p_')]).assign(
@@ -170,7 +170,7 @@ def _said(e, suspects, what):
     )
 
 
-def _check_unseen(preds):
+def check_unseen(preds):
     "`ValueError` if predictions of training tiles are among them."
     if isinstance(preds, pd.DataFrame) and 'split' in preds and (preds['split'] == 'train').any():
         raise ValueError(
@@ -188,7 +188,7 @@ def suspected_labels(
     seed: int = 0,  # of the draws
 ) -> pd.DataFrame:  # the rows, most suspect first, with five columns more; `.attrs['sentence']`, `.attrs['expected']`
     "Which labels look wrong, and how many are expected to be."
-    _check_unseen(preds)
+    check_unseen(preds)
     classes = class_names(preds, classes)
     units = to_level(preds, level, classes=classes)
     y, v, P, _ = as_arrays(units, classes, None, None)
