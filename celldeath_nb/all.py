@@ -94,6 +94,8 @@ from .trust.maps import *
 from .trust.checks import *
 from .trust.conformal import *
 from .trust.shift import *
+from .trust.labels import *
+from .trust.lines import *
 from .studies.curves import *
 from .studies.settings import *
 from .studies.published import *
@@ -103,6 +105,7 @@ from .studies.figures import *
 from .studies.results import *
 from .studies.whole import *
 from .report import *
+from .referee import *
 from .road import *
 from .panels import *
 

@@ -8,7 +8,7 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
            'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
            'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
-           'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_', 'demo',
+           'slice_', 'train', 'predict', 'export_', 'referee', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_', 'demo',
            'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
@@ -97,6 +97,7 @@ _needed = {
     'export': 1,
     'plate': 1,
     'paper': 1,
+    'referee': 1,
 }
 _flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
 _flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser', '--retry'}
@@ -683,6 +684,19 @@ def _export(run, to, out, tiles, license, overwrite):
     )
     if to == 'hub':
         tell(f'To share it, with your own name and a name for it: hf upload YOUR_NAME/ITS_NAME {out}')
+
+# %% ../nbs/api/97_cli.ipynb #db1ae37b
+@app.command()
+def referee(
+    run: Annotated[Path, typer.Argument(help='Run folder that `celldeath train` made.', show_default=False)],
+    out: Annotated[Path, typer.Option(help='Page to write.')] = Path('referee.html'),
+    overwrite: Overwrite = False,  # replace
+):
+    "One page for a referee, from the run folder alone: claims, checks, split, versions, and the items of DOME and MI-CLAIM."
+    _free(out, overwrite, run)
+    from celldeath_nb.referee import referee_page
+
+    tell(f'The page: {referee_page(run, out, overwrite)}')
 
 # %% ../nbs/api/97_cli.ipynb #12dbcc98
 def _column(df, c):

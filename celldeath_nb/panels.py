@@ -158,27 +158,35 @@ def lowest_cost(self: Tune):
 
 # %% ../nbs/api/98_panels.ipynb #8220851a
 _orders = dict(
-    wrong='wrong, the surest first', unsure='the least certain first', novel='the most unlike training first'
+    wrong='wrong, the surest first',
+    unsure='the least certain first',
+    novel='the most unlike training first',
+    suspicion='the most suspect label first',
 )
+_needs = dict(novel='novelty', suspicion='suspicion')
+
+
+def _orders_of(preds):
+    "The orders that these predictions can be brought into."
+    return [o for o in _orders if o not in _needs or _needs[o] in preds]
 
 
 def sorted_verdicts(
     preds: pd.DataFrame,  # predictions with probabilities, one row a tile
-    order: str = 'wrong',  # 'wrong', 'unsure', or 'novel' where there is a column `novelty`
+    order: str = 'wrong',  # 'wrong', 'unsure'; 'novel' where there is a column `novelty`, 'suspicion' for a table of `suspected_labels`
     where: dict = None,  # only rows with these values, such as {'line': 'U2OS', 'label': 'CPT'}
 ) -> pd.DataFrame:  # rows of `preds` in this order
     "Verdicts in the order in which they deserve a look."
-    if order not in _orders or order == 'novel' and 'novelty' not in preds:
-        has = [o for o in _orders if o != 'novel' or 'novelty' in preds]
-        raise ValueError(f'order={order!r} is none of {has}.')
+    if order not in _orders_of(preds):
+        raise ValueError(f'order={order!r} is none of {_orders_of(preds)}.')
     for k, v in (where or {}).items():
         if k not in preds:
             raise ValueError(f'The predictions have no column {k!r}; they have {", ".join(map(str, preds))}.')
         preds = preds[preds[k].astype(str) == str(v)]
     if not len(preds):
         return preds
-    if order == 'novel':
-        return preds.sort_values('novelty', ascending=False, kind='stable')
+    if order in _needs:
+        return preds.sort_values(_needs[order], ascending=False, kind='stable')
     return worst_tiles(preds, len(preds), order)
 
 # %% ../nbs/api/98_panels.ipynb #2c0ee1d1
@@ -235,7 +243,7 @@ def _build(self: Browse):
     "The widgets: order, filters, overlay, pages, and a tick for each tile."
     import ipywidgets as w
 
-    has = [(v, k) for k, v in _orders.items() if k != 'novel' or 'novelty' in self.preds]
+    has = [(_orders[k], k) for k in _orders_of(self.preds)]
     self._order = w.Dropdown(options=has, value=self.order, description='order')
     self._order.observe(lambda o: self.change(order=o.new), 'value')
     self._filters = []
@@ -271,6 +279,8 @@ def _cell(self: Browse, row):
     um = getattr(self.tiles, 'um_per_px', None)
     p = row[f'p_{row.pred}']
     said = f'true {row.label}, called {row.pred} ({p:.0%})\n{row.tile}'
+    if row.get('suspected', False) and 'looks_like' in row:
+        said = f'labeled {row.label} ({row[f"p_{row.label}"]:.0%}), looks like {row.looks_like}\n{row.tile}'
     tick = w.Checkbox(
         value=row.tile in self.marked, description='label is wrong', indent=False, layout=w.Layout(width='auto')
     )

@@ -22,6 +22,7 @@ from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
 from .trust.audits import Audit, audit
+from .referee import keep_findings
 from .report import answer, verdict, write_report
 
 # %% ../nbs/api/96_road.ipynb #617dd848
@@ -265,8 +266,10 @@ def train_safely(
     run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
     found = found.beside(tiles, run.preds)
     _keep_audit(found, Path(out))
-    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), places, clock.seconds)
     simulated = _is_simulated(tiles) if simulated is None else simulated
+    n = None if pairs is None else len(pairs)
+    keep_findings(found, run, held_out=held_out, group=group, places=places, pairs=n, simulated=simulated)
+    road = Road(tiles, run, found, held_out, pairs, Path(report or Path(out) / 'report.html'), places, clock.seconds)
     args = (road.report, held_out, clock.seconds, tiles.problems, simulated, device, r.seed, found, places, pairs)
     clock('writing the report', write_report, run, tiles, *args)
     return road

@@ -71,7 +71,7 @@ def test_requirements_admit_colab():
 
 # ---- the house: floors from the ground up, and doors that all may use
 
-floors = 'files units png pages, simulate photos, tiles evaluate, learn people assays plates, trust, studies, report, road, cli panels, all'
+floors = 'files units png pages, simulate photos, tiles evaluate, learn people assays plates, trust, studies, report, referee, road, cli panels, all'
 floor = {wing: i for i, wings in enumerate(floors.split(', ')) for wing in wings.split()}
 
 
@@ -431,7 +431,7 @@ def test_light_modules_do_not_import_torch():
     "Import late: tables, splits and figures must not wait for torch."
     light_studies = ('studies.curves', 'studies.published')  # the others are for training
     trains = [o for o in modules(pkg) if o.startswith('studies.') and o not in light_studies]
-    heavy = ('trust.maps', 'trust.checks', *trains, 'report', 'road', 'panels', 'all')
+    heavy = ('trust.maps', 'trust.checks', *trains, 'report', 'referee', 'road', 'panels', 'all')
     light = [o for o in modules(pkg) if o.split('.')[0] != 'learn' and o not in heavy]
     done = python(
         f"""import sys

@@ -234,6 +234,12 @@ def file(
     return f
 
 
+@patch(as_prop=True)
+def split(self: Run):
+    "Which label each tile has, and on which side it stands."
+    return _table(self, 'split.csv', (), ('tile', 'label', 'split'), str)
+
+
 @patch
 def verify(self: Run) -> list:  # names of files, empty if all are as they were written
     "Which files of the run are missing or were changed; `ValueError` if there is no list of checksums."
