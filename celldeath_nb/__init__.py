@@ -27,7 +27,7 @@ _rooms = {
         'read_csv', 'read_json', 'swap_in', 'sync', 'write_csv', 'write_json', 'write_whole'],
     'learn.embeddings': ['embed'],
     'learn.exported': ['Exported', 'check_onnx', 'open_exported'],
-    'learn.exports': ['export'],
+    'learn.exports': ['export', 'nobody_named'],
     'learn.learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],
     'learn.loaders': ['flip_turn', 'make_dls', 'relight'],
     'learn.models': ['Model', 'load_model', 'save_model'],

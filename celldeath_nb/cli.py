@@ -650,11 +650,11 @@ def export_(
     to: Annotated[
         str,
         typer.Option(
-            help='onnx (other programs, and prediction without torch), hub (a folder to upload) or qupath.',
+            help='onnx (other programs, and prediction without torch), bmz (BioImage Model Zoo), hub (a folder to upload) or qupath.',
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help='Folder to make.', show_default=False)],
+    out: Annotated[Path, typer.Option(help='Folder to make; for bmz also a file F.zip.', show_default=False)],
     tiles: Annotated[
         Optional[Path],
         typer.Option(help='Folder of tiles to try it on; pictures of chance if left out.', show_default=False),
@@ -663,24 +663,30 @@ def export_(
         Optional[str],
         typer.Option(help='License under which the model is shared, such as cc-by-4.0.', show_default=False),
     ] = None,
+    author: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help='Who made the model, for the page of a bmz package; may be given several times.', show_default=False
+        ),
+    ] = None,
     overwrite: Overwrite = False,  # replace
 ):
     "Hand a model on: a folder for other programs, opened again and compared before it gets its name."
     _free(out, overwrite, run)
-    _export(run, to, out, tiles, license, overwrite)
+    _export(run, to, out, tiles, license, overwrite, author or ())
 
-
-def _export(run, to, out, tiles, license, overwrite):
+# %% ../nbs/api/97_cli.ipynb #2e2e9828
+def _export(run, to, out, tiles, license, overwrite, authors):
     "Export, and say how well it agrees and what to do next."
-    from celldeath_nb.files import read_json
-    from celldeath_nb.learn.exports import export
+    from celldeath_nb.learn.exports import export, largest_difference, nobody_named
     from celldeath_nb.tiles.store import open_tiles
 
-    export(run, to, out, tiles and open_tiles(tiles, sources='ignore'), license, overwrite)
-    worst = max(read_json(out / 'verify.json')['largest_difference'].values())
+    export(run, to, out, tiles and open_tiles(tiles, sources='ignore'), license, overwrite, authors)
     tell(
-        f'{out} was opened again, and its logits are those of the run to {worst:.0e}. What it needs and reached: {out / "README.md"}'
+        f'{out} was opened again, and its logits are those of the run to {largest_difference(out):.0e}. What it needs and reached: README.md in it.'
     )
+    if to == 'bmz' and not authors:
+        tell(f'Its page says "{nobody_named}". The zoo wants to know who made the model: --author "A. Name".')
     if to == 'hub':
         tell(f'To share it, with your own name and a name for it: hf upload YOUR_NAME/ITS_NAME {out}')
 

@@ -5,7 +5,7 @@ from importlib import import_module
 _rooms = {
     'embeddings': ['embed'],
     'exported': ['Exported', 'check_onnx', 'open_exported'],
-    'exports': ['export'],
+    'exports': ['export', 'nobody_named'],
     'learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],
     'loaders': ['flip_turn', 'make_dls', 'relight'],
     'models': ['Model', 'load_model', 'save_model'],
