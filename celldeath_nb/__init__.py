@@ -26,6 +26,7 @@ _rooms = {
     'files': ['ahead', 'bar', 'check_free', 'check_ordinary', 'check_outside', 'guard_text', 'new_folder', 'plain_text',
         'read_csv', 'read_json', 'swap_in', 'sync', 'write_csv', 'write_json', 'write_whole'],
     'learn.embeddings': ['embed'],
+    'learn.engines': ['Engine', 'check_engine', 'fold_norms'],
     'learn.exported': ['Exported', 'check_onnx', 'open_exported'],
     'learn.exports': ['export', 'nobody_named'],
     'learn.learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],

@@ -51,6 +51,7 @@ from .learn.nets import *
 from .learn.models import *
 from .learn.reference import *
 from .learn.prediction import *
+from .learn.engines import *
 from .learn.exported import *
 from .learn.loaders import *
 from .learn.learner import *

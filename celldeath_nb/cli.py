@@ -608,6 +608,13 @@ def predict(
     allow: Allow = None,  # waived
     window: Window = None,  # of gray
     device: Device = None,  # where
+    engine: Annotated[
+        Optional[str],
+        typer.Option(
+            help='On a processor: torch, onnx, or auto for the faster by measurement; the same verdicts to the fifth digit.',
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,  # replace
 ):
     "Apply a trained network to photographs: a table of file, tile, probability of each class, and verdict."
@@ -615,7 +622,7 @@ def predict(
     _free(out, overwrite, folder, run)
     if label_from == 'none' and (labels or label):
         typed['label_from'] = 'auto'
-    reading = dict(_reading(typed), window=_window(window), allow=allow or ())
+    reading = dict(_reading(typed), window=_window(window), allow=allow or (), engine=engine)
     raise typer.Exit(_predict(run, folder, out, device, reading))
 
 # %% ../nbs/api/97_cli.ipynb #7267d662
@@ -640,6 +647,8 @@ def _predict(run, folder, out, device, reading):
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
     )
     tell(_score(preds, model.classes))
+    if preds.attrs.get('engine'):
+        tell(preds.attrs['engine'])
     tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
 

@@ -4,6 +4,7 @@ from importlib import import_module
 
 _rooms = {
     'embeddings': ['embed'],
+    'engines': ['Engine', 'check_engine', 'fold_norms'],
     'exported': ['Exported', 'check_onnx', 'open_exported'],
     'exports': ['export', 'nobody_named'],
     'learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],

@@ -30,6 +30,7 @@ from celldeath_nb.files import (
 from ..tiles.store import Tiles
 from .weights import origin_said
 from .models import load_model, save_model
+from .engines import write_onnx
 from .exported import open_exported, the_onnx
 from .runs import Run, open_run
 
@@ -174,38 +175,8 @@ def _card(model, run, license, use):
     return '\n'.join(heads) + '\n\n'.join(parts) + '\n'
 
 # %% ../../nbs/api/59_learn.exports.ipynb #4c5478a2
-def _write_onnx(net, arch, x, f):
-    "A whole network as one ONNX file, for tiles like `x`."
-    the_onnx()
-    the_onnx('onnxscript')
-    try:
-        _put_onnx(net, x, f)
-    except (ValueError, FileNotFoundError):
-        raise
-    except Exception as e:  # torch's exporter has no common kind
-        said = str(e).strip().splitlines() or [type(e).__name__]
-        raise ValueError(f'torch cannot write {arch} as ONNX ({said[0][:200]}). Try --to hub.') from None
-
-
-def _put_onnx(net, x, f):
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # what the exporter tells its programmers
-        torch.onnx.export(
-            net,
-            (x,),
-            f,
-            input_names=['tiles'],
-            output_names=['logits'],
-            opset_version=18,
-            dynamo=True,
-            dynamic_shapes=dict(tiles={0: torch.export.Dim('n', min=1, max=65536)}),
-            external_data=False,
-            verbose=False,
-        )
-
-
 def _as_onnx(model, tmp):
-    _write_onnx(_Whole(model), model.arch, torch.zeros(2, *model.tile_px, dtype=torch.uint8), tmp / 'model.onnx')
+    write_onnx(_Whole(model), model.arch, torch.zeros(2, *model.tile_px, dtype=torch.uint8), tmp / 'model.onnx')
     page = dict(format='celldeath_nb onnx', version=1, arch=model.arch, classes=list(model.classes))
     page |= dict(tile_px=list(model.tile_px), size=list(model.size), um_per_px=model.um_per_px, info=model.info)
     write_json(sealed(page | dict(sha256=file_sum(tmp / 'model.onnx'))), tmp / 'labels.json')
@@ -317,7 +288,7 @@ class _Planes(nn.Module):
 def _as_bmz(model, tmp):
     net = _Planes(_Whole(model)).eval()
     x = torch.zeros(2, 1, *model.tile_px, dtype=torch.uint8)
-    _write_onnx(net, model.arch, x, tmp / 'weights.onnx')
+    write_onnx(net, model.arch, x, tmp / 'weights.onnx')
     _write_script(net, x, tmp / 'weights.pt')
     use = (
         "`bioimageio.core.predict(model='THIS_FOLDER/rdf.yaml', inputs=x)` or another program of the BioImage Model Zoo, "
