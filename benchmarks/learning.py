@@ -4,15 +4,18 @@
     python benchmarks/learning.py PHOTOGRAPHS --arms probe quick --splits 5 --out benchmarks/results/learning.json
     python benchmarks/learning.py PHOTOGRAPHS --part fastai --name celltype --rows benchmarks/results/learning_fastai.csv
     python benchmarks/learning.py --part engines --out benchmarks/results/learning_engines.json
+    python benchmarks/learning.py --part threads --out benchmarks/results/learning_threads.json      # without OMP_NUM_THREADS, on a machine that does nothing else
 
 arms: the quick recipe beside the probe, on real photographs, split by group. Photographs lie in one folder a class. A quarter of the groups is held out for the test, 30 % of the others for validation, anew for each split; every arm gets the
 same splits. Seconds are of the processor on one core, with everything: the first look at all tiles for the probe, training and choice of the epoch for the network. An arm's features are not kept from one split to the next.
 fastai: the same two beside plain fastai (`vision_learner` and `fine_tune` with their defaults, pictures of 224 pixels, `aug_transforms`), which begins with the weights of the probe (tf_efficientnet_lite0) and is tried after several numbers of
 epochs. Each row is written to a CSV as it comes, and a row that is there is not measured again: the same call goes on. Times of one call are comparable where nothing else ran on the machine; processor seconds are less disturbed than others.
 engines: how long the paper's networks take for a batch as they are, with folded norms, and in ONNX Runtime, as ratios within one call; to the left of all stands plain torch, without the memory layout that prediction uses.
+threads: how many batches a second the quick recipe trains with each number of threads, alone and beside one and two programs that do nothing but count, and what `threads='auto'` chooses.
 """
 
-import argparse, copy, sys, tempfile, time
+import argparse, copy, subprocess, sys, tempfile, time
+from contextlib import contextmanager
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
@@ -24,6 +27,7 @@ import torch
 from celldeath_nb.files import read_csv, write_csv, write_json
 from celldeath_nb.learn.engines import Engine, as_it_is, largest_gap
 from celldeath_nb.learn.nets import make_net
+from celldeath_nb.learn.pace import best_count, thread_counts, time_threads
 from celldeath_nb.learn.probes import probe
 from celldeath_nb.learn.recipes import Recipe, fit_batch
 from celldeath_nb.learn.runs import environment
@@ -205,10 +209,46 @@ def by_engines(o):
         write_json(dict(environment('cpu'), **page), o.out)
 
 
+# ---- threads
+
+
+@contextmanager
+def counting(n):
+    "So many programs that keep a processor busy each."
+    busy = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for p in busy:
+            p.kill()
+            p.wait()
+
+
+def by_threads(o):
+    "Batches a second by number of threads and of busy programs."
+    net = make_net('resnet10t', 2, (96, 128), 'linear').to(memory_format=torch.channels_last).train()
+    x = torch.randn(16, 1, 96, 128)
+    y = torch.zeros(16, dtype=torch.long)
+    rows = []
+    for n in (0, 1, 2):
+        with counting(n):
+            took = time_threads(
+                lambda: torch.nn.functional.cross_entropy(net(x), y).backward(), thread_counts(), o.times
+            )
+        chosen = best_count(took)
+        row = dict(busy=n, **{f'batches_with_{k}': 1 / s for k, s in took.items()}, chosen=chosen)
+        alone = rows[0] if rows else row
+        row['times_slower_than_alone'] = max(v for k, v in alone.items() if k.startswith('batches')) * took[chosen]
+        rows.append(row)
+        say(row)
+    if o.out:
+        write_json(dict(environment('cpu'), rows=rows), o.out)
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('photographs', nargs='?', help='folder of photographs, one folder a class')
-    a.add_argument('--part', default='arms', choices=['arms', 'fastai', 'engines'])
+    a.add_argument('--part', default='arms', choices=['arms', 'fastai', 'engines', 'threads'])
     a.add_argument('--pattern', help='how names are built, see read_fields')
     a.add_argument('--group', default='field', help='what never parts: field, or a part of the pattern')
     a.add_argument('--arms', nargs='+', default=list(arms), choices=list(arms))
@@ -223,6 +263,8 @@ def main():
     a.add_argument('--threads', type=int, default=1)
     a.add_argument('--out', help='JSON to write')
     o = a.parse_args()
+    if o.part == 'threads':
+        return by_threads(o)
     torch.set_num_threads(o.threads)
     if o.part == 'engines':
         return by_engines(o)

@@ -33,6 +33,7 @@ _rooms = {
     'learn.loaders': ['flip_turn', 'make_dls', 'relight'],
     'learn.models': ['Model', 'load_model', 'save_model'],
     'learn.nets': ['as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
+    'learn.pace': ['best_count', 'thread_counts', 'time_threads', 'with_threads'],
     'learn.prediction': ['gray_range', 'predict', 'tile_grays'],
     'learn.probes': ['probe'],
     'learn.recipes': ['Recipe', 'fit_batch'],

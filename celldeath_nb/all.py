@@ -50,6 +50,7 @@ from .learn.weights import *
 from .learn.nets import *
 from .learn.models import *
 from .learn.reference import *
+from .learn.pace import *
 from .learn.prediction import *
 from .learn.engines import *
 from .learn.exported import *

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
-           'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
-           'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
-           'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
-           'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_', 'demo',
-           'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command', 'main']
+           'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Enlarge', 'Threads', 'Lighting', 'Dropout',
+           'Balance', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single',
+           'Pages', 'Report', 'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out',
+           'tell', 'Steps', 'slice_', 'train', 'predict', 'export_', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_',
+           'demo', 'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -98,7 +98,17 @@ _needed = {
     'plate': 1,
     'paper': 1,
 }
-_flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
+_flags = {
+    '--overwrite',
+    '--controls',
+    '--no-flips',
+    '--no-turns',
+    '--flips',
+    '--turns',
+    '--rotate',
+    '--enlarge',
+    '--help',
+}
 _flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser', '--retry'}
 
 # %% ../nbs/api/97_cli.ipynb #2990b7c9
@@ -286,6 +296,16 @@ Positive = Annotated[
 Rotate = Annotated[bool, typer.Option('--rotate', help='Turn portrait photographs among landscape ones.')]
 Flips = Annotated[bool, typer.Option('--flips/--no-flips', help='Mirror tiles at random.')]
 Turns = Annotated[bool, typer.Option('--turns/--no-turns', help='Turn tiles by quarters at random.')]
+Enlarge = Annotated[
+    bool, typer.Option('--enlarge', help='Enlarge tiles that are smaller than the size that the network is shown.')
+]
+Threads = Annotated[
+    Optional[str],
+    typer.Option(
+        help='Threads on a processor: a number, or auto: the fastest beside what else runs, and other last digits.',
+        show_default=False,
+    ),
+]
 Lighting = Annotated[
     Optional[float], typer.Option(help='Largest change of brightness and contrast.', show_default=False)
 ]
@@ -485,8 +505,13 @@ def train(
     test: Test = 'auto',  # held out
     valid: Annotated[float, typer.Option(help='Share of the other photographs that choose the best epoch.')] = 0.3,
     group: Group = 'field',  # what never parts
+    size: Annotated[
+        Optional[int], typer.Option(help='Shorter side in pixels of what the network is shown.', show_default=False)
+    ] = None,
+    enlarge: Enlarge = False,  # of small tiles
     epochs: Epochs = None,  # passes
     batch_size: Annotated[Optional[int], typer.Option(help='Tiles in a batch.', show_default=False)] = None,
+    threads: Threads = None,  # of a processor
     lr: Rates = None,  # two
     dropout: Dropout = None,  # of the head
     weight_decay: Annotated[Optional[float], typer.Option(help='Weight decay.', show_default=False)] = None,
@@ -509,6 +534,8 @@ def train(
         arch=arch,
         weights=weights,
         weights_file=weights_file,
+        size=size,
+        enlarge=enlarge or None,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -522,10 +549,15 @@ def train(
     )
     r = changes if recipe == 'auto' else _recipe(recipe, **changes)
     args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, positive=positive)
-    args['fit_batch'] = batch_size is None
+    args |= dict(fit_batch=batch_size is None, threads=_threads(threads))
     _train(tiles, out, r, seeds, where, label, overwrite, args)
 
 # %% ../nbs/api/97_cli.ipynb #384d1545
+def _threads(text):
+    "A number of threads, 'auto' or None."
+    return int(text) if text is not None and text.isdigit() else text
+
+
 def _train(path, out, r, seeds, where, label, overwrite, args):
     "Open a store and take the road from there, once or for each seed."
     from celldeath_nb.road import train_safely

@@ -11,6 +11,7 @@ _rooms = {
     'loaders': ['flip_turn', 'make_dls', 'relight'],
     'models': ['Model', 'load_model', 'save_model'],
     'nets': ['as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
+    'pace': ['best_count', 'thread_counts', 'time_threads', 'with_threads'],
     'prediction': ['gray_range', 'predict', 'tile_grays'],
     'probes': ['probe'],
     'recipes': ['Recipe', 'fit_batch'],
