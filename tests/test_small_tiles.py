@@ -55,7 +55,7 @@ def test_the_command_takes_them_as_well(tmp_path, call):
     assert code == 0, said
     assert tuple(open_tiles(tmp_path / 'tiles').tile_px) == (48, 48)
     words = ['--epochs', '1', '--size', '64', '--enlarge', '--threads', '1', '--device', 'cpu', '--batch-size', '4']
-    code, said = call('train', 'tiles', '--out', 'run', '--test', 'none', *words)
+    code, said = call('train', 'tiles', '--out', 'run', '--test', 'none', '--places', 'off', *words)
     assert code == 0, said
     assert load_model(tmp_path / 'run').size == (64, 64)
     code, said = call('predict', 'run', crops(tmp_path / 'others', 6, seed=1), '--device', 'cpu')
