@@ -51,8 +51,10 @@ from .learn.nets import *
 from .learn.models import *
 from .learn.reference import *
 from .learn.prediction import *
+from .learn.engines import *
 from .learn.exported import *
 from .learn.loaders import *
+from .learn.pace import *
 from .learn.learner import *
 from .learn.sittings import *
 from .learn.embeddings import *

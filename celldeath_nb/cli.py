@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Group', 'Test', 'Seed', 'Device', 'Channel', 'Page',
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
-           'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Lighting', 'Dropout', 'Balance', 'Run',
-           'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single', 'Pages', 'Report',
-           'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out', 'tell', 'Steps',
-           'slice_', 'train', 'predict', 'export_', 'referee', 'explain', 'audit', 'nuclei_', 'flow_', 'plate_', 'demo',
-           'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command', 'main']
+           'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Enlarge', 'Threads', 'Lighting', 'Dropout',
+           'Balance', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single',
+           'Pages', 'Report', 'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out',
+           'tell', 'Steps', 'slice_', 'train', 'predict', 'export_', 'referee', 'explain', 'audit', 'nuclei_', 'flow_',
+           'plate_', 'demo', 'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command',
+           'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -99,7 +100,17 @@ _needed = {
     'paper': 1,
     'referee': 1,
 }
-_flags = {'--overwrite', '--controls', '--no-flips', '--no-turns', '--flips', '--turns', '--rotate', '--help'}
+_flags = {
+    '--overwrite',
+    '--controls',
+    '--no-flips',
+    '--no-turns',
+    '--flips',
+    '--turns',
+    '--rotate',
+    '--enlarge',
+    '--help',
+}
 _flags |= {'--no-compensation', '--no-scatter', '--browser', '--no-browser', '--retry'}
 
 # %% ../nbs/api/97_cli.ipynb #2990b7c9
@@ -287,6 +298,16 @@ Positive = Annotated[
 Rotate = Annotated[bool, typer.Option('--rotate', help='Turn portrait photographs among landscape ones.')]
 Flips = Annotated[bool, typer.Option('--flips/--no-flips', help='Mirror tiles at random.')]
 Turns = Annotated[bool, typer.Option('--turns/--no-turns', help='Turn tiles by quarters at random.')]
+Enlarge = Annotated[
+    bool, typer.Option('--enlarge', help='Enlarge tiles that are smaller than the size that the network is shown.')
+]
+Threads = Annotated[
+    Optional[str],
+    typer.Option(
+        help='Threads on a processor: a number, or auto: the fastest beside what else runs, and other last digits.',
+        show_default=False,
+    ),
+]
 Lighting = Annotated[
     Optional[float], typer.Option(help='Largest change of brightness and contrast.', show_default=False)
 ]
@@ -486,8 +507,13 @@ def train(
     test: Test = 'auto',  # held out
     valid: Annotated[float, typer.Option(help='Share of the other photographs that choose the best epoch.')] = 0.3,
     group: Group = 'field',  # what never parts
+    size: Annotated[
+        Optional[int], typer.Option(help='Shorter side in pixels of what the network is shown.', show_default=False)
+    ] = None,
+    enlarge: Enlarge = False,  # of small tiles
     epochs: Epochs = None,  # passes
     batch_size: Annotated[Optional[int], typer.Option(help='Tiles in a batch.', show_default=False)] = None,
+    threads: Threads = None,  # of a processor
     lr: Rates = None,  # two
     dropout: Dropout = None,  # of the head
     weight_decay: Annotated[Optional[float], typer.Option(help='Weight decay.', show_default=False)] = None,
@@ -510,6 +536,8 @@ def train(
         arch=arch,
         weights=weights,
         weights_file=weights_file,
+        size=size,
+        enlarge=enlarge or None,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -523,10 +551,15 @@ def train(
     )
     r = changes if recipe == 'auto' else _recipe(recipe, **changes)
     args = dict(test=_rule(test), valid=valid, group=group, device=device, places=places, positive=positive)
-    args['fit_batch'] = batch_size is None
+    args |= dict(fit_batch=batch_size is None, threads=_threads(threads))
     _train(tiles, out, r, seeds, where, label, overwrite, args)
 
 # %% ../nbs/api/97_cli.ipynb #384d1545
+def _threads(text):
+    "A number of threads, 'auto' or None."
+    return int(text) if text is not None and text.isdigit() else text
+
+
 def _train(path, out, r, seeds, where, label, overwrite, args):
     "Open a store and take the road from there, once or for each seed."
     from celldeath_nb.road import train_safely
@@ -609,6 +642,13 @@ def predict(
     allow: Allow = None,  # waived
     window: Window = None,  # of gray
     device: Device = None,  # where
+    engine: Annotated[
+        Optional[str],
+        typer.Option(
+            help='On a processor: torch, onnx, or auto for the faster by measurement; the same verdicts to the fifth digit.',
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,  # replace
 ):
     "Apply a trained network to photographs: a table of file, tile, probability of each class, and verdict."
@@ -616,7 +656,7 @@ def predict(
     _free(out, overwrite, folder, run)
     if label_from == 'none' and (labels or label):
         typed['label_from'] = 'auto'
-    reading = dict(_reading(typed), window=_window(window), allow=allow or ())
+    reading = dict(_reading(typed), window=_window(window), allow=allow or (), engine=engine)
     raise typer.Exit(_predict(run, folder, out, device, reading))
 
 # %% ../nbs/api/97_cli.ipynb #7267d662
@@ -641,6 +681,8 @@ def _predict(run, folder, out, device, reading):
         f'{len(preds):,} tiles of {preds.field.nunique():,} photographs: {", ".join(f"{k} {v:,}" for k, v in preds.pred.value_counts().items())}.'
     )
     tell(_score(preds, model.classes))
+    if preds.attrs.get('engine'):
+        tell(preds.attrs['engine'])
     tell(f'The table: {out}')
     return _problems(preds.attrs.get('problems'), Path(out).with_name(Path(out).stem + '.problems.csv'))
 
@@ -651,11 +693,11 @@ def export_(
     to: Annotated[
         str,
         typer.Option(
-            help='onnx (other programs, and prediction without torch), hub (a folder to upload) or qupath.',
+            help='onnx (other programs, and prediction without torch), bmz (BioImage Model Zoo), hub (a folder to upload) or qupath.',
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help='Folder to make.', show_default=False)],
+    out: Annotated[Path, typer.Option(help='Folder to make; for bmz also a file F.zip.', show_default=False)],
     tiles: Annotated[
         Optional[Path],
         typer.Option(help='Folder of tiles to try it on; pictures of chance if left out.', show_default=False),
@@ -664,24 +706,30 @@ def export_(
         Optional[str],
         typer.Option(help='License under which the model is shared, such as cc-by-4.0.', show_default=False),
     ] = None,
+    author: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help='Who made the model, for the page of a bmz package; may be given several times.', show_default=False
+        ),
+    ] = None,
     overwrite: Overwrite = False,  # replace
 ):
     "Hand a model on: a folder for other programs, opened again and compared before it gets its name."
     _free(out, overwrite, run)
-    _export(run, to, out, tiles, license, overwrite)
+    _export(run, to, out, tiles, license, overwrite, author or ())
 
-
-def _export(run, to, out, tiles, license, overwrite):
+# %% ../nbs/api/97_cli.ipynb #2e2e9828
+def _export(run, to, out, tiles, license, overwrite, authors):
     "Export, and say how well it agrees and what to do next."
-    from celldeath_nb.files import read_json
-    from celldeath_nb.learn.exports import export
+    from celldeath_nb.learn.exports import export, largest_difference, nobody_named
     from celldeath_nb.tiles.store import open_tiles
 
-    export(run, to, out, tiles and open_tiles(tiles, sources='ignore'), license, overwrite)
-    worst = max(read_json(out / 'verify.json')['largest_difference'].values())
+    export(run, to, out, tiles and open_tiles(tiles, sources='ignore'), license, overwrite, authors)
     tell(
-        f'{out} was opened again, and its logits are those of the run to {worst:.0e}. What it needs and reached: {out / "README.md"}'
+        f'{out} was opened again, and its logits are those of the run to {largest_difference(out):.0e}. What it needs and reached: README.md in it.'
     )
+    if to == 'bmz' and not authors:
+        tell(f'Its page says "{nobody_named}". The zoo wants to know who made the model: --author "A. Name".')
     if to == 'hub':
         tell(f'To share it, with your own name and a name for it: hf upload YOUR_NAME/ITS_NAME {out}')
 

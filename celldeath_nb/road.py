@@ -245,6 +245,7 @@ def train_safely(
     pairs: pd.DataFrame = None,  # tiles that show the same, where they are known; None: they are looked for
     say=print_nothing,  # function of (text, step) that tells what is done
     on_epoch=None,  # see `train`
+    threads=None,  # see `train`
 ) -> Road:  # split tiles, run, audit, report
     "Split, audit, train and report, with what shows one place kept on one side."
     clock = say if isinstance(say, _Clock) else _Clock(say)
@@ -262,7 +263,7 @@ def train_safely(
         r = _small_batches(r, tiles, say)
     _say_time(tiles, r, device, say)
     known = dict(duplicates='ignore') if pairs is None else dict(pairs=pairs)
-    known |= dict(positive=positive, on_epoch=on_epoch)
+    known |= dict(positive=positive, on_epoch=on_epoch, threads=threads)
     run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
     found = found.beside(tiles, run.preds)
     _keep_audit(found, Path(out))

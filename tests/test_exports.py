@@ -1,9 +1,11 @@
 "Models that are handed on say what the run says, and models of strangers are looked through before they run."
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from celldeath_nb.learn.models import Model, load_model
 from celldeath_nb.learn.nets import make_net
 from celldeath_nb.learn.prediction import predict
 from celldeath_nb.learn.recipes import Recipe
+from celldeath_nb.learn.runs import open_run
 from celldeath_nb.learn.training import train
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.tiles.cut import cut_tiles
@@ -101,6 +104,8 @@ def test_remedies_go_along_and_are_refused_where_they_cannot(home, tmp_path):
     run = train(seen, r, tmp_path / 'run', 'cpu')
     with pytest.raises(ValueError, match='changed .standardize., which QuPath cannot do again'):
         export(run, 'qupath', tmp_path / 'qupath')
+    with pytest.raises(ValueError, match='which a program of the BioImage Model Zoo cannot do again'):
+        export(run, 'bmz', tmp_path / 'zoo')
     export(run, 'onnx', tmp_path / 'onnx')
     a = predict(run.model, tmp_path / 'photos', device='cpu')
     b = predict(open_exported(tmp_path / 'onnx'), tmp_path / 'photos')
@@ -113,13 +118,66 @@ def test_qupath_wants_squares(home, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_package_of_the_zoo_names_its_files_and_is_what_the_run_is(home, tmp_path, call):
+    "Tiles of 40x48, shown at 33x40; the license is spelled as the zoo spells it, and nobody is invented."
+    out = tmp_path / 'zoo.zip'
+    code, said = call('export', str(home / 'run'), '--to', 'bmz', '--out', str(out), '--license', 'mit')
+    assert code == 0 and '"author not named"' in said, said
+    with zipfile.ZipFile(out) as z:
+        page = json.loads(z.read('rdf.yaml'))
+        files = [page['documentation'], *page['weights'].values(), page['inputs'][0]['test_tensor']]
+        for f in (*files, page['outputs'][0]['test_tensor']):
+            assert hashlib.sha256(z.read(f['source'])).hexdigest() == f['sha256']
+        z.extractall(tmp_path / 'zoo')
+    assert page['authors'] == [dict(name='author not named')] and page['license'] == 'MIT'
+    assert [o.get('size') for o in page['inputs'][0]['axes']] == [None, None, 40, 48]
+    x = np.load(tmp_path / 'zoo' / 'test_tiles.npy')
+    assert x.shape == (32, 1, 40, 48) and x.dtype == np.uint8
+    z = torch.jit.load(tmp_path / 'zoo' / 'weights.pt')(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(z - np.load(tmp_path / 'zoo' / 'test_logits.npy')).max() <= 1e-5
+
+
+def test_a_package_passes_the_tests_of_the_zoo(home, tmp_path):
+    core = pytest.importorskip(
+        'bioimageio.core', reason='no bioimageio.core: pip install bioimageio.core "pydantic<2.13"'
+    )
+    export(home / 'run', 'bmz', tmp_path / 'zoo', license='cc-by-4.0', authors=['A. Name'])
+    said = core.test_model(tmp_path / 'zoo' / 'rdf.yaml')
+    assert said.status == 'passed', said.format()
+
+
+@pytest.mark.parametrize(
+    'kw, said',
+    [
+        (dict(license='my-own'), 'none that a page of the zoo'),
+        (dict(authors='A. Name'), 'give a list of names'),
+        (dict(authors=['a/b']), 'without slashes'),
+        (dict(authors=[' ']), 'give a list of names'),
+    ],
+)
+def test_what_a_page_of_the_zoo_cannot_say(home, tmp_path, kw, said):
+    with pytest.raises(ValueError, match=said):
+        export(home / 'run', 'bmz', tmp_path / 'zoo', **kw)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_window_is_not_handed_to_the_zoo(home, tmp_path):
+    run = open_run(home / 'run')
+    run.model.info['cut'] = {**run.model.info['cut'], 'window': 'auto'}
+    with pytest.raises(ValueError, match='through a window of gray levels'):
+        export(run, 'bmz', tmp_path / 'zoo')
+    with pytest.raises(ValueError, match='only a package of the zoo is one file'):
+        export(run, 'hub', tmp_path / 'hub.zip')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_exports_to_the_hub(home, tmp_path, call):
     code, said = call('export', str(home / 'run'), '--to', 'hub', '--out', 'hub', '--license', 'mit')
     assert code == 0 and 'hf upload' in said, said
     assert (tmp_path / 'hub' / 'README.md').read_text().startswith('---\nlicense: mit\n')
     assert load_model(tmp_path / 'hub').classes == ['a', 'b']
     code, said = call('export', str(home / 'run'), '--to', 'pdf', '--out', 'x')
-    assert code == 1 and "use 'onnx'" in said
+    assert code == 1 and "use 'onnx', 'bmz'" in said
 
 
 # ---- files of strangers
@@ -268,5 +326,5 @@ def test_networks_of_many_kinds_are_the_same_as_onnx(arch, tmp_path):
     x = exports._some_tiles(model, None)
     (tmp_path / 'm').mkdir()
     reopened, _ = exports._as_onnx(model, tmp_path / 'm')
-    worst = exports._compared(reopened(), x, exports._logits(model, x), arch)
+    worst = exports._compared(reopened()[0], x, exports._logits(model, x), arch)
     assert max(worst.values()) <= 1e-5

@@ -4,12 +4,14 @@ from importlib import import_module
 
 _rooms = {
     'embeddings': ['embed'],
+    'engines': ['Engine', 'check_engine', 'fold_norms'],
     'exported': ['Exported', 'check_onnx', 'open_exported'],
-    'exports': ['export'],
+    'exports': ['export', 'nobody_named'],
     'learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],
     'loaders': ['flip_turn', 'make_dls', 'relight'],
     'models': ['Model', 'load_model', 'save_model'],
     'nets': ['as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
+    'pace': ['best_count', 'thread_counts', 'time_threads', 'with_threads'],
     'prediction': ['gray_range', 'predict', 'tile_grays'],
     'probes': ['probe'],
     'recipes': ['Recipe', 'fit_batch'],

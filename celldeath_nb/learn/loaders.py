@@ -141,13 +141,13 @@ def round_grays(grays):
     return round(mean * 50) / 50, max(float(f'{std:.1g}'), 0.01)
 
 # %% ../../nbs/api/54_learn.loaders.ipynb #fe25817b
-def shown_size(tile_px, shorter):
-    "Height and width that the network is shown when the shorter side becomes `shorter`."
-    if shorter is None or shorter >= min(tile_px):
+def shown_size(tile_px, shorter, enlarge=False):
+    "Height and width that the network is shown when the shorter side becomes `shorter`, which makes it larger only with `enlarge`."
+    if shorter is None or shorter == min(tile_px) or (shorter > min(tile_px) and not enlarge):
         return tuple(map(int, tile_px))
     return tuple(int(round(o * shorter / min(tile_px))) for o in tile_px)
 
-
+# %% ../../nbs/api/54_learn.loaders.ipynb #a768c7d3
 def _classes(table):
     "The classes in order, all of them in training and in validation."
     if 'split' not in table:
@@ -184,7 +184,7 @@ def make_dls(
     mean, std = grays or gray_stats(sets['train'].tiles)
     if r.solver == 'logistic':
         mean, std = round_grays((mean, std))
-    size = shown_size(tiles.tile_px, r.size)
+    size = shown_size(tiles.tile_px, r.size, r.enlarge)
 
     def plain(x):
         return as_input(x, size, mean, std, device)

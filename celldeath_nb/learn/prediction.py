@@ -6,6 +6,7 @@
 __all__ = ['tile_grays', 'gray_range', 'predict']
 
 # %% ../../nbs/api/53_learn.prediction.ipynb #282c591e
+import copy
 import hashlib
 import os
 import re
@@ -106,7 +107,7 @@ def clear(
     if old:
         warnings.warn(f'{out}: removed what another prediction left unfinished ({", ".join(o.name for o in old)}).')
 
-# %% ../../nbs/api/53_learn.prediction.ipynb #5cd899a9
+# %% ../../nbs/api/53_learn.prediction.ipynb #e6c55dc4
 def _model_key(model):
     "A short hash of the weights and of what goes in."
     if hasattr(model, 'key'):
@@ -123,13 +124,59 @@ def _reference(model):
     return getattr(model, 'reference', None)
 
 
-def _by_torch(model, device):
+def _engine_of(model):
+    "How a model is to be run, None for as it is."
+    return getattr(model, 'engine', None)
+
+
+def _job_key(model):
+    "A hash of all on which the numbers depend; that of a model as it is stays what it was."
+    return _model_key(model) + (f' {_engine_of(model).name}' if _engine_of(model) is not None else '')
+
+# %% ../../nbs/api/53_learn.prediction.ipynb #72453771
+def _with_engine(model, name, device):
+    "The model, with how it is to be run; `ValueError` if that does not fit."
+    if name is None:
+        return model
+    if hasattr(model, 'probabilities'):
+        if name == 'torch':
+            raise ValueError("This model was exported and runs without torch; leave engine='torch' out.")
+        return model
+    from celldeath_nb.learn import engines, nets
+
+    device = nets.best_device(device).type
+    engines.check_engine(name, device)
+    model = copy.copy(model)
+    model.engine = engines.Engine(name) if device == 'cpu' else None
+    return model
+
+
+def _by_engine(model, net, n):
+    "As `_by_torch`, by way of an engine."
+    import torch
+
+    run = None
+
+    def answer(x, numbers):
+        nonlocal run
+        y = model.as_input(x, torch.device('cpu'))
+        run = run or _engine_of(model).run(net, y, n)
+        logits, features = run(y)
+        p = logits.double().softmax(1).numpy()
+        return p if numbers is None else np.c_[p, model.reference.far(features.numpy(), numbers)]
+
+    return answer
+
+# %% ../../nbs/api/53_learn.prediction.ipynb #2ae288bf
+def _by_torch(model, device, n):
     "A function from tiles and their numbers to probabilities and, with a reference, how far they are from it."
     import torch
     from celldeath_nb.learn.nets import best_device
 
     device = best_device(device)
     net = model.net.to(device, memory_format=torch.channels_last).eval()
+    if _engine_of(model) is not None:
+        return _by_engine(model, net, n)
     half = device.type == 'cuda' and model.info.get('precision') == 'bf16'
 
     def answer(x, numbers):
@@ -155,7 +202,7 @@ def _with_numbers(x, model):
 def _probabilities(model, read, n, bs, device, unfinished=None, watch=None):
     "Probabilities of the tiles that `read(indices)` gives [n, classes]; beside them how far each is from the reference [n, 3], if there is one."
     own = getattr(model, 'probabilities', None)
-    answer = (lambda x, _: own(x)) if own else _by_torch(model, device)
+    answer = (lambda x, _: own(x)) if own else _by_torch(model, device, n)
     out = np.empty((n, _width(model)))
     old = unfinished.rows(n, bs) if unfinished else out[:0]
     out[: len(old)] = old
@@ -313,7 +360,7 @@ def _say_novel(model, preds):
 def _job(model, what, out):
     "Where an interrupted prediction is kept."
     return (
-        _Unfinished(out, hashlib.sha256(f'{_model_key(model)} {what}'.encode()).hexdigest()[:12], _width(model))
+        _Unfinished(out, hashlib.sha256(f'{_job_key(model)} {what}'.encode()).hexdigest()[:12], _width(model))
         if out is not None
         else None
     )
@@ -329,6 +376,8 @@ def _apply(model, table, read, what, bs, device, out):
     p = _probabilities(model, read, len(table), bs, device, job, watch)
     watch.say()
     preds = verdict_table(table, p, model.classes, _reference(model))
+    if _engine_of(model) is not None:
+        preds.attrs['engine'] = _engine_of(model).said
     _say_novel(model, preds)
     if out is not None:
         write_csv(preds, out)
@@ -473,11 +522,13 @@ def predict(
     bs: int = 32,  # tiles in a batch
     device: str = None,  # 'cuda', 'mps' or 'cpu'; None: the best there is
     out: str | Path = None,  # also write the table to this CSV; an interrupted call goes on when it is made again
+    engine: str = None,  # on a processor: 'torch' (folded norms), 'onnx' or 'auto' (the fastest, by measurement); None: the network as it is
     **kwargs,  # for `read_fields`, when `data` is a folder or paths; `window` and `allow` also as for `cut_tiles`
 ) -> (
     pd.DataFrame
 ):  # one row a tile, in the order given: what is known of it, `p_<class>` for each class, `pred`; `novelty`, `why`
     "Apply a model; `ValueError` if the tiles are not of the kind that it was trained on."
+    model = _with_engine(model, engine, device)
     if out is None:
         return _predict(model, data, bs, device, None, kwargs)
     Path(out).parent.mkdir(parents=True, exist_ok=True)

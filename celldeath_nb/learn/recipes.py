@@ -30,6 +30,7 @@ class Recipe(_Device):
     weights_file: str = None  # a local file of the ImageNet weights, where there is no network
     head: str = 'linear'  # 'linear': pooling and one linear layer (exact maps); 'fastai': the paper's
     size: int = 96  # shorter side in pixels of what the network is shown; None: the tile as it is
+    enlarge: bool = False  # tiles that are smaller than `size` are enlarged to it; otherwise they are shown as they are
     epochs: int = 8  # times that every training tile is seen, at least
     min_steps: int = 240  # batches to train on, at least: where tiles are few there are more epochs
     batch_size: int = 16  # tiles in a batch

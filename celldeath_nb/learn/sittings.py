@@ -395,11 +395,12 @@ def _machine(r, device):
             os.environ.pop(key, None)
 
 # %% ../../nbs/api/56_learn.sittings.ipynb #0571ba1c
-def _sitting(dls, r, folder, most, every, on_epoch):
+def _sitting(dls, r, folder, most, every, on_epoch, cbs=()):
     "The learner and its watch, trained to the end from a checkpoint in `folder` if there is one."
     ckpt = _load_checkpoint(folder)
     with no_random(r.seed), _machine(r, dls.device):
         learn = make_learner(dls, r, most=most)
+        learn.add_cbs(list(cbs))
         ckpt = _fitting(ckpt, learn, folder)
         if ckpt:
             learn.model.load_state_dict(ckpt['net'])
@@ -430,13 +431,13 @@ def _out_of_memory(e):
     return isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(o in said for o in _full)
 
 
-def train_net(dls, r, folder, every=None, on_epoch=None):
+def train_net(dls, r, folder, every=None, on_epoch=None, cbs=()):
     "The best network and the history, from a checkpoint in `folder` if there is one."
     most = r.batch_size
     rng = dls.train.rng.getstate()
     while True:
         try:
-            learn, watch = _sitting(dls, r, folder, most, every, on_epoch)
+            learn, watch = _sitting(dls, r, folder, most, every, on_epoch, cbs)
             break
         except (RuntimeError, MemoryError) as e:
             if not _out_of_memory(e) or most < 4:

@@ -42,6 +42,7 @@ class Suggestion:
 # %% ../../nbs/api/59_learn.suggestions.ipynb #388402e6
 _few = 500  # training tiles, below which frozen features are the better bet on a processor
 _many = 2000  # training tiles, from which a larger network pays, on a GPU
+_small = 64  # pixels, below which a tile is enlarged
 
 
 def _arm(n, device, there):
@@ -69,6 +70,11 @@ def _arm(n, device, there):
 def _sizes(r, tile_px):
     "How large the pictures are shown."
     side = min(tile_px)
+    if side < _small:
+        return (
+            replace(r, enlarge=True),
+            f'the tiles have only {side} pixels, of which the network would leave a grid of {max(-(-side // 32), 1)}; they are enlarged to {r.size}.',
+        )
     if side <= r.size:
         return replace(
             r, size=None

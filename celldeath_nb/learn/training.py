@@ -39,6 +39,7 @@ from .nets import best_device, make_net
 from .models import save_model
 from .loaders import make_dls, shown_size
 from .learner import make_learner, precision_on
+from .pace import check_threads, own_threads
 from .sittings import NoNumber, log_line, planned_epochs, train_net
 from .probes import probe_net
 from .runs import Run, how_they_differ, model_of, open_run, run_identity, write_run, write_sums
@@ -163,11 +164,14 @@ def train(
     positive: str = None,  # two classes: the positive one, kept with the run; None: the one that is not a known control
     on_epoch=None,  # function of (history so far, number of epochs planned) that is called after each epoch, such as a `LiveCurve`
     figures: bool = True,  # save curves and matrices as pictures; False where many runs are looked at together
+    threads: int
+    | str = None,  # on a processor: a number, or 'auto': the fastest now, at the cost of the last digits (`learn.pace`); None: as torch has them
 ) -> Run:  # finished
     "Train a network and write everything about it; the same call goes on where it was interrupted."
     out = Path(out)
     t0 = time.perf_counter()
     check_recipe(recipe)
+    check_threads(threads)
     need(tiles.table, 'label', 'split')
     check_leaks(tiles.table)
     positive = known_positive(label_names(tiles.table), positive)
@@ -194,6 +198,7 @@ def train(
             identity,
             positive,
             figures,
+            threads,
         )
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
@@ -209,9 +214,22 @@ def _say_origin(recipe):
         )
     return f' {said}'
 
-
+# %% ../../nbs/api/58_learn.training.ipynb #a0b9ec5d
 def _train(
-    tiles, recipe, out, device, overwrite, sitting, duplicates, pairs, t0, still_ours, identity, positive, figures
+    tiles,
+    recipe,
+    out,
+    device,
+    overwrite,
+    sitting,
+    duplicates,
+    pairs,
+    t0,
+    still_ours,
+    identity,
+    positive,
+    figures,
+    threads,
 ):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
@@ -223,20 +241,23 @@ def _train(
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: '
         f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}{_say_origin(recipe)}',
     )
-    try:
-        if recipe.solver == 'logistic':
-            net, history = probe_net(dls, recipe)
-        else:
-            net, history = train_net(dls, recipe, work, **sitting)
-    except NoNumber as e:
-        raise NoNumber(f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch) from None
-    if not still_ours():
-        raise OSError(f'{out}: another process took this one for dead and trains there now.')
-    with new_folder(out, overwrite) as tmp:
-        model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive, figures)
-        log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
-        shutil.copy(work / 'log.txt', tmp / 'log.txt')
-        write_sums(tmp)
+    with own_threads(threads, work, lambda o: log_line(work, o), dls.device) as cbs:
+        try:
+            if recipe.solver == 'logistic':
+                net, history = probe_net(dls, recipe)
+            else:
+                net, history = train_net(dls, recipe, work, cbs=cbs, **sitting)
+        except NoNumber as e:
+            raise NoNumber(
+                f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch
+            ) from None
+        if not still_ours():
+            raise OSError(f'{out}: another process took this one for dead and trains there now.')
+        with new_folder(out, overwrite) as tmp:
+            model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive, figures)
+            log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
+            shutil.copy(work / 'log.txt', tmp / 'log.txt')
+            write_sums(tmp)
     shutil.rmtree(work, ignore_errors=True)
     run = Run(out)
     run.model = model  # what was trained need not be read again
@@ -245,7 +266,7 @@ def _train(
 # %% ../../nbs/api/58_learn.training.ipynb #dbd75e64
 def _probe_seconds(tiles, recipe):
     "How long looking at all tiles will take, those of validation and test twice."
-    size = shown_size(tiles.tile_px, recipe.size)
+    size = shown_size(tiles.tile_px, recipe.size, recipe.enlarge)
     body = make_net(recipe.arch, 2, size, 'linear')[0].eval()
     x = torch.zeros(8, 1, *size)
     times = []
