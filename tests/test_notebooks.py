@@ -375,8 +375,8 @@ def run_notebooks(path, *options):
 long_ones = (
     '01_first_verdict 03_split_without_leaks 03b_what_a_network_sees 04_train_a_small_net 07_where_it_looks colab_gpu hand_a_model_on own_images pretrained_weights tomorrows_photographs '
     '54_learn.loaders 55_learn.learner 56_learn.sittings 57_learn.probes 58_learn.training 59_learn.exports 59_learn.suggestions 62_people.compare 66_assays.nuclei 69_assays.flow '
-    '69_assays.sheets 76_plates.agreement 83_trust.audits 84_trust.masks 85_trust.maps 86_trust.checks 87_trust.conformal 88_trust.shift '
-    '96_road fig1_damage_and_death 94_studies.whole 09_the_whole_paper_small fig3 fig4_maps s3 table1 table2'
+    '69_assays.sheets 76_plates.agreement 83_trust.audits 84_trust.masks 85_trust.maps 86_trust.checks 87_trust.conformal 88_trust.shift 89_trust.lines '
+    '96_referee 96_road fig1_damage_and_death 94_studies.whole 09_the_whole_paper_small fig3 fig4_maps s3 table1 table2'
 ).split()
 
 
