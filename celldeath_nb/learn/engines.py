@@ -7,16 +7,15 @@ __all__ = ['fold_norms', 'check_engine', 'Engine']
 
 # %% ../../nbs/api/54_learn.engines.ipynb #80076512
 import copy
-import tempfile
 import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import nn
+from ..files import scratch_folder
 from .exported import the_onnx
 from .reference import with_features
 
@@ -133,8 +132,8 @@ def _folded(net, x):
 
 
 def _by_onnx(net, x):
-    with tempfile.TemporaryDirectory() as d:
-        f = Path(d) / 'net.onnx'
+    with scratch_folder() as d:
+        f = d / 'net.onnx'
         write_onnx(_Pair(net).eval(), 'this network', torch.zeros(2, *x.shape[1:]), f, ('x',), ('logits', 'features'))
         session = _session(f.read_bytes())
     return lambda x: tuple(map(torch.from_numpy, session.run(None, dict(x=x.numpy()))))
