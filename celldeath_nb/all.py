@@ -91,6 +91,7 @@ from .trust.confounders import *
 from .trust.shortcuts import *
 from .trust.controls import *
 from .trust.audits import *
+from .trust.findings import *
 from .trust.masks import *
 from .trust.maps import *
 from .trust.checks import *

@@ -639,6 +639,15 @@ def check_page(page, rules, path, instead='Take a copy that is whole.'):
     if bad:
         raise ValueError(f'{path} is damaged: it has no usable {", ".join(bad[:5])}. {instead}')
 
+
+def read_sealed(folder, name, rules, instead='Take a copy that is whole.', max_bytes=50_000_000):
+    "A page with a checksum, in a file of this folder; `ValueError` or `OSError` unless it is whole and says what `rules` ask for."
+    f = own_file(folder, name)
+    page = read_json(f, max_bytes)
+    check_seal(page, f, instead)
+    check_page(page, rules, f, instead)
+    return page
+
 # %% ../nbs/api/00_files.ipynb #e2f16423
 @cache
 def _bars():

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
-from .files import check_no_writer, new_folder, write_csv, write_whole
+from .files import check_no_writer, new_folder, write_csv
 from .units import need, table_of
 from .tiles.store import Tiles
 from .tiles.cut import cut_tiles
@@ -22,7 +22,7 @@ from .learn.recipes import Recipe, fit_batch
 from .learn.runs import Run
 from .learn.training import expected_seconds, train
 from .trust.audits import Audit, audit
-from .referee import keep_findings
+from .trust.findings import keep_findings
 from .report import answer, verdict, write_report
 
 # %% ../nbs/api/96_road.ipynb #617dd848
@@ -219,14 +219,6 @@ class Road:
     def __repr__(self):
         return '\n'.join([*self.sentences, f'The report: {self.report}'])
 
-# %% ../nbs/api/96_road.ipynb #7759ce4e
-def _keep_audit(found, run):
-    "What the audit said, beside the run: whoever hands the model on hands it on too."
-    untold = [found.untold] if found.untold else []
-    said = [f'Audit: {found.verdict}.', *found.failures, *untold, *found.worth]
-    with write_whole(run / 'audit.txt') as tmp:
-        tmp.write_text('\n'.join(said) + '\n', encoding='utf-8')
-
 # %% ../nbs/api/96_road.ipynb #42cb7a42
 def train_safely(
     tiles: Tiles,  # with a column `label`
@@ -266,7 +258,6 @@ def train_safely(
     known |= dict(positive=positive, on_epoch=on_epoch, threads=threads)
     run = clock('training a network', train, tiles, r, out, device, overwrite, **known)
     found = found.beside(tiles, run.preds)
-    _keep_audit(found, Path(out))
     simulated = _is_simulated(tiles) if simulated is None else simulated
     n = None if pairs is None else len(pairs)
     keep_findings(found, run, held_out=held_out, group=group, places=places, pairs=n, simulated=simulated)

@@ -3,25 +3,36 @@
 import json, os, shutil
 from hashlib import sha256
 
+import pandas as pd
 import pytest
 
+from celldeath_nb.evaluate.scores import metrics
 from celldeath_nb.files import sealed
 from celldeath_nb.learn.recipes import Recipe
+from celldeath_nb.learn.runs import open_run
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.referee import NOT_RECORDED, referee_page
+from celldeath_nb.report import LIGHTS, verdict
 from celldeath_nb.road import train_safely
 from celldeath_nb.simulate.samples import sample_data
 from celldeath_nb.tiles.cut import cut_tiles
+from celldeath_nb.trust.chance import FEW
+from celldeath_nb.trust.findings import open_findings
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory):
-    "A run folder as the road leaves it."
+def road(tmp_path_factory):
+    "A short road."
     d = tmp_path_factory.mktemp('referee')
     drawn = dict(lines=('U2OS',), experiments=3, wells=2, sites=1, size=(120, 160), workers=1)
     tiles = cut_tiles(read_fields(sample_data('simulated', d / 'photographs', **drawn)), d / 'tiles', grid=(1, 1))
-    train_safely(tiles, d / 'run', Recipe.quick(size=32, epochs=1, min_steps=0, batch_size=4), device='cpu')
-    return d / 'run'
+    return train_safely(tiles, d / 'run', Recipe.quick(size=32, epochs=1, min_steps=0, batch_size=4), device='cpu')
+
+
+@pytest.fixture(scope='module')
+def made(road):
+    "A run folder as the road leaves it."
+    return road.run.path
 
 
 @pytest.fixture
@@ -59,6 +70,40 @@ def test_the_page_says_what_the_road_said_and_the_folder_stays(made, call, tmp_p
     assert code == 1 and 'only read' in said and sums(made) == before
 
 
+def test_what_was_kept_gives_the_verdict_that_the_audit_gives(road):
+    "Whatever the network reached: the light that is lit, and every sentence beside it."
+    kept = open_findings(open_run(road.run.path))
+    always = road.run.preds.assign(pred=lambda t: t.label)
+    asked = [
+        road.run.preds,
+        always,
+        pd.concat([always] * 8).assign(well=lambda t: [str(i // 4) for i in range(len(t))]),
+    ]
+    for preds in asked:
+        assert verdict(preds, kept, 'N3') == verdict(preds, road.found, 'N3')
+
+
+@pytest.mark.parametrize('found', ['passed', FEW, 'failed'])
+def test_the_page_has_a_light_for_every_verdict(run, tmp_path, found):
+    "Also the green one, which a network that learned little never lights: its predictions are made perfect."
+    from celldeath_nb.referee import _facts, _lit
+
+    bad = ['A border tells.'] if found == 'failed' else []
+    rewrite(run / 'audit.json', verdict=found, failures=bad, untold='One control cannot be told.', shortcuts=[])
+    f = _facts(open_run(run))
+    wells = [f'W{i}' for i in range(40)]
+    rows = [
+        dict(label=c, pred=c, split='test', well=w, field=f'{c}{w}', tile=f'{c}{w}#0,0')
+        for w in wells
+        for c in ('CPT', 'DMSO')
+    ]
+    f.preds = pd.DataFrame(rows).assign(p_CPT=lambda t: 0.98 * (t.pred == 'CPT') + 0.01, p_DMSO=lambda t: 1 - t.p_CPT)
+    f.scores = dict(test=metrics(f.preds, positive='CPT'))
+    assert (LIGHTS['go'] in _lit(f)) == (found == 'passed')
+    assert ('cannot be told' in _lit(f)) == (found == 'passed')
+    assert 'One control cannot be told.' in referee_page(run, tmp_path / 'a.html').read_text(encoding='utf-8')
+
+
 def test_what_strangers_wrote_is_text(run, tmp_path):
     bad = '<script>alert(1)</script>'
     rewrite(run / 'audit.json', failures=[bad], held_out=bad, worth=[bad], notes=[bad])
@@ -73,6 +118,7 @@ def test_what_strangers_wrote_is_text(run, tmp_path):
         (dict(failures='all'), 'no usable failures'),
         (dict(shortcuts=[dict(sees='border')]), 'no usable shortcuts'),
         (dict(controls=...), 'no usable controls'),
+        (dict(untold=None), 'no usable untold'),
         (dict(pairs=-1), 'no usable pairs'),
         (dict(version=2), 'no usable version'),
         (dict(split='0' * 16), 'speaks of another split'),

@@ -11,12 +11,13 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 import torch
 from fastcore.basics import patch
 from torch import nn
 from ..files import scratch_folder
-from .exported import the_onnx
+from .exported import ready, the_onnx
 from .reference import with_features
 
 # %% ../../nbs/api/54_learn.engines.ipynb #5a9fd94a
@@ -108,15 +109,6 @@ def write_onnx(net, arch, x, f, names=('tiles',), answers=('logits',)):
         raise ValueError(f'torch cannot write {arch} as ONNX ({said[0][:200]}). Try --to hub.') from None
 
 # %% ../../nbs/api/54_learn.engines.ipynb #965bf98c
-def _session(data):
-    "An ONNX file of ours, ready to run."
-    runtime = the_onnx('onnxruntime')
-    how = runtime.SessionOptions()
-    how.intra_op_num_threads = torch.get_num_threads()
-    how.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    return runtime.InferenceSession(data, how, providers=['CPUExecutionProvider'])
-
-
 def as_it_is(net):
     "A function from what the network is shown to logits and features."
 
@@ -135,7 +127,7 @@ def _by_onnx(net, x):
     with scratch_folder() as d:
         f = d / 'net.onnx'
         write_onnx(_Pair(net).eval(), 'this network', torch.zeros(2, *x.shape[1:]), f, ('x',), ('logits', 'features'))
-        session = _session(f.read_bytes())
+        session = ready(f, torch.get_num_threads())
     return lambda x: tuple(map(torch.from_numpy, session.run(None, dict(x=x.numpy()))))
 
 # %% ../../nbs/api/54_learn.engines.ipynb #3297fd26
@@ -156,13 +148,13 @@ def largest_gap(got, want):
     return worst if worst == worst else float('inf')  # NaN
 
 
-def _seconds(runs, x, times=3):
-    "The shortest of a few tries of each, taken in turns, so that a busy moment hits none alone."
-    found = dict.fromkeys(runs, float('inf'))
-    for _ in range(times):
-        for k, run in runs.items():
+def shortest(ways, tries=3):
+    "Seconds of each way (name -> function), the shortest of a few tries, taken in turns, so that a busy moment hits none alone."
+    found = dict.fromkeys(ways, float('inf'))
+    for _ in range(tries):
+        for k, way in ways.items():
             t0 = time.perf_counter()
-            run(x)
+            way()
             found[k] = min(found[k], time.perf_counter() - t0)
     return found
 
@@ -215,7 +207,7 @@ class Engine:
 def _fastest(self: Engine, net, x, n, plain, want):
     "The fastest way that gives the same answers."
     runs = dict(plain=plain)
-    needed = _seconds(runs, x, 1)['plain'] * n / len(x)
+    needed = shortest(dict(plain=lambda: plain(x)), 1)['plain'] * n / len(x)
     have = all(find_spec(o) for o in ('onnx', 'onnxscript', 'onnxruntime'))
     for name in ['torch', *(['onnx'] if have and needed > _onnx_from else [])]:
         try:
@@ -230,7 +222,7 @@ def _fastest(self: Engine, net, x, n, plain, want):
             warnings.warn(
                 f'The engine {name} was passed over: its logits differ by {worst:.1e} from those of this network.'
             )
-    took = _seconds(runs, x)
+    took = shortest({k: partial(run, x) for k, run in runs.items()})
     self.chosen = min(took, key=took.get)
     rates = ', '.join(f'{k} {took["plain"] / v:.2f}' for k, v in took.items())
     self.said = f'Engine {self.chosen}, by measurement (speed relative to plain: {rates}).'

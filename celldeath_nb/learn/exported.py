@@ -163,6 +163,19 @@ class Exported:
         "The same as probabilities."
         return softmax(self.logits(x).astype(float), axis=1)
 
+# %% ../../nbs/api/54_learn.exported.ipynb #5ff3c8f9
+def ready(f, threads=None):
+    "An ONNX file, ready to run on the processor; with `threads`, on so many, which sleep while they wait."
+    runtime = the_onnx('onnxruntime')
+    how = runtime.SessionOptions()
+    if threads:
+        how.intra_op_num_threads = threads
+        how.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    try:
+        return runtime.InferenceSession(f.read_bytes(), how, providers=['CPUExecutionProvider'])
+    except Exception as e:  # onnxruntime's errors have no common kind
+        raise ValueError(f'{f} cannot be run by onnxruntime {runtime.__version__} ({str(e)[:200]}).') from None
+
 # %% ../../nbs/api/54_learn.exported.ipynb #c15409ca
 def open_exported(
     path: str | Path,  # the folder that `export` wrote, or the model.onnx in it
@@ -187,14 +200,5 @@ def open_exported(
     check_onnx(f, tuple(page['tile_px']), len(page['classes']))
     kw = {k: page[k] for k in ('arch', 'classes', 'um_per_px', 'info')}
     res = Exported(path, **kw, tile_px=tuple(page['tile_px']), size=tuple(page['size']), key=page['sha256'])
-    res.session = _session(f)
+    res.session = ready(f)
     return res
-
-
-def _session(f):
-    "The file, ready to run on the processor."
-    runtime = the_onnx('onnxruntime')
-    try:
-        return runtime.InferenceSession(f.read_bytes(), providers=['CPUExecutionProvider'])
-    except Exception as e:  # onnxruntime's errors have no common kind
-        raise ValueError(f'{f} cannot be run by onnxruntime {runtime.__version__} ({str(e)[:200]}).') from None

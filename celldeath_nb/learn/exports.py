@@ -31,7 +31,7 @@ from ..tiles.store import Tiles
 from .weights import origin_said
 from .models import load_model, save_model
 from .engines import write_onnx
-from .exported import open_exported, the_onnx
+from .exported import open_exported, ready
 from .runs import Run, open_run
 
 # %% ../../nbs/api/59_learn.exports.ipynb #175cee9d
@@ -300,7 +300,7 @@ def _as_bmz(model, tmp):
 # %% ../../nbs/api/59_learn.exports.ipynb #0952a1d4
 def _ask_onnx(f):
     "A function from tiles to logits by way of the ONNX file of a package."
-    session = the_onnx('onnxruntime').InferenceSession(f.read_bytes(), providers=['CPUExecutionProvider'])
+    session = ready(f)
     return lambda x: session.run(None, dict(tiles=x[:, None]))[0]
 
 
@@ -378,7 +378,7 @@ def _write_bmz_page(page, folder):
     files = [page['documentation'], *(o['test_tensor'] for o in (*page['inputs'], *page['outputs']))]
     for o in (*files, *page['weights'].values()):
         o['sha256'] = file_sum(folder / o['source'])
-    (folder / 'rdf.yaml').write_text(json.dumps(page, indent=2, ensure_ascii=False) + '\n', encoding='utf-8')
+    write_json(page, folder / 'rdf.yaml')  # JSON, which every reader of YAML reads
 
 # %% ../../nbs/api/59_learn.exports.ipynb #230c4880
 _forms = dict(onnx=_as_onnx, bmz=_as_bmz, hub=_as_hub, qupath=_as_qupath)

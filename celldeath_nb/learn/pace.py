@@ -10,11 +10,13 @@ import copy
 import os
 import time
 from contextlib import contextmanager
+from functools import partial
 import torch
 from fastai.callback.core import Callback
 from fastcore.basics import patch
 from torch.nn import functional as F
-from ..files import a_whole, check_page, check_seal, own_file, read_json, sealed, write_json
+from ..files import a_whole, read_sealed, sealed, write_json
+from .engines import shortest
 
 # %% ../../nbs/api/54_learn.pace.ipynb #ec85dc8e
 def thread_counts(
@@ -49,15 +51,14 @@ def time_threads(
     tries: int = 3,  # of which the shortest counts; one more goes before, to warm up
 ) -> dict:  # number of threads to seconds
     "How long a step takes with each number of threads, tried in turns."
-    found = dict.fromkeys(counts, float('inf'))
-    for k in range(tries + 1):
-        for n in counts:
-            with with_threads(n):
-                t0 = time.perf_counter()
-                step()
-                if k:
-                    found[n] = min(found[n], time.perf_counter() - t0)
-    return found
+
+    def with_so_many(n):
+        with with_threads(n):
+            step()
+
+    ways = {n: partial(with_so_many, n) for n in counts}
+    shortest(ways, 1)  # to warm up
+    return shortest(ways, tries)
 
 
 def best_count(
@@ -125,11 +126,8 @@ def _kept(folder):
     "The number of threads that an unfinished training has; None if it has none."
     if not (folder / 'threads.json').exists():
         return None
-    page = read_json(own_file(folder, 'threads.json'))
     again = f'Remove {folder} or allow overwriting to begin anew (--overwrite, overwrite=True).'
-    check_seal(page, folder / 'threads.json', again)
-    check_page(page, dict(threads=a_whole(1, 4096)), folder / 'threads.json', again)
-    return page['threads']
+    return read_sealed(folder, 'threads.json', dict(threads=a_whole(1, 4096)), again)['threads']
 
 
 def check_threads(threads):

@@ -25,12 +25,12 @@ from celldeath_nb.files import (
     a_text,
     a_whole,
     check_page,
-    check_seal,
     either,
     file_sum,
     own_file,
     read_csv,
     read_json,
+    read_sealed,
     sealed,
     write_csv,
     write_json,
@@ -111,10 +111,7 @@ def _read_sums(run):
             'version wrote it, or the file was not copied.'
         )
         return None
-    page = read_json(own_file(run, 'checksums.json'), 5_000_000)
-    check_seal(page, run / 'checksums.json')
-    check_page(page, dict(files=_named_sums), run / 'checksums.json')
-    return page['files']
+    return read_sealed(run, 'checksums.json', dict(files=_named_sums), max_bytes=5_000_000)['files']
 
 # %% ../../nbs/api/57_learn.runs.ipynb #b1a21bf7
 def _rule_of(f):

@@ -27,12 +27,10 @@ from celldeath_nb.files import (
     a_page,
     a_whole,
     bar,
-    check_page,
-    check_seal,
     file_sum,
     new_folder,
     own_file,
-    read_json,
+    read_sealed,
     sealed,
     write_json,
 )
@@ -241,9 +239,7 @@ def _is_chance(s):
 # %% ../../nbs/api/56_learn.sittings.ipynb #57b91c7b
 def _read_checkpoint(f):
     "A checkpoint, whole; `OSError` or `ValueError` with what is wrong."
-    page = read_json(own_file(f, 'state.json'))
-    check_seal(page, f / 'state.json', '')
-    check_page(page, _state_rules, f / 'state.json', '')
+    page = read_sealed(f, 'state.json', _state_rules, '')
     state = own_file(f, 'state.safetensors', 2**36)
     if file_sum(state) != page.get('sha256'):
         raise ValueError(f'{state} is not as it was written')

@@ -11,6 +11,7 @@ import time
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 import pandas as pd
 import torch
 from fastai.torch_core import no_random
@@ -18,12 +19,9 @@ from celldeath_nb.files import (
     a_page,
     a_text,
     check_free,
-    check_page,
-    check_seal,
     new_folder,
     only_writer,
-    own_file,
-    read_json,
+    read_sealed,
     sealed,
     write_csv,
     write_json,
@@ -71,11 +69,8 @@ def _begun(work):
     "What an unfinished training was begun with; None if there is none."
     if not (work / 'identity.json').exists():
         return None
-    page = read_json(own_file(work, 'identity.json'))
     again = f'Remove {work} or allow overwriting to begin anew (--overwrite, overwrite=True).'
-    check_seal(page, work / 'identity.json', again)
-    check_page(page, dict(recipe=a_page(), store=a_text(100), split=a_text(100)), work / 'identity.json', again)
-    return page
+    return read_sealed(work, 'identity.json', dict(recipe=a_page(), store=a_text(100), split=a_text(100)), again)
 
 # %% ../../nbs/api/58_learn.training.ipynb #455bed7b
 def _finished(out, identity):
@@ -184,22 +179,8 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out) as still_ours:
         sitting = dict(every=checkpoint_seconds, on_epoch=on_epoch)
-        return _train(
-            tiles,
-            recipe,
-            out,
-            device,
-            overwrite,
-            sitting,
-            duplicates,
-            pairs,
-            t0,
-            still_ours,
-            identity,
-            positive,
-            figures,
-            threads,
-        )
+        how = SimpleNamespace(duplicates=duplicates, pairs=pairs, positive=positive, figures=figures, threads=threads)
+        return _train(tiles, recipe, out, device, overwrite, sitting, how, identity, t0, still_ours)
 
 # %% ../../nbs/api/58_learn.training.ipynb #6bddb7a2
 def _say_origin(recipe):
@@ -215,33 +196,18 @@ def _say_origin(recipe):
     return f' {said}'
 
 # %% ../../nbs/api/58_learn.training.ipynb #a0b9ec5d
-def _train(
-    tiles,
-    recipe,
-    out,
-    device,
-    overwrite,
-    sitting,
-    duplicates,
-    pairs,
-    t0,
-    still_ours,
-    identity,
-    positive,
-    figures,
-    threads,
-):
+def _train(tiles, recipe, out, device, overwrite, sitting, how, identity, t0, still_ours):
     "Train where nobody else does, and write the run."
     with no_random(recipe.seed):
         dls = make_dls(tiles, recipe, device)
     work = _begin(out, identity, overwrite)
-    copies = _copies(tiles, duplicates, pairs)
+    copies = _copies(tiles, how.duplicates, how.pairs)
     log_line(
         work,
         f'training {recipe.arch} on {dls.device.type}, {precision_on(recipe, dls.device)}: '
         f'{len(dls.train.dataset)} training tiles, {len(dls.valid.dataset)} validation tiles. {copies}{_say_origin(recipe)}',
     )
-    with own_threads(threads, work, lambda o: log_line(work, o), dls.device) as cbs:
+    with own_threads(how.threads, work, lambda o: log_line(work, o), dls.device) as cbs:
         try:
             if recipe.solver == 'logistic':
                 net, history = probe_net(dls, recipe)
@@ -249,12 +215,12 @@ def _train(
                 net, history = train_net(dls, recipe, work, cbs=cbs, **sitting)
         except NoNumber as e:
             raise NoNumber(
-                f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, positive)}', e.watch
+                f'{e} {_keep_last_good(out, tiles, recipe, dls, e.watch, work, how.positive)}', e.watch
             ) from None
         if not still_ours():
             raise OSError(f'{out}: another process took this one for dead and trains there now.')
         with new_folder(out, overwrite) as tmp:
-            model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, positive, figures)
+            model = write_run(tmp, tiles, recipe, dls, net, history, device, t0, copies, how.positive, how.figures)
             log_line(work, f'finished: the network of epoch {1 + int(history.valid_loss.argmin())} is kept')
             shutil.copy(work / 'log.txt', tmp / 'log.txt')
             write_sums(tmp)

@@ -10,6 +10,7 @@ _rooms = {
     'conformal': ['METHODS', 'abstention_table', 'conformal_sets', 'plot_abstention', 'well_calls'],
     'confounders': ['Findings', 'confounding', 'cramers_v', 'v_interval'],
     'controls': ['negative_controls', 'train_cheap'],
+    'findings': ['Kept', 'keep_findings', 'open_findings'],
     'labels': ['SUREST', 'out_of_fold', 'suspected_labels'],
     'lines': ['LEAST', 'OwnLine', 'own_line'],
     'maps': ['Cams', 'cam', 'map_layers', 'save_cams', 'show_cams'],

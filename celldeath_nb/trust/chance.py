@@ -15,10 +15,10 @@ FEW = 'cannot be told with so few'  # the verdict where the interval allows no o
 
 
 def chance_margin(
-    chance: float,  # the share that a guess reaches
-) -> float:  # ten points, or half of chance if that is less
+    chance,  # the share that a guess reaches; a number, or a column of them
+):  # ten points, or half of chance if that is less
     "How far from chance a share may lie and still mean chance."
-    return min(0.10, chance / 2)
+    return np.minimum(0.10, chance / 2)
 
 
 def chance_verdict(
@@ -44,7 +44,7 @@ def clearly_above(
     chance,  # the share that a guess reaches
 ):  # bool, or a column of them
     "Whether the lower limit lies half a margin above chance."
-    return low > chance + np.minimum(0.10, chance / 2) / 2
+    return low > chance + chance_margin(chance) / 2
 
 # %% ../../nbs/api/80_trust.chance.ipynb #ac710644
 def groups_that_tell(

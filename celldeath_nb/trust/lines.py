@@ -24,25 +24,18 @@ from ..units import has_level, unit_ids
 # %% ../../nbs/api/89_trust.lines.ipynb #9a656d6c
 def _platt(z, hit, w):
     "Slope and offset that make the labels likeliest, for log-odds `z`, truth and weights; both classes weigh the same."
+    from sklearn.linear_model import LogisticRegression
+
     n = np.array([w[~hit].sum(), w[hit].sum()])
     target = np.where(hit, (n[1] + 1) / (n[1] + 2), 1 / (n[0] + 2))
     w = w / n[hit.astype(int)]
     mean, sd = z.mean(), max(z.std(), 1e-9)
-    X = np.stack([(z - mean) / sd, np.ones(len(z))], 1)
-    loss = lambda o: (w * (np.logaddexp(0, X @ o) - target * (X @ o))).sum()
-    at = np.zeros(2)
-    for _ in range(50):  # Newton's steps, each halved until it leads down
-        p = expit(X @ at)
-        curve = (X * (w * p * (1 - p))[:, None]).T @ X + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curve, X.T @ (w * (p - target)))
-        here = loss(at)
-        while loss(at - step) > here + 1e-12 and abs(step).max() > 1e-9:
-            step = step / 2
-        at = at - step
-        if abs(step).max() < 1e-7:
-            break
-    slope, offset = at
-    return float(slope / sd), float(offset - slope * mean / sd)
+    x = (z - mean)[:, None] / sd
+    m = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000, solver='newton-cholesky')
+    # a target between 0 and 1 is a row of each class, with its share of the weight
+    m.fit(np.r_[x, x], np.r_[np.ones(len(x)), np.zeros(len(x))], np.r_[w * target, w * (1 - target)])
+    slope = float(m.coef_[0, 0]) / sd
+    return slope, float(m.intercept_[0]) - slope * mean
 
 # %% ../../nbs/api/89_trust.lines.ipynb #c2139983
 LEAST = 10  # tiles of each class, at the least
