@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 import celldeath_nb.learn.engines as engines
+from noise import photographs
+
 from celldeath_nb.learn.engines import Engine, as_it_is, fold_norms, largest_gap
 from celldeath_nb.learn.models import load_model
 from celldeath_nb.learn.nets import make_net
@@ -35,12 +36,7 @@ def trained_net(arch, size=(64, 80)):
 def home(tmp_path_factory):
     "Photographs, and a run that saw them for a moment and knows what they look like."
     d = tmp_path_factory.mktemp('home')
-    rng = np.random.default_rng(0)
-    for i in range(16):
-        f = d / 'photos' / ('a' if i % 2 else 'b') / f'{i}.png'
-        f.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(50, 200, (80, 96), dtype=np.uint8)).save(f)
-    tiles = cut_tiles(read_fields(d / 'photos', label_from='folder'), d / 'tiles')
+    tiles = cut_tiles(read_fields(photographs(d / 'photos', 16), label_from='folder'), d / 'tiles')
     train(
         split_by(tiles, None, 0.4, seed=0), Recipe.quick(size=33, epochs=1, min_steps=0, batch_size=4), d / 'run', 'cpu'
     )
@@ -124,7 +120,7 @@ def test_other_logits_are_passed_over_with_a_sentence(bad, monkeypatch):
 def test_the_fastest_is_taken(monkeypatch):
     net = trained_net('resnet10t')
     x = torch.randn(3, 1, 64, 80)
-    monkeypatch.setattr(engines, '_seconds', lambda runs, x, times=3: {k: 1.0 + (k == 'plain') for k in runs})
+    monkeypatch.setattr(engines, 'shortest', lambda ways, tries=3: {k: 1.0 + (k == 'plain') for k in ways})
     engine = Engine('auto')
     engine.run(net, x, 3)
     assert engine.chosen == 'torch' and 'torch 2.00' in engine.said

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 onnx = pytest.importorskip('onnx', reason='no onnx: pip install "celldeath_nb[export]"')
 pytest.importorskip('onnxruntime', reason='no onnxruntime: pip install "celldeath_nb[export]"')
 pytest.importorskip('onnxscript', reason='no onnxscript: pip install "celldeath_nb[export]"')
 
 import celldeath_nb.learn.exports as exports
+from noise import photographs
+
 from celldeath_nb.files import file_sum, read_json, sealed, write_json
 from celldeath_nb.learn.exported import check_onnx, open_exported
 from celldeath_nb.learn.exports import export
@@ -34,15 +35,6 @@ from celldeath_nb.tiles.splits import split_by
 
 h = onnx.helper
 kinds = onnx.TensorProto
-
-
-def photographs(folder, n=8, size=(80, 96)):
-    rng = np.random.default_rng(0)
-    for i in range(n):
-        f = folder / ('a' if i % 2 else 'b') / f'{i}.png'
-        f.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(50, 200, size, dtype=np.uint8)).save(f)
-    return folder
 
 
 @pytest.fixture(scope='module')

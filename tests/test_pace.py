@@ -2,15 +2,15 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
-from PIL import Image
 from safetensors.torch import load_file
 
 import celldeath_nb.learn.pace as pace
 import celldeath_nb.learn.sittings as sittings
+from noise import photographs
+
 from celldeath_nb.learn.pace import _Pace as Pace, thread_counts
 from celldeath_nb.learn.recipes import Recipe
 from celldeath_nb.learn.training import train
@@ -25,12 +25,8 @@ quick = dict(size=32, epochs=2, min_steps=0, batch_size=4)
 @pytest.fixture(scope='module')
 def tiles(tmp_path_factory):
     d = tmp_path_factory.mktemp('home')
-    rng = np.random.default_rng(0)
-    for i in range(8):
-        f = d / 'photos' / ('a' if i % 2 else 'b') / f'{i}.png'
-        f.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(50, 200, (80, 80), dtype=np.uint8)).save(f)
-    return split_by(cut_tiles(read_fields(d / 'photos', label_from='folder'), d / 'tiles'), None, 0.4, seed=0)
+    photos = photographs(d / 'photos', size=(80, 80))
+    return split_by(cut_tiles(read_fields(photos, label_from='folder'), d / 'tiles'), None, 0.4, seed=0)
 
 
 @pytest.fixture

@@ -215,16 +215,27 @@ def _read_script(f):
         return torch.jit.load(str(f), map_location='cpu')
 
 
-class _Rgb(nn.Module):
-    "The whole network for pictures as QuPath gives them: float RGB [n, 3, h, w] from 0 to 1."
+class _Given(nn.Module):
+    "The whole network for pictures as another program gives them, of which `gray` makes float [n, 1, h, w] from 0 to 255."
 
-    def __init__(self, whole):
+    def __init__(self, whole, gray):
         super().__init__()
         self.whole = whole
+        self.gray = gray
 
-    def forward(self, x):
-        r, g, b = x.unbind(1)
-        return self.whole.see((0.299 * r + 0.587 * g + 0.114 * b).unsqueeze(1) * 255)
+    def forward(self, tiles):
+        return self.whole.see(self.gray(tiles))
+
+
+def _of_rgb(x):
+    "Gray levels of float RGB [n, 3, h, w] from 0 to 1, as QuPath gives them."
+    r, g, b = x.unbind(1)
+    return (0.299 * r + 0.587 * g + 0.114 * b).unsqueeze(1) * 255
+
+
+def _of_planes(x):
+    "Gray levels of uint8 [n, 1, h, w]: arrays with an axis of channels."
+    return x.to(torch.float32)
 
 
 def _for_qupath(model):
@@ -245,7 +256,7 @@ def _for_qupath(model):
 def _as_qupath(model, tmp):
     _for_qupath(model)
     example = torch.rand(2, 3, *model.tile_px)
-    net = _Rgb(_Whole(model)).eval()
+    net = _Given(_Whole(model), _of_rgb).eval()
     _write_script(net, example, tmp / 'torchscript_model.pt')
     side = int(model.tile_px[0])
     plain = dict(name='Normalize', arguments=dict(mean=[0.0] * 3, std=[1.0] * 3))
@@ -274,19 +285,8 @@ def _ask_rgb(f):
     return ask
 
 # %% ../../nbs/api/59_learn.exports.ipynb #a4c59245
-class _Planes(nn.Module):
-    "The whole network for arrays with an axis of channels: uint8 [n, 1, h, w] in, logits out."
-
-    def __init__(self, whole):
-        super().__init__()
-        self.whole = whole
-
-    def forward(self, tiles):
-        return self.whole.see(tiles.to(torch.float32))
-
-
 def _as_bmz(model, tmp):
-    net = _Planes(_Whole(model)).eval()
+    net = _Given(_Whole(model), _of_planes).eval()
     x = torch.zeros(2, 1, *model.tile_px, dtype=torch.uint8)
     write_onnx(net, model.arch, x, tmp / 'weights.onnx')
     _write_script(net, x, tmp / 'weights.pt')
