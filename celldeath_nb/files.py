@@ -632,7 +632,7 @@ def misfits(page, rules):
     "The fields that are missing or do not follow their rule."
     return [k for k, ok in rules.items() if k not in page or not ok(page[k])]
 
-
+# %% ../nbs/api/00_files.ipynb #0aefcd70
 def check_page(page, rules, path, instead='Take a copy that is whole.'):
     "`ValueError` naming the fields of a page that are not what they must be."
     bad = misfits(page, rules) if isinstance(page, dict) else ['page']

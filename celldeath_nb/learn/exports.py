@@ -214,7 +214,7 @@ def _read_script(f):
         warnings.simplefilter('ignore')
         return torch.jit.load(str(f), map_location='cpu')
 
-
+# %% ../../nbs/api/59_learn.exports.ipynb #cca367a9
 class _Given(nn.Module):
     "The whole network for pictures as another program gives them, of which `gray` makes float [n, 1, h, w] from 0 to 255."
 
@@ -237,7 +237,7 @@ def _of_planes(x):
     "Gray levels of uint8 [n, 1, h, w]: arrays with an axis of channels."
     return x.to(torch.float32)
 
-
+# %% ../../nbs/api/59_learn.exports.ipynb #21e8fc2c
 def _for_qupath(model):
     "`ValueError` if QuPath cannot do what was done to the photographs."
     was = model.info.get('cut') or {}
