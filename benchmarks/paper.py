@@ -4,7 +4,7 @@
 
 Photographs are simulated (seven lines, two experiments, 0 to 3 hours). Three parts:
   settings   wall and processor seconds of every setting that was run, beside what `budget` said before
-  fixed      seconds of a run besides its batches: a run of one batch, with and without what is shared between seeds
+  fixed      processor seconds of runs of one epoch, with and without what is shared between seeds; how much of them is the network's
   kills      the study once without, and once with kill -9 at random moments: predictions are compared byte by byte, results.csv too
 Seconds depend on what else the machine does, so wall and processor seconds are both written down, and the load when it began.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from celldeath_nb.files import write_json
 from celldeath_nb.learn.training import train
@@ -47,6 +49,43 @@ class Timed:
         return run
 
 
+class NetworkClock:
+    "Processor seconds within networks: forward passes of whole modules, and backward passes."
+
+    def __enter__(self):
+        self.seconds, self.depth, self.start = 0.0, 0, 0.0
+        self.hooks = [
+            register_module_forward_pre_hook(self.enter),
+            register_module_forward_hook(self.leave, always_call=True),
+        ]
+        self.backward = torch.Tensor.backward
+        torch.Tensor.backward = self.timed_backward()
+        return self
+
+    def __exit__(self, *_):
+        torch.Tensor.backward = self.backward
+        for o in self.hooks:
+            o.remove()
+
+    def enter(self, *_):
+        if not self.depth:
+            self.start = time.process_time()
+        self.depth += 1
+
+    def leave(self, *_):
+        self.depth -= 1
+        if not self.depth:
+            self.seconds += time.process_time() - self.start
+
+    def timed_backward(self):
+        def backward(*args, **kw):
+            start = time.process_time()
+            self.backward(*args, **kw)
+            self.seconds += time.process_time() - start
+
+        return backward
+
+
 def settings_part(tiles, settings, out):
     "What was foreseen and what it took, setting by setting."
     cost = budget(tiles, settings, 'cpu').set_index('setting').seconds_a_run
@@ -60,12 +99,19 @@ def settings_part(tiles, settings, out):
 
 
 def fixed_part(tiles, settings, out):
-    "Processor seconds of a run of one batch: what every run costs besides its batches."
+    "Processor seconds of runs of one epoch, and how much of them is spent within the network: the rest is what every run costs besides."
     one = settings.iloc[:1].assign(min_steps=1, epochs=1, seeds=3)
     timed = Timed()
     clock = time.process_time()
-    run_settings(tiles, one, out, device='cpu', train=timed)
-    return dict(cpu_of_runs=[o['cpu'] for o in timed.runs], cpu_of_the_call=time.process_time() - clock)
+    with NetworkClock() as net:
+        run_settings(tiles, one, out, device='cpu', train=timed)
+    of_runs = [o['cpu'] for o in timed.runs]
+    return dict(
+        cpu_of_runs=of_runs,
+        cpu_of_the_call=time.process_time() - clock,
+        network=net.seconds,
+        besides_the_network=(sum(of_runs) - net.seconds) / len(of_runs),
+    )
 
 
 def digest(out):

@@ -197,7 +197,7 @@ def turning_point(
     history: pd.DataFrame,  # one row an epoch: `epoch`, `train_loss`, `valid_loss`
     window: int = 5,  # epochs over which spikes are looked for, and epochs that must follow
 ) -> int | None:  # the epoch, or None
-    "The epoch from which validation loss rises while training loss does not, by the fit of a hinge."
+    "The epoch from which validation loss rises, having fallen, while training loss does not rise, by the fit of a hinge."
     if len(history) < 2 * window + 1:
         return None
     v = _without_spikes(history.valid_loss, window)
@@ -206,7 +206,7 @@ def turning_point(
         return None
     i = int(fit.argmin())
     rises = len(v) - 1 - i >= window and fit[-1] - fit[i] > 2 * np.std(v - fit)
-    turned = rises and _keeps_falling(_without_spikes(history.train_loss, window), i, window)
+    turned = i > 0 and rises and _keeps_falling(_without_spikes(history.train_loss, window), i, window)
     return int(history.epoch.iloc[i]) if turned else None
 
 

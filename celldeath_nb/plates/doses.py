@@ -296,6 +296,8 @@ def plot_dose_response(
                 ax, fit_curve(d, y, model, fixed), row, _colors[i % len(_colors)], _legend(keys, row), zero, level
             )
     _dose_axis(ax, rows.lowest.min(), rows.highest.max(), zero)
+    lowest, highest = df.score_seen.min(), df.score_seen.max()
+    ax.set_ylim(lowest - step * (len(rows) + 2), highest + 2 * step)  # of the wells: a band may reach far beyond
     ax.set(xlabel='dose (uM)', ylabel=score_words(table) if value == 'score' else value)
     ax.legend(fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), frameon=False)
     return ax

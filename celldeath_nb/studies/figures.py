@@ -190,7 +190,9 @@ def _networks(ax, results):
     ax.set(xticks=range(len(have)), xticklabels=[f'{s}\n({arch[s]})' for s in have], ylabel='accuracy, %')
     ax.tick_params(axis='x', labelsize=7)
     ax.set_title(_note(results, max(len(_runs_of(results, s)) for s in have)), fontsize=8)
-    ax.legend(fontsize=7, frameon=False)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.2 * (high - low), high)  # room for the legend, which would lie on points
+    ax.legend(fontsize=7, frameon=False, loc='lower center', ncols=2)
 
 
 def _figure_s3(results):
