@@ -19,6 +19,7 @@ from ..tiles.store import Tiles
 from .weights import cache_folder, tensors_sum
 from .nets import as_input, best_device, make_net
 from .models import Model
+from .engines import fold_norms
 from .loaders import gray_stats, round_grays, shown_size
 
 # %% ../../nbs/api/57_learn.embeddings.ipynb #489edb16
@@ -77,14 +78,17 @@ def _files(tiles, key, cache):
 def _computed(m, tiles, todo, bs, device):
     "Features of some tiles; of fewer if it is interrupted, then with the interruption."
     device = best_device(device)
-    body = m.net[0].to(device).eval()
+    body = m.net[0].to(device, memory_format=torch.channels_last).eval()
     parts = [todo[i : i + bs] for i in range(0, len(todo), bs)]
     done = []
     stop = None
     try:
         with torch.inference_mode(), bar(total=len(todo), what='looking at tiles') as progress:
             for idx, x in zip(parts, ahead(tiles.batch, parts)):
-                y = F.adaptive_avg_pool2d(body(as_input(x, m.size, m.mean, m.std, device)).float(), 1)
+                x = as_input(x, m.size, m.mean, m.std, device)
+                if not done and device.type == 'cpu':
+                    body = fold_norms(body, x[:1])
+                y = F.adaptive_avg_pool2d(body(x).float(), 1)
                 done.append(y.flatten(1).cpu().numpy())
                 progress.update(len(idx))
     except KeyboardInterrupt as e:
