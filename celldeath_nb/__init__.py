@@ -44,6 +44,7 @@ _rooms = {
     'learn.told': [],
     'learn.training': ['expected_seconds', 'repeat', 'train'],
     'learn.weights': ['cache_folder', 'installed_weights', 'origin_said', 'weights_origin'],
+    'lessons': ['copy_lessons', 'find_lessons', 'lab_command'],
     'pages': ['STYLE', 'write_page'],
     'panels': ['Browse', 'LiveCurve', 'SetUp', 'Tune', 'operating_point', 'sorted_verdicts'],
     'people.compare': ['Comparison', 'agreement_table', 'change_table', 'compare_deciders', 'consistency_table',

@@ -108,6 +108,7 @@ from .studies.figures import *
 from .studies.results import *
 from .studies.whole import *
 from .report import *
+from .lessons import *
 from .referee import *
 from .road import *
 from .panels import *

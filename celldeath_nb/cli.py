@@ -9,8 +9,7 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'Balance', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single',
            'Pages', 'Report', 'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out',
            'tell', 'Steps', 'slice_', 'train', 'predict', 'export_', 'referee', 'explain', 'audit', 'nuclei_', 'flow_',
-           'plate_', 'demo', 'find_lessons', 'copy_lessons', 'lab_command', 'lab', 'paper', 'in_words_of_the_command',
-           'main']
+           'plate_', 'demo', 'lab', 'paper', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -1226,57 +1225,6 @@ def _keep(photographs, out):
     m['folder'] = str((out / 'photographs').absolute())
     write_manifest(out / 'tiles', m)
 
-# %% ../nbs/api/97_cli.ipynb #2720f9a7
-def find_lessons(
-    near: Path = None,  # folder of the package; this one, if left out
-) -> Path:  # folder with tutorials, howto and paper
-    "The folder of the lessons: in the wheel, or in the clone around the package."
-    near = Path(near or celldeath_nb.__path__[0])
-    for o in (near / 'notebooks', near.parent / 'nbs'):
-        if (o / 'tutorials').is_dir():
-            return o
-    raise FileNotFoundError(
-        f'No lessons came with the package in {near}. Install its wheel, or take a clone of its repository.'
-    )
-
-# %% ../nbs/api/97_cli.ipynb #12aafe4a
-def copy_lessons(
-    folder: Path,  # to copy into; made if it is not there
-    source: Path = None,  # where lessons are; those of the package, if left out
-) -> tuple:  # names of the files that are new, and of those that were there and differ
-    "Copy the lessons; what is there already is the reader's, and stays."
-    from celldeath_nb.files import write_whole
-
-    source = source or find_lessons()
-    new, kept = [], []
-    for o in sorted(source.rglob('*.ipynb')):
-        name = o.relative_to(source)
-        if name.parts[0] not in ('tutorials', 'howto', 'paper') or '.ipynb_checkpoints' in name.parts:
-            continue
-        at = Path(folder) / name
-        if not at.exists():
-            with write_whole(at) as temporary:
-                shutil.copyfile(o, temporary)
-            new.append(name.as_posix())
-        elif at.read_bytes() != o.read_bytes():
-            kept.append(name.as_posix())
-    return new, kept
-
-# %% ../nbs/api/97_cli.ipynb #02e145c1
-def lab_command(
-    folder: Path,  # where the lessons are
-    port: int = 8888,  # on which it listens
-    browser: bool = True,  # whether it opens the browser
-    address: str = '127.0.0.1',  # who may reach it: loopback, this machine alone
-) -> list:  # words of the command
-    "How JupyterLab is started at the first lesson."
-    args = [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={Path(folder).absolute()}']
-    args += [f'--ServerApp.ip={address}', f'--ServerApp.port={port}', '--ServerApp.answer_yes=True']
-    args += ['--LabApp.default_url=/lab/tree/tutorials/01_first_verdict.ipynb']
-    args += [] if browser else ['--no-browser']
-    # Jupyter refuses to run for root unless it is told so; containers know no other user
-    return args + (['--allow-root'] if hasattr(os, 'geteuid') and os.geteuid() == 0 else [])
-
 # %% ../nbs/api/97_cli.ipynb #e339d95b
 @app.command()
 def lab(
@@ -1291,6 +1239,7 @@ def lab(
 ):
     "Copy the lessons into a folder of yours, and open JupyterLab at the first one. Ctrl-C ends it."
     from importlib.util import find_spec
+    from celldeath_nb.lessons import copy_lessons, lab_command
 
     if find_spec('jupyterlab') is None:
         raise ValueError('JupyterLab is not installed. Type: python -m pip install "celldeath_nb[lab]"')

@@ -17,7 +17,7 @@ root = Path(__file__).resolve().parents[1]
 nbs = root / 'nbs'
 # what stands below the wings and above them, and has no folder of its own
 ground = ('files', 'units', 'png', 'pages')
-roof = ('report', 'referee', 'road', 'cli', 'panels', 'all')
+roof = ('report', 'referee', 'road', 'lessons', 'cli', 'panels', 'all')
 around = dict(
     ground='What everything else stands on: files, units, pictures, pages.',
     roof='One page, one for a referee, the whole road, the command, forms, and everything for lessons.',

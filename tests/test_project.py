@@ -71,7 +71,7 @@ def test_requirements_admit_colab():
 
 # ---- the house: floors from the ground up, and doors that all may use
 
-floors = 'files units png pages, simulate photos, tiles evaluate, learn people assays plates, trust, studies, report, referee, road, cli panels, all'
+floors = 'files units png pages, simulate photos, tiles evaluate, learn people assays plates, trust, studies, report lessons, referee, road, cli panels, all'
 floor = {wing: i for i, wings in enumerate(floors.split(', ')) for wing in wings.split()}
 
 

@@ -114,7 +114,7 @@ def test_distributions_hold_what_is_needed(built, tmp_path):
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f'celldeath_nb/notebooks/{o}' for o in lessons} <= inside
     assert not [o for o in inside if not o.startswith(('celldeath_nb/', 'celldeath_nb-'))]
-    from celldeath_nb.cli import copy_lessons, find_lessons
+    from celldeath_nb.lessons import copy_lessons, find_lessons
 
     zipfile.ZipFile(wheel).extractall(tmp_path / 'installed')
     found = find_lessons(tmp_path / 'installed' / 'celldeath_nb')
