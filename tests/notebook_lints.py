@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 from runpy import run_path
 
+import celldeath_nb
+
 
 root = Path(__file__).resolve().parents[1]
 max_lines = 45  # ruff gives each argument of a long call its line
@@ -423,6 +425,20 @@ def opens_with_its_subtitle(nb):
     return res + ([] if re.match(r'(?!#|>|<)\S', second) else ['the second cell is no introduction'])
 
 
+def nothing_covered(nb):
+    "A name of another library that `from celldeath_nb.all import *` below it replaces by one of ours, in silence."
+    ours = {o for names in celldeath_nb._rooms.values() for o in names}
+    theirs, res = {}, []
+    for i, c in nb.code:
+        for o in [o for o in c.tree.body if isinstance(o, ast.Import | ast.ImportFrom)]:
+            home = getattr(o, 'module', None) or o.names[0].name
+            if home.split('.')[0] != 'celldeath_nb':
+                theirs |= {a.asname or a.name: home for a in o.names}
+            elif o.names[0].name == '*':
+                res += [f'cell {i}: {k} of {v} is replaced by ours' for k, v in theirs.items() if k in ours]
+    return res
+
+
 def small_file(nb):
     return (
         [f'{len(nb.text.encode()) // 1000} KB, over {max_bytes // 1000}'] if len(nb.text.encode()) > max_bytes else []
@@ -665,6 +681,7 @@ lints = [
     prose_between,
     documented,
     opens_with_its_subtitle,
+    nothing_covered,
     small_file,
     plain_errors,
     american,

@@ -190,6 +190,7 @@ bad = [
     ('no_notebook_that_nobody_runs', [md('---', 'skip_exec: true', '---', '# x', '', '> a')]),
     ('no_notebook_that_nobody_runs', [code('#| eval: false', 'train()')]),
     ('no_long_cell', [code(*['a = 1'] * 46)]),
+    ('nothing_covered', [code('from sklearn.preprocessing import scale', 'from celldeath_nb.all import *')]),
     ('no_wide_line', [code(f'total = {" + ".join(["count"] * 15)}')]),
     ('no_wide_line', [code("a = 'a string'", f'# {"a remark " * 15}')]),
     ('no_wide_line', [code('def f(', f'    a=1,  # {"what it is " * 14}', '):', '    return a')]),
