@@ -18,7 +18,7 @@ opening = '**In Google Colab**:'
 folded = dict(cellView='form', jupyter=dict(source_hidden=True))
 
 install = '''{title}
-# Does nothing where {package} is installed. Else it takes a wheel that lies beside this notebook, or what `address`
+# Does nothing where {package} is installed. Else it takes a wheel beside this notebook, or what `address`
 # names: a release (celldeath_nb=={version}), or where a wheel or the repository is (https://, git+https://, file:///).
 import importlib.util
 import subprocess

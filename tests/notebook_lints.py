@@ -291,8 +291,9 @@ def opens_in_colab(nb):
     if nb.folder not in colab['folders']:
         return []
     name = nb.path.relative_to(root / 'nbs').as_posix()
-    want = [''.join(o['source']) for o in colab['cells'](colab['settings'](root), name)]
     ours = [c for c in nb.cells if colab['is_ours'](dict(source=c.src))]
+    extra = colab['extra_of']([dict(source=c.src) for c in nb.cells if c not in ours])
+    want = [''.join(o['source']) for o in colab['cells'](colab['settings'](root), name, extra)]
     at = colab['place']
     same = [c.src for c in ours] == want and [c.src for c in nb.cells[at : at + 2]] == want
     return [] if same else ['its first cells for Colab are not as they are made: run python nbs/make_colab.py']
