@@ -23,6 +23,7 @@ install = '''{title}
 import importlib.util
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 address = {address!r}  # @param {{type:"string"}}
@@ -36,7 +37,9 @@ if any(importlib.util.find_spec(o) is None for o in needs):
         )
     where = (beside or [address])[-1]
     what = f'{{package}} @ {{where}}' if '://' in where else where.replace('celldeath_nb', package, 1)
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', what], check=True)
+    stays = ('torch', 'numpy', 'ipywidgets', 'protobuf', 'pydantic')  # other programs rely on these
+    stays = [f'{{o.name}}=={{o.version}}' for o in distributions() if o.name in stays]
+    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', what, *stays], check=True)
     importlib.invalidate_caches()'''
 
 # what an extra brings, as it is imported

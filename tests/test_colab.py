@@ -2,6 +2,7 @@
 
 import hashlib, http.server, json, os, shutil, subprocess, sys, threading, zipfile
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from runpy import run_path
 
@@ -42,7 +43,7 @@ def test_a_notebook_that_says_that_it_needs_an_extra_gets_it(tmp_path):
     code = ''.join(made['cells'][3]['source'])
     assert "needs = ['celldeath_nb', 'flowio', 'flowutils']" in code
     wheel = plain_wheel(tmp_path)
-    told = "import subprocess\nsubprocess.run = lambda args, check: print(args[-1])\n" + code.replace(
+    told = "import subprocess\nsubprocess.run = lambda args, check: print(*args[5:], sep=chr(10))\n" + code.replace(
         'flowio', 'no_such'
     )
     for address, what in (
@@ -55,7 +56,9 @@ def test_a_notebook_that_says_that_it_needs_an_extra_gets_it(tmp_path):
         typed = told.replace("address = ''", f'address = {address!r}')
         env = {**os.environ, 'PYTHONPATH': str(root)}
         done = subprocess.run([sys.executable, '-c', typed], cwd=at, env=env, capture_output=True, text=True)
-        assert done.stdout.strip() == what, done.stderr
+        asked, *stays = done.stdout.splitlines()
+        assert asked == what, done.stderr
+        assert f'torch=={version("torch")}' in stays and f'numpy=={version("numpy")}' in stays
 
 
 def test_what_was_made_or_done_by_hand_is_replaced_and_the_rest_stays():
