@@ -363,7 +363,8 @@ def _answers(f):
         version=f.env['versions'].get('celldeath_nb') or '?', sides='test and validation' if f.side == 'test' else 'validation',
         measures=', '.join(list(f.scores[f.side])[:14]), worth=' '.join(worth), interval=_interval(f),
         examined=' '.join(failures or worth), moved=moved,
-        controls='Classifiers that see no cells and negative controls (above); ' if f.found else '',
+        controls='By classifiers that see no cells, and by negative controls (above).' if f.found else '',
+        no_controls='' if f.found else 'classifiers that see no cells, and negative controls',
         no_rule='' if f.found else 'the rule of the split', no_places='' if f.found else 'whether places were looked for',
         no_test='' if f.side == 'test' else 'a test set that chose nothing',
         no_baseline='other published methods on the same photographs' if f.found else 'any baseline',
@@ -443,8 +444,9 @@ _mi_claim = '''
 4 Performance|Measure of use|Which measure says what it is worth in use, and why?||what a wrong verdict costs
 4 Performance|Against the baseline|How much better is it, and is that more than chance?|{worth}|the difference to
   what is done today
-5 Examination|Technique|How was the model examined?|{controls}maps of where it looks can be drawn for every tile
-  (show_cams).|what was seen
+5 Examination|First technique|How was the model examined?|{controls}|{no_controls}
+5 Examination|Second technique|And how else?|Maps of where it looks can be drawn for every tile (show_cams).|what was
+  seen
 5 Examination|What it means|What does the examination say of the performance?|{examined}|the authors' own reading
 5 Examination|One case|Can one verdict be explained?|Maps can be drawn for every tile (show_cams).|whether that is
   enough for the use

@@ -59,7 +59,7 @@ def test_the_page_says_what_the_road_said_and_the_folder_stays(made, call, tmp_p
     text = (tmp_path / 'referee.html').read_text(encoding='utf-8')
     assert sums(made) == before
     assert 'Held out for testing: experiment=N3' in text and 'These photographs are simulated' in text
-    assert 'Of 21 items' in text and 'Of 18 items' in text and NOT_RECORDED in text
+    assert 'Of 21 items' in text and 'Of 19 items' in text and NOT_RECORDED in text
     kept = json.loads((made / 'audit.json').read_text(encoding='utf-8'))
     assert all(f'>{o["sees"]}<' in text for o in kept['shortcuts'])
     assert 'src="http' not in text and '<script' not in text
