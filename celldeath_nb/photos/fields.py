@@ -299,7 +299,7 @@ def _without_labels(paths, heads, ex, page, max_mpx):
         except ValueError:
             return False  # what cannot be read is reported when it is cut
 
-    for i, found in zip(odd, bar(ex.map(one, odd), total=len(odd), what='looking for label images')):
+    for found, i in zip(bar(ex.map(one, odd), total=len(odd), what='looking for label images'), odd):
         if found:
             heads[i] = BadFile(paths[i], LABEL_IMAGE)
     return heads
