@@ -16,6 +16,7 @@ threads: how many batches a second the quick recipe trains with each number of t
 
 import argparse, copy, subprocess, sys, tempfile, time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ import pandas as pd
 import torch
 
 from celldeath_nb.files import read_csv, write_csv, write_json
-from celldeath_nb.learn.engines import Engine, as_it_is, largest_gap
+from celldeath_nb.learn.engines import Engine, as_it_is, largest_gap, shortest
 from celldeath_nb.learn.nets import make_net
 from celldeath_nb.learn.pace import best_count, thread_counts, time_threads
 from celldeath_nb.learn.probes import probe
@@ -193,12 +194,7 @@ def by_engines(o):
         t0 = time.perf_counter()
         runs['onnx'] = Engine('onnx').run(net, x, len(x))
         ready = time.perf_counter() - t0
-        took = dict.fromkeys(runs, float('inf'))
-        for _ in range(o.times):
-            for k, run in runs.items():
-                t0 = time.perf_counter()
-                run(x)
-                took[k] = min(took[k], time.perf_counter() - t0)
+        took = shortest({k: partial(run, x) for k, run in runs.items()}, o.times)
         row = dict(arch=arch, plain_s=took['plain'], onnx_ready_s=ready)
         row |= {f'{k}_speed': took['plain'] / v for k, v in took.items() if k != 'plain'}
         row |= {f'{k}_differs': largest_gap(run(x), want) for k, run in runs.items() if k != 'plain'}

@@ -50,16 +50,16 @@ class Timed:
 
 
 class NetworkClock:
-    "Processor seconds within networks: forward passes of whole modules, and backward passes."
+    "Processor seconds of this thread within networks: forward passes of whole modules, and backward passes."
 
     def __enter__(self):
-        self.seconds, self.depth, self.start = 0.0, 0, 0.0
+        self.seconds, self.depth = 0.0, 0
         self.hooks = [
             register_module_forward_pre_hook(self.enter),
             register_module_forward_hook(self.leave, always_call=True),
         ]
         self.backward = torch.Tensor.backward
-        torch.Tensor.backward = self.timed_backward()
+        torch.Tensor.backward = lambda *args, **kw: self.go_back(*args, **kw)
         return self
 
     def __exit__(self, *_):
@@ -69,21 +69,18 @@ class NetworkClock:
 
     def enter(self, *_):
         if not self.depth:
-            self.start = time.process_time()
+            self.start = time.thread_time()
         self.depth += 1
 
     def leave(self, *_):
         self.depth -= 1
         if not self.depth:
-            self.seconds += time.process_time() - self.start
+            self.seconds += time.thread_time() - self.start
 
-    def timed_backward(self):
-        def backward(*args, **kw):
-            self.enter()  # twice: torch hands a tensor of fastai's kind over to itself
-            self.backward(*args, **kw)
-            self.leave()
-
-        return backward
+    def go_back(self, *args, **kw):
+        self.enter()  # more than once: torch hands a tensor of fastai's kind over to itself
+        self.backward(*args, **kw)
+        self.leave()
 
 
 def settings_part(tiles, settings, out):
@@ -100,6 +97,7 @@ def settings_part(tiles, settings, out):
 
 def fixed_part(tiles, settings, out):
     "Processor seconds of runs of one epoch, and how much of them is spent within the network: the rest is what every run costs besides."
+    torch.set_num_threads(1)  # so that what this thread does is all that the network does
     one = settings.iloc[:1].assign(min_steps=1, epochs=1, seeds=3)
     timed = Timed()
     clock = time.process_time()

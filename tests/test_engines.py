@@ -8,8 +8,6 @@ import pytest
 import torch
 
 import celldeath_nb.learn.engines as engines
-from noise import photographs
-
 from celldeath_nb.learn.engines import Engine, as_it_is, fold_norms, largest_gap
 from celldeath_nb.learn.models import load_model
 from celldeath_nb.learn.nets import make_net
@@ -19,6 +17,7 @@ from celldeath_nb.learn.training import train
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.tiles.cut import cut_tiles
 from celldeath_nb.tiles.splits import split_by
+from noise import photographs
 
 torch.set_num_threads(1)
 

@@ -17,8 +17,6 @@ pytest.importorskip('onnxruntime', reason='no onnxruntime: pip install "celldeat
 pytest.importorskip('onnxscript', reason='no onnxscript: pip install "celldeath_nb[export]"')
 
 import celldeath_nb.learn.exports as exports
-from noise import photographs
-
 from celldeath_nb.files import file_sum, read_json, sealed, write_json
 from celldeath_nb.learn.exported import check_onnx, open_exported
 from celldeath_nb.learn.exports import export
@@ -32,6 +30,7 @@ from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.tiles.cut import cut_tiles
 from celldeath_nb.tiles.remedies import normalize_fields
 from celldeath_nb.tiles.splits import split_by
+from noise import photographs
 
 h = onnx.helper
 kinds = onnx.TensorProto

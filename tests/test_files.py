@@ -1,12 +1,13 @@
 "The ground: what is written is whole, comes back as it was, and is never lost between two names."
 
-import json, os, re, signal, subprocess, sys, time, warnings
+import gc, importlib, json, os, re, signal, subprocess, sys, time, warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+import celldeath_nb.files as files
 from celldeath_nb.files import bar, born, lives, only_writer
 from celldeath_nb.files import new_folder, read_csv, swap_in, sync, write_csv, write_whole
 
@@ -250,3 +251,28 @@ def test_nothing_asks_for_a_folder_that_a_kill_leaves_for_ever():
     bad = [str(f) for f in package.rglob('*.py') if re.search(r'TemporaryDirectory|NamedTemporary', f.read_text())]
     bad += [str(f) for f in package.rglob('*.py') if 'mkdtemp' in f.read_text() and f.name != 'files.py']
     assert bad == []
+
+
+@pytest.mark.parametrize('kind', ['tqdm.std', 'tqdm.notebook'])
+@pytest.mark.parametrize('first', [True, False])
+def test_a_bar_of_work_that_succeeded_ends_full(kind, first, monkeypatch):
+    "Also behind another sequence, where `zip` asks it no more; in a notebook it would stay, and be red."
+    monkeypatch.delenv('IN_TEST', raising=False)
+    monkeypatch.setattr('tqdm.auto.tqdm', importlib.import_module(kind).tqdm)
+    files._bars.cache_clear()
+    try:
+        done = bar(iter('abc'), total=3, what='trying')
+        assert [*zip(done, 'xyz')] == [*zip('abc', 'xyz')] if first else [*zip('xyz', done)] == [*zip('xyz', 'abc')]
+        gc.collect()
+        assert done.n == 3 and getattr(getattr(done, 'container', None), 'visible', False) is False
+
+        def fails():
+            yield 'a'
+            raise ValueError('no b')
+
+        torn = bar(fails(), total=3, what='trying')
+        with pytest.raises(ValueError, match='no b'):
+            list(torn)
+        assert torn.n == 1
+    finally:
+        files._bars.cache_clear()

@@ -9,14 +9,13 @@ from safetensors.torch import load_file
 
 import celldeath_nb.learn.pace as pace
 import celldeath_nb.learn.sittings as sittings
-from noise import photographs
-
 from celldeath_nb.learn.pace import _Pace as Pace, thread_counts
 from celldeath_nb.learn.recipes import Recipe
 from celldeath_nb.learn.training import train
 from celldeath_nb.photos.fields import read_fields
 from celldeath_nb.tiles.cut import cut_tiles
 from celldeath_nb.tiles.splits import split_by
+from noise import photographs
 
 torch.set_num_threads(1)
 quick = dict(size=32, epochs=2, min_steps=0, batch_size=4)

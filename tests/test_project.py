@@ -495,25 +495,3 @@ def test_a():
     )
     assert done.returncode == 1 and 'a test left left.txt in the checkout' in done.stdout
     assert 'running: sleep 611' in done.stdout and 'running: sleep 612' in done.stdout
-
-
-# ---- progress bars end full
-
-
-def unfinished_bars(source):
-    "Lines in which `zip` would stop before a bar behind another sequence has counted its last: in a notebook it stays, red."
-    res = []
-    for f in [o for o in ast.walk(ast.parse(source)) if isinstance(o, ast.FunctionDef | ast.Module)]:
-        is_bar = lambda o: isinstance(o, ast.Call) and getattr(o.func, 'id', '') == 'bar'
-        named = {t.id for o in ast.walk(f) if isinstance(o, ast.Assign) and is_bar(o.value) for t in o.targets}
-        zips = [o for o in ast.walk(f) if isinstance(o, ast.Call) and getattr(o.func, 'id', '') == 'zip']
-        res += [o.lineno for o in zips for a in o.args[1:] if is_bar(a) or getattr(a, 'id', '') in named]
-    return sorted(set(res))
-
-
-def test_bars_are_gone_through_to_their_end():
-    found = {f.name: unfinished_bars(f.read_text()) for f in (root / 'celldeath_nb').rglob('*.py')}
-    assert not {k: v for k, v in found.items() if v}
-    assert unfinished_bars('for a, b in zip(c, bar(d)):\n    pass') == [1]
-    assert unfinished_bars('def f():\n    x = bar(d)\n    return list(zip(c, x))') == [3]
-    assert not unfinished_bars('for a, b in zip(bar(d), c):\n    pass')

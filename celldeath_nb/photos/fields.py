@@ -299,7 +299,7 @@ def _without_labels(paths, heads, ex, page, max_mpx):
         except ValueError:
             return False  # what cannot be read is reported when it is cut
 
-    for found, i in zip(bar(ex.map(one, odd), total=len(odd), what='looking for label images'), odd):
+    for i, found in zip(odd, bar(ex.map(one, odd), total=len(odd), what='looking for label images')):
         if found:
             heads[i] = BadFile(paths[i], LABEL_IMAGE)
     return heads

@@ -150,7 +150,7 @@ def decide(seen, how):
 def window_of_set(fields, paths, how='auto', **opts):
     "The window of photographs `fields` at `paths`, read with `opts`, and notes; `how` is 'auto', 'bits', 'percentiles', or 'look', which takes floating point numbers too."
     seen = Set(len(paths))
-    for p, name in zip(bar(paths, total=len(paths), what='looking at depths'), fields):
+    for name, p in zip(fields, bar(paths, total=len(paths), what='looking at depths')):
         try:
             a = read_photo(p, **opts).pixels
         except BadFile:

@@ -288,15 +288,15 @@ def plot_dose_response(
     rows = dose_response(table, by, model, value, fixed)
     df = _prepare(table, value)
     zero = rows.lowest.min() / 10
-    step = 0.06 * np.ptp(df.score_seen.dropna())
+    lowest, highest = df.score_seen.min(), df.score_seen.max()
+    step = 0.06 * (highest - lowest)
     for i, ((keys, d, y, _), row) in enumerate(zip(_curves(df, _parts(df, by)), rows.itertuples())):
         if np.isfinite(row.lowest):
-            level = df.score_seen.min() - step * (i + 1)
+            level = lowest - step * (i + 1)
             _draw_curve(
                 ax, fit_curve(d, y, model, fixed), row, _colors[i % len(_colors)], _legend(keys, row), zero, level
             )
     _dose_axis(ax, rows.lowest.min(), rows.highest.max(), zero)
-    lowest, highest = df.score_seen.min(), df.score_seen.max()
     ax.set_ylim(lowest - step * (len(rows) + 2), highest + 2 * step)  # of the wells: a band may reach far beyond
     ax.set(xlabel='dose (uM)', ylabel=score_words(table) if value == 'score' else value)
     ax.legend(fontsize=8, loc='lower left', bbox_to_anchor=(0, 1), frameon=False)

@@ -423,7 +423,7 @@ def _append(fd, at, df, job, size, workers, on_error):
     ahead = _ahead(df, workers)
     cut = bar(_ordered(lambda o: _slice_one(*o, job), todo, workers, ahead), total=len(df), what='cutting tiles')
     shared = {}
-    for (a, d), f in zip(cut, df.field):  # the bar first, so that it is gone through to its end
+    for f, (a, d) in zip(df.field, cut):
         d = _slim(json.loads(json.dumps(_fit(a, d, size))), shared)
         if 'problem' in d and on_error == 'raise':
             raise BadFile(f, d['problem'])

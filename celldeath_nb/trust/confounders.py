@@ -118,7 +118,8 @@ def _levels(s, known=True):
     "A column as text: numbers with more than eight values in quarters, but not the numbers of donors and the like; what is missing as its own level."
     many = is_numeric_dtype(s) and s.nunique() > 8
     if many and (known or is_float_dtype(s)):
-        s = pd.qcut(s, 4, duplicates='drop').map(lambda o: f'{o.left:g} to {o.right:g}').astype(object)
+        least = s.min()  # qcut's first part begins a little below it
+        s = pd.qcut(s, 4, duplicates='drop').map(lambda o: f'{max(o.left, least):g} to {o.right:g}').astype(object)
     elif is_numeric_dtype(s):
         s = s.map(lambda o: f'{o:g}', na_action='ignore').astype(object)
     return s.astype(object).where(s.notna(), 'not named').astype(str)
