@@ -1427,6 +1427,8 @@ def _paragraph(e):
         return f'{safe_text(e.filename or "A file")} could not be read or written: {e.strerror}.'
     if _expected(e):
         return in_words_of_the_command(str(e).strip()) or type(e).__name__
+    if isinstance(e, ModuleNotFoundError) and (e.name or 'celldeath_nb').split('.')[0] != 'celldeath_nb':
+        return f'{e.name} is not installed, and this needs it. Type: python -m pip install celldeath_nb'
     fd, log = tempfile.mkstemp(prefix='celldeath_', suffix='.log')
     with os.fdopen(fd, 'w') as f:
         traceback.print_exception(e, file=f)

@@ -41,6 +41,49 @@ def test_requirements_are_what_is_imported():
     assert not used - core - extras - by_choice, 'imported and required nowhere'
 
 
+trains = {'torch', 'torchvision', 'fastai', 'timm', 'huggingface_hub'}
+
+
+def test_the_small_install_of_the_readme_is_all_but_what_trains():
+    lines = [o for o in (root / 'README.md').read_text(encoding='utf-8').splitlines() if 'pip install fastcore' in o]
+    said = [o.split('pip install ')[1].split() for o in lines]
+    assert [{k.replace('-', '_') for k in o} for o in said] == [names(cfg['requirements']) - trains]
+
+
+without = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in %r: raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Missing())
+""" % sorted(trains)
+
+
+def python_without(code):
+    return subprocess.run([sys.executable, '-c', without + code], capture_output=True, text=True)
+
+
+def test_four_wings_need_nothing_that_trains():
+    "Every name of them, in a process where torch and its kin cannot be imported."
+    done = python_without("""
+from importlib import import_module
+for wing in ('evaluate', 'people', 'plates', 'assays'):
+    o = import_module('celldeath_nb.' + wing)
+    assert len([getattr(o, n) for n in o.__all__]) > 20
+    print(wing)""")
+    assert done.stdout.split() == ['evaluate', 'people', 'plates', 'assays'], done.stderr
+
+
+def test_the_command_says_what_to_install(tmp_path):
+    "A missing library of ours is no fault of the program; what is left of it is one sentence, and nothing is written."
+    out = tmp_path / 'out'
+    done = python_without(f"""
+from celldeath_nb.cli import main
+main(['demo', '--out', {str(out)!r}])""")
+    assert done.returncode and 'pip install celldeath_nb' in done.stderr and 'Traceback' not in done.stderr
+    assert 'fault of this program' not in done.stderr and not out.exists()
+
+
 def test_imports_are_found():
     src = (
         'import os, yaml\ndef f():\n    from PIL.Image import open\n    from .x import y\n    import celldeath_nb.files'
