@@ -3,6 +3,7 @@
     python benchmarks/learning.py PHOTOGRAPHS --pattern '{line}-{frame}[.j]-{cell}-{n}' --group frame     # our arms, five splits
     python benchmarks/learning.py PHOTOGRAPHS --arms probe quick --splits 5 --out benchmarks/results/learning.json
     python benchmarks/learning.py PHOTOGRAPHS --part fastai --name celltype --rows benchmarks/results/learning_fastai.csv
+    python benchmarks/learning.py --simulated 3 --part fastai --name 'simulated, 3 h'
     python benchmarks/learning.py --part engines --out benchmarks/results/learning_engines.json
     python benchmarks/learning.py --part threads --out benchmarks/results/learning_threads.json      # without OMP_NUM_THREADS, on a machine that does nothing else
 
@@ -35,8 +36,19 @@ from celldeath_nb.learn.runs import environment
 from celldeath_nb.learn.training import train
 from celldeath_nb.learn.weights import installed_weights
 from celldeath_nb.photos.fields import read_fields
+from celldeath_nb.simulate.microscope import simulate_experiment
 from celldeath_nb.tiles.cut import cut_tiles
 from celldeath_nb.tiles.splits import split_by
+
+
+def simulated(folder, hour):
+    "Three pluripotent lines, two experiments of two wells an arm, eight photographs a well; the label is the treatment."
+    lines = ('iPS1', 'iPS2', 'H9')
+    simulate_experiment(
+        folder, lines, hours=(hour,), experiments=2, wells=2, sites=8, size=(240, 320), um_per_px=0.9, seed=71
+    )
+    fields = read_fields(folder)
+    return fields.assign(label=fields.treatment)
 
 
 def split(tiles, group, seed):
@@ -153,7 +165,7 @@ def by_fastai(tiles, seed, epochs):
 def beside_fastai(o, tiles, d):
     "Rows of probe, quick recipe and plain fastai on the same splits, added to a CSV one by one."
     t = tiles.table
-    where = Path(o.photographs).resolve()
+    where = Path(o.photographs).resolve() if o.photographs else d / 'simulated'
     tiles = tiles.add(path=[str(where / f) for f in t.field])
     f = Path(o.rows)
     rows = read_csv(f).to_dict('records') if f.exists() else []
@@ -245,6 +257,7 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('photographs', nargs='?', help='folder of photographs, one folder a class')
     a.add_argument('--part', default='arms', choices=['arms', 'fastai', 'engines', 'threads'])
+    a.add_argument('--simulated', type=float, metavar='HOURS', help='instead of a folder: simulated photographs')
     a.add_argument('--pattern', help='how names are built, see read_fields')
     a.add_argument('--group', default='field', help='what never parts: field, or a part of the pattern')
     a.add_argument('--arms', nargs='+', default=list(arms), choices=list(arms))
@@ -264,11 +277,15 @@ def main():
     torch.set_num_threads(o.threads)
     if o.part == 'engines':
         return by_engines(o)
-    if not o.photographs:
-        a.error('this part needs a folder of photographs')
+    if not o.photographs and o.simulated is None:
+        a.error('this part needs a folder of photographs, or --simulated')
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
-        tiles = cut_tiles(read_fields(o.photographs, pattern=o.pattern, label_from='folder'), d / 'tiles', grid=(1, 1))
+        if o.photographs:
+            fields = read_fields(o.photographs, pattern=o.pattern, label_from='folder')
+        else:
+            fields = simulated(d / 'simulated', o.simulated)
+        tiles = cut_tiles(fields, d / 'tiles', grid=(1, 1))
         (beside_fastai if o.part == 'fastai' else by_arms)(o, tiles, d)
 
 

@@ -3,10 +3,10 @@
 from importlib import import_module
 
 _rooms = {
-    'arms': ['compare_arms', 'p_text', 'plot_distributions', 'plot_superplot', 'simulate_comparisons'],
-    'fcs': ['find_channel', 'guess_tubes', 'read_fcs', 'read_tubes'],
+    'arms': ['compare_arms', 'p_text', 'plot_distributions', 'plot_superplot'],
+    'fcs': ['guess_tubes', 'read_fcs', 'read_tubes'],
     'flow': ['QUADRANTS', 'compare_quadrants', 'plot_controls', 'plot_quadrants', 'quadrant_gates', 'quadrants'],
-    'gates': ['above_peak', 'find_valley', 'gate_cells', 'gate_singlets', 'prepare_events'],
+    'gates': ['gate_cells', 'gate_singlets'],
     'nuclei': ['count_foci', 'guess_scale', 'match_nuclei', 'measure_nuclei', 'segment_nuclei', 'show_nuclei'],
     'sheets': ['answer_nuclei', 'answer_tubes', 'whole_nuclei', 'write_nuclei_page', 'write_tubes_page'],
     'spill': ['compensate', 'scale', 'single_cells', 'spillover'],

@@ -5,9 +5,9 @@ from importlib import import_module
 _rooms = {
     'figures': ['FIXED_COLORS', 'PALETTE', 'best_epoch', 'class_colors', 'gallery', 'plot_confusion', 'plot_history',
         'turning_point', 'worst_tiles'],
-    'intervals': ['SHARES', 'balanced_share', 'wilson'],
-    'preds': ['COMBINE', 'CONTROLS', 'as_preds', 'check_preds', 'class_names', 'positive_class', 'to_level'],
-    'scores': ['Metrics', 'collapse', 'confusion', 'metrics', 'metrics_from', 'report_table'],
+    'intervals': ['SHARES', 'wilson'],
+    'preds': ['COMBINE', 'CONTROLS', 'as_preds', 'to_level'],
+    'scores': ['Metrics', 'collapse', 'confusion', 'metrics', 'report_table'],
     'thresholds': ['Threshold', 'apply_temperature', 'apply_threshold', 'calibrate', 'calibration_table',
         'choose_threshold', 'coverage_table', 'plot_calibration', 'plot_coverage'],
 }

@@ -4,15 +4,15 @@ from importlib import import_module
 
 _rooms = {
     'embeddings': ['embed'],
-    'engines': ['Engine', 'check_engine', 'fold_norms'],
-    'exported': ['Exported', 'check_onnx', 'open_exported'],
+    'engines': ['Engine'],
+    'exported': ['Exported', 'open_exported'],
     'exports': ['export', 'nobody_named'],
-    'learner': ['fast_half', 'find_rate', 'make_learner', 'precision_on'],
-    'loaders': ['flip_turn', 'make_dls', 'relight'],
-    'models': ['Model', 'load_model', 'save_model'],
-    'nets': ['as_input', 'best_device', 'check_arch', 'make_net', 'shrink'],
-    'pace': ['best_count', 'thread_counts', 'time_threads', 'with_threads'],
-    'prediction': ['gray_range', 'predict', 'tile_grays'],
+    'learner': ['find_rate', 'make_learner'],
+    'loaders': ['make_dls'],
+    'models': ['Model', 'load_model'],
+    'nets': ['as_input', 'best_device', 'make_net', 'shrink'],
+    'pace': [],
+    'prediction': ['predict'],
     'probes': ['probe'],
     'recipes': ['Recipe', 'fit_batch'],
     'reference': ['NUMBERS', 'Reference', 'fit_reference', 'image_numbers'],
@@ -21,7 +21,7 @@ _rooms = {
     'suggestions': ['Suggestion', 'suggest_recipe'],
     'told': [],
     'training': ['expected_seconds', 'repeat', 'train'],
-    'weights': ['cache_folder', 'installed_weights', 'origin_said', 'weights_origin'],
+    'weights': ['installed_weights', 'origin_said', 'weights_origin'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

@@ -10,7 +10,7 @@ _rooms = {
     'judging': ['CANNOT_TELL', 'JUDGEMENT_COLUMNS', 'from_predictions', 'judgements', 'read_judgements',
         'simulate_observer'],
     'plans': ['TrialPlan', 'binomial_power', 'detectable', 'plan_trial', 'plot_power'],
-    'trials': ['TrainingGallery', 'Trial', 'draw_tiles', 'tile_png'],
+    'trials': ['TrainingGallery', 'Trial'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

@@ -3,21 +3,21 @@
 from importlib import import_module
 
 _rooms = {
-    'amounts': ['looks_like_an_amount', 'read_amount'],
+    'amounts': ['read_amount'],
     'apart': ['Ended'],
-    'classes': ['class_key', 'clean_name', 'control_words', 'is_control'],
-    'conventions': ['maker_of'],
+    'classes': ['control_words'],
+    'conventions': [],
     'fields': ['explain_names', 'list_images', 'read_fields'],
     'joins': ['read_table'],
     'microscopes': [],
     'names': ['line_names', 'parse_name', 'parts_of_name', 'treatment_names'],
     'pictures': ['scale_bar', 'show_fields'],
-    'pixels': ['BadFile', 'MAX_SCANS', 'Photo', 'StopWork', 'channels', 'file_checksum', 'image_exts', 'max_bytes',
-        'source_checksum', 'source_state', 'vendor_exts', 'zarr_ext'],
+    'pixels': ['BadFile', 'MAX_SCANS', 'Photo', 'StopWork', 'channels', 'image_exts', 'max_bytes', 'vendor_exts',
+        'zarr_ext'],
     'quality': ['cell_area', 'field_quality', 'leave_out', 'quality_outliers', 'show_outliers'],
-    'reading': ['read_header', 'read_image', 'read_photo', 'to_uint8'],
+    'reading': ['read_header', 'read_image', 'read_photo'],
     'tiffs': [],
-    'trees': ['folder_levels', 'tree_text'],
+    'trees': [],
     'windows': ['BEYOND'],
     'zarrs': ['FLOOR', 'unpackers'],
 }

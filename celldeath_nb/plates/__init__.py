@@ -4,12 +4,11 @@ from importlib import import_module
 
 _rooms = {
     'agreement': ['Agreement', 'agree', 'plot_agreement'],
-    'curves': ['Curve', 'effective_dose', 'fit_curve', 'fit_curves', 'too_few_doses'],
+    'curves': ['Curve', 'effective_dose', 'fit_curve', 'fit_curves'],
     'doses': ['dose_response', 'plot_dose_response'],
     'hours': ['detection_times', 'kinetics', 'plot_detection', 'plot_kinetics'],
-    'layouts': ['layout_html', 'layout_plate', 'write_layout'],
-    'maps': ['check_map', 'guess_wells', 'is_vehicle', 'parse_dose', 'parse_well', 'plate_shape', 'read_plate_map',
-        'well_name'],
+    'layouts': ['layout_plate', 'write_layout'],
+    'maps': ['guess_wells', 'parse_dose', 'parse_well', 'plate_shape', 'read_plate_map', 'well_name'],
     'plans': ['plan_experiment', 'plan_sentence', 'plot_plan', 'variance_components'],
     'plates': ['export_profiles', 'plate_luck', 'plot_plate', 'simulate_plate_scores', 'well_scores'],
     'quality': ['plate_quality', 'wells_to_repeat'],

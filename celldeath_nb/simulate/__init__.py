@@ -4,11 +4,11 @@ from importlib import import_module
 
 _rooms = {
     'microscope': ['cell_lines', 'designs', 'drug_strength', 'nuisance_none', 'nuisance_plate', 'nuisance_spread',
-        'phase_contrast', 'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
+        'read_truth', 'simulate_experiment', 'simulate_field', 'um_per_px_evos'],
     'planted': ['plant_cells'],
-    'samples': ['DESIGNS', 'download', 'sample_data', 'u2os_registry', 'whats_wrong'],
+    'samples': ['DESIGNS', 'download', 'sample_data'],
     'stains': ['simulate_stains', 'stain_camera', 'stain_experiment', 'stain_marks'],
-    'toys': ['Drawn', 'disks'],
+    'toys': ['Drawn'],
     'tubes': ['DYES', 'MARKERS', 'POPULATIONS', 'SPILL', 'death_shares', 'simulate_tube', 'simulate_tubes', 'write_fcs',
         'write_tubes'],
 }

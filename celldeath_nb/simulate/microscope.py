@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cell_lines', 'um_per_px_evos', 'nuisance_none', 'nuisance_spread', 'nuisance_plate', 'designs', 'drug_strength',
-           'phase_contrast', 'simulate_field', 'simulate_experiment', 'read_truth']
+           'simulate_field', 'simulate_experiment', 'read_truth']
 
 # %% ../../nbs/api/10_simulate.microscope.ipynb #ca8cb923
 import difflib

@@ -8,7 +8,7 @@ _rooms = {
     'published': ['AuthorRecords', 'Check', 'SPREADS', 'author_leak', 'author_records', 'beside_claim',
         'binomial_scatter', 'check_claims', 'claims', 'errors_make', 'grim', 'grimmer', 'plot_beside', 'printing_limit',
         'samuelson', 'whole_parts'],
-    'queue': ['RayExecutor', 'Rehearsal', 'Results', 'hold_run', 'open_results', 'run_settings'],
+    'queue': ['RayExecutor', 'Rehearsal', 'Results', 'open_results', 'run_settings'],
     'results': ['claim_table', 'leave_one_out_table', 'paper_table', 'results_table', 'spread_of'],
     'settings': ['FIXED_SECONDS', 'LINES', 'SCALES', 'budget', 'check_settings', 'paper_settings', 'run_flop',
         'scale_settings', 'setting_recipe', 'setting_tiles'],

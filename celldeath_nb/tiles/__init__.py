@@ -4,13 +4,13 @@ from importlib import import_module
 
 _rooms = {
     'cut': ['add_photographs', 'cut_tiles'],
-    'layout': ['cut_like', 'fit_grid', 'tile_layout'],
-    'places': ['find_near_duplicates', 'group_by_place', 'seen_together'],
+    'layout': ['cut_like', 'fit_grid'],
+    'places': ['find_near_duplicates', 'group_by_place'],
     'remedies': ['SeenThrough', 'as_recorded', 'background_only', 'gray_table', 'normalize_fields', 'painted_over',
         'remedies_of'],
     'splits': ['check_leaks', 'hold_out', 'k_fold', 'keep_split', 'label_by', 'leave_one_out', 'split_as_paper',
         'split_by', 'split_summary'],
-    'store': ['Tiles', 'open_tiles', 'write_store'],
+    'store': ['Tiles', 'open_tiles'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}
