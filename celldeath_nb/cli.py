@@ -644,7 +644,7 @@ def predict(
     engine: Annotated[
         Optional[str],
         typer.Option(
-            help='On a processor: torch, onnx, or auto for the faster by measurement; the same verdicts to the fifth digit.',
+            help='On a processor: torch, onnx, or auto for the faster by measurement, the same to the fifth digit; bf16, the same to the second.',
             show_default=False,
         ),
     ] = None,

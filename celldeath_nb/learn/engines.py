@@ -7,6 +7,7 @@ __all__ = ['Engine']
 
 # %% ../../nbs/api/54_learn.engines.ipynb #80076512
 import copy
+import platform
 import time
 import warnings
 from collections import Counter
@@ -130,9 +131,26 @@ def _by_onnx(net, x):
         session = ready(f, torch.get_num_threads())
     return lambda x: tuple(map(torch.from_numpy, session.run(None, dict(x=x.numpy()))))
 
+# %% ../../nbs/api/54_learn.engines.ipynb #491e67fb
+def has_bf16():
+    "Whether this processor computes with bf16 itself."
+    known = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')  # of x86; torch has no public name for them
+    x86 = any(getattr(torch.cpu, o, bool)() for o in known)
+    return x86 or platform.machine() in ('arm64', 'aarch64') and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _in_bf16(net, x):
+    run = _folded(net, x)
+
+    def half(x):
+        with torch.autocast('cpu', torch.bfloat16):
+            return tuple(o.float() for o in run(x))
+
+    return half
+
 # %% ../../nbs/api/54_learn.engines.ipynb #3297fd26
-_allowed = 1e-5
-_ways = dict(torch=_folded, onnx=_by_onnx)
+_allowed = dict(torch=1e-5, onnx=1e-5, bf16=0.05)
+_ways = dict(torch=_folded, onnx=_by_onnx, bf16=_in_bf16)
 _onnx_from = (
     60.0  # seconds that a prediction has to take as it is before a file of ONNX is written to see whether it is faster
 )
@@ -160,7 +178,7 @@ def shortest(ways, tries=3):
 
 # %% ../../nbs/api/54_learn.engines.ipynb #6dbe8540
 def check_engine(
-    name: str,  # None, 'torch', 'onnx' or 'auto'
+    name: str,  # None, 'torch', 'onnx', 'bf16' or 'auto'
     device: str = None,  # 'cuda', 'mps', 'cpu': where the network will run
 ):
     "`ValueError` unless there is an engine of this name for this device."
@@ -170,13 +188,17 @@ def check_engine(
         raise ValueError(f"engine={name!r} runs networks on a processor, and this is {device}. Give device='cpu' too.")
     if name == 'onnx':
         [the_onnx(o) for o in ('onnx', 'onnxscript', 'onnxruntime')]
+    if name == 'bf16' and not has_bf16():
+        raise ValueError(
+            "engine='bf16' needs a processor that computes with bf16, and this one would only imitate it, which is slower. Use 'auto', or leave it out."
+        )
 
 # %% ../../nbs/api/54_learn.engines.ipynb #b93adad5
 @dataclass
 class Engine:
     "How a network is run, decided at the first tiles that it is shown."
 
-    name: str  # 'torch', 'onnx' or 'auto'
+    name: str  # 'torch', 'onnx', 'bf16' or 'auto'
     chosen: str = None  # what it became; 'plain' for the network as it is
     said: str = ''  # why
 
@@ -193,10 +215,10 @@ class Engine:
             return self._fastest(net, x, n, plain, want)
         run = _ways[self.name](net, x)
         worst = largest_gap(run(x), want)
-        if not worst <= _allowed:
+        if not worst <= _allowed[self.name]:
             raise ValueError(
                 f"engine={self.name!r} gives other logits than this network does without it (by {worst:.1e}, more than the "
-                f'{_allowed:g} allowed). Leave it out.'
+                f'{_allowed[self.name]:g} allowed). Leave it out.'
             )
         self.chosen = self.name
         self.said = f'Engine {self.name}, as asked; its answers to the first tiles differ by {worst:.0e}.'
@@ -216,7 +238,7 @@ def _fastest(self: Engine, net, x, n, plain, want):
         except (ValueError, RuntimeError) as e:
             warnings.warn(f'The engine {name} was passed over: {str(e)[:200]}')
             continue
-        if worst <= _allowed:
+        if worst <= _allowed[name]:
             runs[name] = run
         else:
             warnings.warn(
