@@ -73,7 +73,10 @@ def stains(tmp_path_factory):
 
 # what a how-to is given, if it is not photographs in transmitted light, and what it says that it puts beside itself
 givens = dict(check_before_training='many', flow_quadrants='tubes', how_many_images='many', stained_nuclei='stains')
-kept = dict(flow_quadrants=['gates.csv', 'quadrants.csv'])
+kept = dict(
+    flow_quadrants=['gates.csv', 'quadrants.csv', 'quadrants.html', 'single_cells.fcs'],
+    stained_nuclei=['nuclei.csv', 'nuclei.html'],
+)
 
 
 def run_on(notebook, given, at):

@@ -97,7 +97,8 @@ def variance_components(
     p = _pilot_numbers(wells)
     ids = [c for c in ('experiment', 'plate', 'well', 'hour') if c in preds and preds[c].notna().any()]
     photo = preds[[c for c in preds if c in ids or c in ('field', 'pred') or str(c).startswith('p_')]]
-    photo = photo.rename(columns={'well': 'of'}).assign(well='photograph ' + preds['field'].astype(str))
+    key = preds[[*ids, 'field']].astype(str).agg(' '.join, axis=1)  # img_1.png may lie in each folder
+    photo = photo.rename(columns={'well': 'of'}).assign(well='photograph ' + key)
     score = well_scores(photo, positive=positive).set_index('well').score
     of = photo.drop_duplicates('well').set_index('well')[[c if c != 'well' else 'of' for c in ids]]
     g = score.groupby([of[c].reindex(score.index) for c in of])
@@ -286,6 +287,7 @@ def plot_plan(
         ax.fill_between(p.wells, p.low, p.high, color=color, alpha=0.2, lw=0)
     ax.axhline(power, color='#888888', lw=0.8)
     ax.set(xlabel='wells of each arm on a day', ylabel='power', ylim=(0, 1.02))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=7)
     ax.spines[['top', 'right']].set_visible(False)
     return ax
