@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIXED_COLORS', 'PALETTE', 'class_colors', 'plot_confusion', 'turning_point', 'best_epoch', 'plot_history',
-           'worst_tiles', 'gallery']
+           'worst_tiles', 'sorted_verdicts', 'gallery']
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #7b7ad783
 import matplotlib.pyplot as plt
@@ -288,6 +288,39 @@ def worst_tiles(
     if kind == 'wrong':
         return out[v != y].sort_values('p_pred', ascending=False, kind='stable').head(n)
     return out.sort_values('margin', kind='stable').head(n)
+
+# %% ../../nbs/api/43_evaluate.figures.ipynb #7adf80fd
+ORDERS = dict(
+    wrong='wrong, the surest first',
+    unsure='the least certain first',
+    novel='the most unlike training first',
+    suspicion='the most suspect label first',
+)
+_needs = dict(novel='novelty', suspicion='suspicion')
+
+
+def orders_of(preds):
+    "The orders that these predictions can be brought into."
+    return [o for o in ORDERS if o not in _needs or _needs[o] in preds]
+
+# %% ../../nbs/api/43_evaluate.figures.ipynb #dbe80f84
+def sorted_verdicts(
+    preds: pd.DataFrame,  # predictions with probabilities, one row a tile
+    order: str = 'wrong',  # 'wrong', 'unsure'; 'novel' where there is a column `novelty`, 'suspicion' for a table of `suspected_labels`
+    where: dict = None,  # only rows with these values, such as {'line': 'U2OS', 'label': 'CPT'}
+) -> pd.DataFrame:  # rows of `preds` in this order
+    "Verdicts in the order in which they deserve a look."
+    if order not in orders_of(preds):
+        raise ValueError(f'order={order!r} is none of {orders_of(preds)}.')
+    for k, v in (where or {}).items():
+        if k not in preds:
+            raise ValueError(f'The predictions have no column {k!r}; they have {", ".join(map(str, preds))}.')
+        preds = preds[preds[k].astype(str) == str(v)]
+    if not len(preds):
+        return preds
+    if order in _needs:
+        return preds.sort_values(_needs[order], ascending=False, kind='stable')
+    return worst_tiles(preds, len(preds), order)
 
 # %% ../../nbs/api/43_evaluate.figures.ipynb #9df73a62
 def _caption(r):

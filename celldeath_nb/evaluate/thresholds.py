@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['calibrate', 'apply_temperature', 'calibration_table', 'plot_calibration', 'coverage_table', 'plot_coverage',
-           'Threshold', 'choose_threshold', 'apply_threshold']
+           'Threshold', 'choose_threshold', 'apply_threshold', 'operating_point']
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #48ebb553
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ from scipy.special import softmax
 from ..units import unit_ids
 from .preds import check_preds, check_probs, class_names, positive_class, to_level
 from .intervals import boot_weights, join_units, ratio_of, score_limits, strata_of, wilson
-from .scores import as_arrays, choose_unit
+from .scores import as_arrays, choose_unit, metrics
 from .figures import class_colors
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #4908f4b6
@@ -281,3 +281,38 @@ def apply_threshold(
     out = check_preds(preds, classes)
     _, v, _, _ = as_arrays(out, classes, threshold, positive or getattr(threshold, 'positive', None) or None)
     return out.assign(pred=np.array(classes, object)[v])
+
+# %% ../../nbs/api/44_evaluate.thresholds.ipynb #dd4c19e5
+def verdicts_at(preds, threshold, positive=None, unanswered=0.0, classes=None):
+    "Verdicts by a threshold, without the least certain share."
+    classes = class_names(preds, classes)
+    if len(classes) != 2:
+        raise ValueError(f'A threshold needs two classes; these are {classes}. Use collapse(preds, by=...) first.')
+    if not 0 <= threshold <= 1 or not 0 <= unanswered < 1:
+        raise ValueError(f'threshold={threshold} and unanswered={unanswered} must lie between 0 and 1.')
+    pos = positive_class(classes, positive)
+    called = apply_threshold(preds, threshold, pos, classes)
+    far = (called[f'p_{pos}'] - threshold).abs()
+    return called[far >= far.quantile(unanswered)] if unanswered else called
+
+# %% ../../nbs/api/44_evaluate.thresholds.ipynb #2c143dad
+def operating_point(
+    preds: pd.DataFrame,  # predictions of two classes with probabilities, one row a tile
+    threshold: float = 0.5,  # probability of the positive class from which on a tile is called so
+    positive: str = None,  # the positive class; None: the one that is not a known control
+    unanswered: float = 0.0,  # share of tiles, the least certain ones, that get no verdict; 0 to below 1
+    n_boot: int = 500,  # resamples of wells for the intervals
+    classes: list = None,  # the two classes; all `p_` columns if not given
+) -> (
+    pd.DataFrame
+):  # rows `sensitivity`, `specificity`, `accuracy` with `value`, `low`, `high`; `.attrs['tiles']`: how many got a verdict
+    "What a threshold gives, and what leaving the unsure unanswered adds."
+    kept = verdicts_at(preds, threshold, positive, unanswered, classes)
+    classes = class_names(preds, classes)
+    pos = positive_class(classes, positive)
+    neg = next(c for c in classes if c != pos)
+    m = metrics(kept, threshold=threshold, positive=pos, classes=classes, n_boot=n_boot)
+    names = {'sensitivity': f'recall[{pos}]', 'specificity': f'recall[{neg}]', 'accuracy': 'accuracy'}
+    res = m.table.loc[list(names.values()), ['value', 'low', 'high']].set_axis(list(names), axis=0)
+    res.attrs.update(tiles=len(kept), positive=pos, negative=neg, resampled=m.by)
+    return res

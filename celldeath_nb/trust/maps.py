@@ -165,6 +165,7 @@ class Cams:
     method: str  # 'cam', 'gradcam' or 'layercam'
     layer: str = None  # where the maps were drawn; None: the last grid
     table: pd.DataFrame = None  # what is known of the tiles
+    tile_px: tuple = None  # height and width of the tiles in pixels
 
     def __len__(self):
         return len(self.maps)
@@ -430,7 +431,7 @@ def cam(
     want = target_classes(model, tiles, target)
     maps, probs = run_maps(model, tiles, want, method, layer, bs, device)
     names = [model.classes[i] for i in (probs.argmax(1) if want is None else want)]
-    return Cams(maps, names, probs, list(model.classes), method, layer, tiles.table)
+    return Cams(maps, names, probs, list(model.classes), method, layer, tiles.table, tuple(tiles.tile_px))
 
 # %% ../../nbs/api/85_trust.maps.ipynb #3d316768
 def _draw(table, n, seed):
@@ -546,7 +547,7 @@ def save_cams(
     cams: Cams,  # from `cam`
     out: str | Path,  # the folder to make
     size: tuple = None,  # height and width in pixels; None: as small as the network's grid
-    um_per_px: float = None,  # written into the TIFFs; None: what the table says
+    um_per_px: float = None,  # of a map, written into the TIFFs; None: what the table says of the tiles, brought to `size`
     overwrite: bool = False,  # replace a folder that is there
 ) -> Path:  # `out`, with `cams.csv`, and a PNG (one color scale for all) and a float32 TIFF for each map
     "Write maps as pictures, as numbers, and their table; whole or not at all."
@@ -554,12 +555,9 @@ def save_cams(
     t = cams.frame()
     size = size or cams.maps.shape[1:]
     palette = _palette()
-    um = (
-        t.um_per_px.to_numpy(float)
-        if um_per_px is None and 'um_per_px' in t
-        else np.full(len(t), um_per_px or np.nan, float)
-    )
-    um = um * (1 if size != cams.maps.shape[1:] else np.nan)
+    um = np.full(len(t), um_per_px or np.nan, float)
+    if um_per_px is None and 'um_per_px' in t and cams.tile_px:
+        um = t.um_per_px.to_numpy(float) * cams.tile_px[0] / size[0]
     names = _file_names(t.tile if 'tile' in t else t.index)
     lo = float(cams.maps.min())
     hi = float(cams.maps.max())
