@@ -2,6 +2,7 @@
 
     python benchmarks/verdict.py [--labs 300] [--seed 60000] [--jobs 2] [--out benchmarks/results/verdict.csv]
     python benchmarks/verdict.py --table          what the file holds, by kind and strength
+    python benchmarks/verdict.py --figure nbs/images/verdict.jpg          the same as a picture
 
 A laboratory photographs two or seven cell lines on four days, 4 to 14 wells on the day that is held out, with everyday nuisances (lamp, focus, density, of day, well
 and photograph). Then one of three things is true of it:
@@ -332,16 +333,77 @@ def table(out):
         print(t.groupby(by)[t.columns.tolist()].apply(shares).round(2).to_string(), '\n')
 
 
+answers = dict(condemned='#0072B2', nothing='#C8C8C8', believed='#D55E00')
+in_words = dict(condemned='do not believe it, or refused', nothing='nothing was shown', believed='believed')
+in_full = dict(
+    day='day',
+    well='well',
+    edge='edge of the plate',
+    order='order of acquisition',
+    focus='focus',
+    gradient='gradient of light',
+    dust='dust on the camera',
+    jpeg='JPEG quality',
+    file='file properties',
+    density='density of cells',
+)
+
+
+def bars(ax, t, title, names):
+    "A bar for each kind, as long as there are laboratories, parted by what the report answered."
+    for y, kind in enumerate(names):
+        left = 0
+        for k, color in answers.items():
+            n = int((t.answer[t.kind == kind] == k).sum())
+            ax.barh(y, n, left=left, color=color, height=0.75)
+            if n:
+                ax.text(left + n / 2, y, str(n), ha='center', va='center', fontsize=7, color='k' if k == 'nothing' else 'w')
+            left += n
+    ax.set_title(title, fontsize=8.5)
+    ax.set_yticks(range(len(names)), names.values(), fontsize=8)
+    ax.set(xticks=[], ylim=(len(names) - 0.4, -0.6))
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def figure(out, to):
+    "What the report answered, by what was true."
+    import matplotlib
+
+    matplotlib.use('agg')
+    from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
+
+    t = pd.read_csv(out)
+    t['answer'] = t.light.map(dict(stop='condemned', refused='condemned', wait='nothing', go='believed'))
+    planted = {f'planted {k}': v for k, v in in_full.items()}
+    others = {f'sound {k}': f'sound, {k} effect' for k in ('strong', 'weak')} | {'sound none': 'sound, no effect'}
+    others |= {f'leak {k}': f'leak: {k}' for k in leaks}
+    fig = plt.figure(figsize=(8.6, 3.5), layout='constrained', dpi=110)
+    axs = fig.subplots(1, 4, width_ratios=[1, 1, 1, 1.7])
+    for ax, v in zip(axs, strengths):
+        bars(ax, t[t.strength == v], f'shortcut, V = {v:g}', planted)
+        if v != strengths[0]:
+            ax.set_yticks([])
+    bars(axs[3], t, 'no shortcut', others)
+    keys = [Patch(color=c, label=in_words[k]) for k, c in answers.items()]
+    fig.legend(handles=keys, loc='outside lower center', ncols=3, fontsize=8, frameon=False)
+    fig.savefig(to, pil_kwargs=dict(quality=88))
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--labs', type=int, default=300)
     ap.add_argument('--seed', type=int, default=60000)
     ap.add_argument('--jobs', type=int, default=1, help='how many laboratories at a time')
     ap.add_argument('--out', type=Path, default=Path(__file__).parent / 'results' / 'verdict.csv')
-    ap.add_argument('--table', action='store_true', help='say what the file holds, and do nothing')
+    ap.add_argument('--table', action='store_true', help='say what the file holds, and do nothing else')
+    ap.add_argument('--figure', type=Path, metavar='F', help='draw what the file holds, and do nothing else')
     a = ap.parse_args()
     if a.table:
         return table(a.out)
+    if a.figure:
+        return figure(a.out, a.figure)
     if not a.out.exists():
         a.out.write_text(','.join(columns) + '\n')
     known = set(pd.read_csv(a.out).lab)

@@ -301,6 +301,23 @@ def test_the_honest_result_is_what_was_measured():
     assert f'In {(table.audit == "failed").sum()} of the {len(table)} the package' in told
 
 
+def test_the_share_of_right_verdicts_is_what_was_measured():
+    import pandas as pd
+
+    from celldeath_nb.evaluate.intervals import wilson
+
+    t = pd.read_csv(root / 'benchmarks' / 'results' / 'verdict.csv')
+    kind = t.kind.str.split().str[0]
+    low, high = wilson(t.right.sum(), len(t))
+    believed = (t.light[kind == 'planted'] == 'go').mean()
+    condemned = t.light[kind == 'sound'].isin(['stop', 'refused']).mean()
+    said = (
+        f'Of {len(t)} simulated laboratories whose truth is known, the last sentence of the report was right in {t.right.mean():.1%} ({low:.1%} to {high:.1%}). '
+        f'It believed {believed:.1%} of the designs with a shortcut and condemned {condemned:.1%} of the sound ones.'
+    )
+    assert said in (root / 'README.md').read_text(encoding='utf-8')
+
+
 def test_the_picture_is_that_of_the_lesson():
     args = [sys.executable, root / 'nbs' / 'make_picture.py', '--check']
     done = subprocess.run(args, capture_output=True, text=True)
