@@ -268,7 +268,7 @@ def _checklist(title, source, parts):
     items = [o for part in parts.values() for o in part]
     whole = sum(bool(o.known and not o.gap) for o in items)
     partly = sum(bool(o.known and o.gap) for o in items)
-    said = f'{source} Of {len(items)} items {whole} are filled from the run folder, {partly} in part, and {len(items) - whole - partly} wait for the authors.'
+    said = f'{source} Of {len(items)} items {whole} are filled from the run folder, {partly} in part, and the authors have to say {len(items) - whole - partly}.'
     return section(title, paragraph(said), *[f'<h3>{escape(k)}</h3>{"".join(map(_item, v))}' for k, v in parts.items()])
 
 # %% ../nbs/api/96_referee.ipynb #832c23ee

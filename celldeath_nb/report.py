@@ -359,7 +359,7 @@ def _said(v):
 
 def _recipe_table(recipe, trained):
     "The settings of a training, each with what it is."
-    words = docments(Recipe)
+    words = docments(Recipe.__base__) | docments(Recipe)
     rows = {k: _said(v) for k, v in asdict(recipe).items()}
     if recipe.solver == 'logistic':
         rows['epochs'] = f'none: a regression, with {trained} penalties tried'

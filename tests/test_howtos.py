@@ -18,7 +18,7 @@ asks = [
 short = dict(
     colab_gpu=('epochs = 0 ', 'epochs = 1 '),
     own_images=(
-        "take_road(fields, room / 'road')",
+        "take_road(fields, room / 'road', recipe)",
         "take_road(fields, room / 'road', __import__('celldeath_nb').Recipe.quick(epochs=1, min_steps=0))",
     ),
 )

@@ -7,7 +7,9 @@ __all__ = ['predict_shards']
 
 # %% ../../nbs/api/93_studies.shards.ipynb #6580e75d
 import hashlib
+import re
 import shutil
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -83,14 +85,34 @@ def predict_shards(
 # %% ../../nbs/api/93_studies.shards.ipynb #8d9537d1
 def _joined(tiles, names, classes):
     "What is known of the tiles, and the answers of all shards."
-    asked = [f'p_{c}' for c in classes] + ['pred']
-    read = dict(usecols=asked, dtype=dict(pred=str), float_precision='round_trip')
-    answers = pd.concat([read_csv(n, **read) for n in names], ignore_index=True)
-    return tiles.table.reset_index(drop=True).drop(columns=asked, errors='ignore').join(answers[asked])
+    asked = [f'p_{c}' for c in classes] + ['pred', 'novelty', 'why']
+    text = dict(pred=str, why=str)
+    read = dict(usecols=lambda c: c in asked, dtype=text, float_precision='round_trip', keep_default_na=False)
+    answers = pd.concat([read_csv(n, **read, na_values=dict(novelty='')) for n in names], ignore_index=True)
+    known = tiles.table.reset_index(drop=True).drop(columns=asked, errors='ignore')
+    return known.join(answers[[c for c in asked if c in answers]])
+
+
+def _say_once(heard):
+    "Warnings of shards, which differ in their counts alone: one of each, and how many there were."
+    kinds = {}
+    for o in heard:
+        kinds.setdefault((o.category, re.sub(r'[0-9]+', '#', str(o.message))), []).append(str(o.message))
+    for (category, _), texts in kinds.items():
+        more = f' (The first of {len(texts)} shards of which this or the like was said.)' if len(texts) > 1 else ''
+        warnings.warn(texts[0] + more, category)
 
 
 def _ask(executor, jobs):
     "Do all jobs; why some were not done."
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter('always')
+        lost = _asked(executor, jobs)
+    _say_once(heard)
+    return lost
+
+
+def _asked(executor, jobs):
     lost = []
     waiting = [] if executor is None else [executor.submit(_answer_shard, *j) for j in jobs]
     for j, w in zip(bar(jobs, what='shards'), waiting or jobs):

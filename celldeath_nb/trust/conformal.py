@@ -251,7 +251,7 @@ def abstention_table(
     unit: str = 'well',  # 'well', 'field' or 'experiment'
 ) -> (
     pd.DataFrame
-):  # one row an alpha: `alpha`, `n`, `answered`, `share`, `accuracy` with `low` and `high` (Wilson, by unit), `covered`
+):  # one row an alpha: `alpha`, `n`, `answered`, `share`, `accuracy` with `low` and `high` (Wilson, by unit), `covered` (the share whose set holds the truth: `1 - alpha` or more on average over calibrations, not in each)
     "The accuracy of the wells that get a call, and their share, for each promise."
     rows = []
     for a in _alphas(int(unit_ids(calibration, unit).max()) + 1) if alphas is None else alphas:
@@ -303,13 +303,14 @@ def plot_abstention(
     calibration: pd.DataFrame,  # predictions with the truth, of wells that no training saw
     preds: pd.DataFrame,  # predictions of other wells with the truth
     alpha: float | None = 0.1,  # the promise to mark; None: none
+    alphas: list = None,  # the promises to draw, see `abstention_table`
     ax: plt.Axes | None = None,  # where to draw; a new figure if not given
     unit: str = 'well',  # 'well', 'field' or 'experiment'
     color: str = '#0072B2',  # of the points
     label: str | None = None,  # name of the points
 ) -> plt.Axes:  # the axes drawn on
     "Accuracy of the wells that get a call against their share, one point a promise, with intervals by well."
-    t = abstention_table(calibration, preds, unit=unit).dropna(subset=['accuracy'])
+    t = abstention_table(calibration, preds, alphas, unit).dropna(subset=['accuracy'])
     if not len(t):
         raise ValueError(
             f'No {unit} gets a call at any promise up to one in two: the sets are empty or hold several classes. Look '
@@ -328,7 +329,8 @@ def plot_abstention(
             color='#D55E00',
             label=f'{100 * (1 - alpha):g} % promised: {int(one.answered)} of {int(one.n)} {unit}s called',
         )
-    ax.set(xlabel=f'share of {unit}s that get a call', ylabel='accuracy among them', xlim=(0, 1.02), ylim=(None, 1.01))
+    ax.set(xlabel=f'share of {unit}s that get a call', ylabel='accuracy among them', xlim=(0, 1.02))
+    ax.set_ylim(1.3 * t.low.min() - 0.3, 1.01)  # room for the legend below the intervals
     if ax.get_legend_handles_labels()[1]:
         ax.legend(fontsize=8, loc='lower left')
     return ax

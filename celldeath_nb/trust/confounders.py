@@ -18,7 +18,7 @@ from ..units import crossed, joined_text, natural_key, need, table_of, unit_ids,
 # %% ../../nbs/api/80_trust.confounders.ipynb #e7c88f92
 def cramers_v(
     counts,  # array [..., k, r]: how often level i of one column meets level j of the other
-) -> np.ndarray:  # [...], 0 (nothing in common) to 1 (they coincide); nan where a column has one level only
+) -> np.ndarray:  # [...], or a number of one table: 0 (nothing in common) to 1 (they coincide); nan where a column has one level only
     "Cramer's V with Bergsma's correction for its bias in small tables."
     o = np.asarray(counts, float)
     n = o.sum((-2, -1))
@@ -31,7 +31,7 @@ def cramers_v(
         r = (b > 0).sum((-2, -1))
         phi = np.maximum(0, phi - (k - 1) * (r - 1) / (n - 1))
         least = np.minimum(k - (k - 1) ** 2 / (n - 1), r - (r - 1) ** 2 / (n - 1)) - 1
-        return np.where(np.minimum(k, r) > 1, np.minimum(1, np.sqrt(phi / least)), np.nan)
+        return np.where(np.minimum(k, r) > 1, np.minimum(1, np.sqrt(phi / least)), np.nan)[()]
 
 # %% ../../nbs/api/80_trust.confounders.ipynb #19cb2530
 def _noncentrality(x, df, q):
