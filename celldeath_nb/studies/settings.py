@@ -71,7 +71,7 @@ def paper_settings(
 SCALES = dict(
     paper=dict(recipe='paper'),
     half=dict(recipe='paper', size=240),
-    quick=dict(recipe='quick', size=96, min_steps=160),
+    quick=dict(recipe='quick', size=64, min_steps=100),
     tiny=dict(recipe='quick', size=32, min_steps=30, batch_size=16),
 )
 _stand_ins = dict(
@@ -92,7 +92,7 @@ def _smaller(t, steps):
 # %% ../../nbs/api/91_studies.settings.ipynb #22375ce3
 def scale_settings(
     settings: pd.DataFrame,  # of `paper_settings`, edited as you like
-    scale: str = 'quick',  # 'paper' (480x640), 'half' (240x320, a quarter of the work), 'quick' (96 pixels, 160 batches), 'tiny' (for notebooks)
+    scale: str = 'quick',  # 'paper' (480x640), 'half' (240x320, a quarter of the work), 'quick' (64 pixels, 100 batches), 'tiny' (for notebooks)
     **changes,  # fields of a recipe, or seeds=, for all rows
 ) -> pd.DataFrame:  # the settings with the columns of a recipe
     "The same settings at another size."
