@@ -357,7 +357,9 @@ def bars(ax, t, title, names):
             n = int((t.answer[t.kind == kind] == k).sum())
             ax.barh(y, n, left=left, color=color, height=0.75)
             if n:
-                ax.text(left + n / 2, y, str(n), ha='center', va='center', fontsize=7, color='k' if k == 'nothing' else 'w')
+                ax.text(
+                    left + n / 2, y, str(n), ha='center', va='center', fontsize=7, color='k' if k == 'nothing' else 'w'
+                )
             left += n
     ax.set_title(title, fontsize=8.5)
     ax.set_yticks(range(len(names)), names.values(), fontsize=8)

@@ -413,6 +413,17 @@ def test_a_room_bears_no_name_that_the_package_exports():
     )
 
 
+def test_every_public_function_is_met_in_a_notebook_for_readers():
+    "In a lesson, a how-to or a notebook of the paper. A function that rooms lend each other is in a cell marked exporti, and is not public."
+    done = python("""import inspect, celldeath_nb as cd
+print(*[o for o in cd.__all__ if inspect.isfunction(getattr(cd, o))])""")
+    books = [o for part in ('tutorials', 'howto', 'paper') for o in (root / 'nbs' / part).glob('*.ipynb')]
+    cells = [c for o in books for c in json.loads(o.read_text(encoding='utf-8'))['cells']]
+    met = set(re.findall(r'\w+', '\n'.join(''.join(c['source']) for c in cells)))
+    public = set(done.stdout.split())
+    assert len(public) > 200 and not public - met, sorted(public - met)
+
+
 def test_importing_the_package_brings_nothing():
     "Nothing heavy, and no room of its own; nor does asking a wing for a name that needs nothing heavy bring torch."
     done = python(

@@ -4,12 +4,12 @@ from importlib import import_module
 
 _rooms = {
     'figures': ['FIXED_COLORS', 'PALETTE', 'best_epoch', 'class_colors', 'gallery', 'plot_confusion', 'plot_history',
-        'turning_point', 'worst_tiles'],
+        'sorted_verdicts', 'turning_point', 'worst_tiles'],
     'intervals': ['SHARES', 'wilson'],
     'preds': ['COMBINE', 'CONTROLS', 'as_preds', 'to_level'],
     'scores': ['Metrics', 'collapse', 'confusion', 'metrics', 'report_table'],
     'thresholds': ['Threshold', 'apply_temperature', 'apply_threshold', 'calibrate', 'calibration_table',
-        'choose_threshold', 'coverage_table', 'plot_calibration', 'plot_coverage'],
+        'choose_threshold', 'coverage_table', 'operating_point', 'plot_calibration', 'plot_coverage'],
 }
 _room_of = {name: room for room, names in _rooms.items() for name in names}
 _parts = {room.split('.')[0] for room in _rooms}

@@ -303,9 +303,7 @@ def operating_point(
     unanswered: float = 0.0,  # share of tiles, the least certain ones, that get no verdict; 0 to below 1
     n_boot: int = 500,  # resamples of wells for the intervals
     classes: list = None,  # the two classes; all `p_` columns if not given
-) -> (
-    pd.DataFrame
-):  # rows `sensitivity`, `specificity`, `accuracy` with `value`, `low`, `high`; `.attrs['tiles']`: how many got a verdict
+) -> pd.DataFrame:  # rows `sensitivity`, `specificity`, `accuracy` with `value`, `low`, `high`; `.attrs['tiles']`: how many got a verdict
     "What a threshold gives, and what leaving the unsure unanswered adds."
     kept = verdicts_at(preds, threshold, positive, unanswered, classes)
     classes = class_names(preds, classes)

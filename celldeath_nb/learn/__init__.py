@@ -10,7 +10,7 @@ _rooms = {
     'learner': ['find_rate', 'make_learner'],
     'loaders': ['make_dls'],
     'models': ['Model', 'load_model'],
-    'nets': ['as_input', 'best_device', 'make_net', 'shrink'],
+    'nets': ['as_input', 'best_device', 'make_net'],
     'pace': [],
     'prediction': ['predict'],
     'probes': ['probe'],

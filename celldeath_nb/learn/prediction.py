@@ -522,7 +522,7 @@ def predict(
     bs: int = 32,  # tiles in a batch
     device: str = None,  # 'cuda', 'mps' or 'cpu'; None: the best there is
     out: str | Path = None,  # also write the table to this CSV; an interrupted call goes on when it is made again
-    engine: str = None,  # on a processor: 'torch' (folded norms), 'onnx', 'bf16' (three digits) or 'auto' (the fastest of the first two, by measurement); None: the network as it is
+    engine: str = None,  # on a processor: 'torch' (folded norms), 'onnx', 'bf16', or 'auto' (the faster of the first two); None: as it is
     **kwargs,  # for `read_fields`, when `data` is a folder or paths; `window` and `allow` also as for `cut_tiles`
 ) -> (
     pd.DataFrame

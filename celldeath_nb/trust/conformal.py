@@ -251,8 +251,8 @@ def abstention_table(
     unit: str = 'well',  # 'well', 'field' or 'experiment'
 ) -> (
     pd.DataFrame
-):  # one row an alpha: `alpha`, `n`, `answered`, `share`, `accuracy` with `low` and `high` (Wilson, by unit), `covered` (the share whose set holds the truth: `1 - alpha` or more on average over calibrations, not in each)
-    "The accuracy of the wells that get a call, and their share, for each promise."
+):  # one row an alpha: `alpha`, `n`, `answered`, `share`, `accuracy` with `low` and `high` (Wilson, by unit), `covered`
+    "The accuracy of the wells that get a call, their share, and the share `covered` whose set holds the truth: `1 - alpha` on average over calibrations, not in each."
     rows = []
     for a in _alphas(int(unit_ids(calibration, unit).max()) + 1) if alphas is None else alphas:
         t = well_calls(preds, float(a), calibration, unit)
