@@ -115,7 +115,8 @@ def _timm_body(arch, pretrained, weights_file, **kwargs):
         if weights_file:
             _check_filled(net, lambda: timm.create_model(arch, pretrained=False, **how), chance, arch, weights_file)
         return net
-    except (OSError, RuntimeError, SafetensorError) as e:
+    # a KeyError is timm 1.0.28's, which looks for a first layer that is not there
+    except (OSError, RuntimeError, KeyError, SafetensorError) as e:
         if not pretrained:
             raise ValueError(
                 f'timm cannot build {arch!r} ({first_line(e)}). Give the name without what follows the dot.'

@@ -194,12 +194,12 @@ def _folds(df, y, groups, seed):
         raise ValueError(
             f'{n.idxmin()} comes from {n.min()} group only, so nothing can be learned from one and asked of another. Photograph at least one more.'
         )
-    parts = [
-        p
-        for p in StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed).split(y, y, groups)
-        if all_classes(y[p[0]], y)
-    ]
-    if not parts:
+    for draw in range(seed, seed + 20):  # versions of scikit-learn deal few groups unlike, and not each deal will do
+        dealt = StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=draw).split(y, y, groups)
+        parts = [p for p in dealt if all_classes(y[p[0]], y)]
+        if parts:
+            break
+    else:
         raise ValueError(
             'However the groups are dealt, what is learned from lacks a class. Photograph more wells of every class.'
         )
