@@ -165,7 +165,7 @@ def by_fastai(tiles, seed, epochs):
 def beside_fastai(o, tiles, d):
     "Rows of probe, quick recipe and plain fastai on the same splits, added to a CSV one by one."
     t = tiles.table
-    where = Path(o.photographs).resolve() if o.photographs else d / 'simulated'
+    where = Path(o.photographs).resolve()
     tiles = tiles.add(path=[str(where / f) for f in t.field])
     f = Path(o.rows)
     rows = read_csv(f).to_dict('records') if f.exists() else []
@@ -284,7 +284,8 @@ def main():
         if o.photographs:
             fields = read_fields(o.photographs, pattern=o.pattern, label_from='folder')
         else:
-            fields = simulated(d / 'simulated', o.simulated)
+            o.photographs = d / 'simulated'
+            fields = simulated(o.photographs, o.simulated)
         tiles = cut_tiles(fields, d / 'tiles', grid=(1, 1))
         (beside_fastai if o.part == 'fastai' else by_arms)(o, tiles, d)
 

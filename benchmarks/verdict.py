@@ -335,12 +335,9 @@ def table(out):
 
 answers = dict(condemned='#0072B2', nothing='#C8C8C8', believed='#D55E00')
 in_words = dict(condemned='do not believe it, or refused', nothing='nothing was shown', believed='believed')
-in_full = dict(
-    day='day',
-    well='well',
+in_full = {k: k for k in kinds} | dict(
     edge='edge of the plate',
     order='order of acquisition',
-    focus='focus',
     gradient='gradient of light',
     dust='dust on the camera',
     jpeg='JPEG quality',

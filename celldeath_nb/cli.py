@@ -7,9 +7,9 @@ __all__ = ['app', 'Folder', 'Labels', 'LabelFrom', 'Pattern', 'Overwrite', 'Grou
            'MaxMpx', 'UmPerPx', 'Window', 'Edge', 'ResizeTo', 'Rescale', 'Lines', 'Where', 'Label', 'Rename', 'Allow',
            'Seeds', 'Places', 'Positive', 'Rotate', 'Flips', 'Turns', 'Enlarge', 'Threads', 'Lighting', 'Dropout',
            'Balance', 'Run', 'Weights', 'WeightsFile', 'Recipe_', 'Epochs', 'Rates', 'Dapi', 'Marks', 'Foci', 'Single',
-           'Pages', 'Report', 'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'pair', 'deal_out',
-           'tell', 'Steps', 'slice_', 'train', 'predict', 'export_', 'referee', 'explain', 'audit', 'nuclei_', 'flow_',
-           'plate_', 'demo', 'lab', 'paper', 'in_words_of_the_command', 'main']
+           'Pages', 'Report', 'Arms', 'Reference', 'Scale', 'Only', 'Runs', 'Draft', 'OwnSettings', 'TRAINS', 'pair',
+           'deal_out', 'tell', 'Steps', 'slice_', 'train', 'predict', 'export_', 'referee', 'explain', 'audit',
+           'nuclei_', 'flow_', 'plate_', 'demo', 'lab', 'paper', 'in_words_of_the_command', 'main']
 
 # %% ../nbs/api/97_cli.ipynb #780cc4ca
 import os
@@ -1417,6 +1417,15 @@ def _expected(e):
     return isinstance(e, (ValueError, OSError, FloatingPointError, MemoryError)) and not isinstance(e, UnicodeError)
 
 
+TRAINS = (
+    'torch',
+    'torchvision',
+    'fastai',
+    'timm',
+    'huggingface_hub',
+)  # what the small installation of the README leaves out
+
+
 def _paragraph(e):
     "What is said of an error."
     from celldeath_nb.photos.pixels import safe_text
@@ -1427,7 +1436,7 @@ def _paragraph(e):
         return f'{safe_text(e.filename or "A file")} could not be read or written: {e.strerror}.'
     if _expected(e):
         return in_words_of_the_command(str(e).strip()) or type(e).__name__
-    if isinstance(e, ModuleNotFoundError) and (e.name or 'celldeath_nb').split('.')[0] != 'celldeath_nb':
+    if isinstance(e, ModuleNotFoundError) and e.name in TRAINS:
         return f'{e.name} is not installed, and this needs it. Type: python -m pip install celldeath_nb'
     fd, log = tempfile.mkstemp(prefix='celldeath_', suffix='.log')
     with os.fdopen(fd, 'w') as f:

@@ -99,7 +99,7 @@ def _build(self: Tune):
 def _show(self: Tune):
     "The matrix, the numbers and the call."
     self.table = operating_point(self.preds, self.threshold, self.positive, self.unanswered)
-    kept = verdicts_at(self.preds, self.threshold, self.positive, self.unanswered)
+    kept, *_ = verdicts_at(self.preds, self.threshold, self.positive, self.unanswered)
     ax = plot_confusion(kept, positive=self.positive)
     self._picture.value = png_of(ax.figure)
     rows = '\n'.join(f'{k}: {r.value:.1%} ({r.low:.1%} to {r.high:.1%})' for k, r in self.table.iterrows())

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from celldeath_nb.cli import TRAINS
+
 root = Path(__file__).resolve().parents[1]
 pkg = root / 'celldeath_nb'
 cfg = ConfigParser(delimiters=['='])
@@ -41,7 +43,7 @@ def test_requirements_are_what_is_imported():
     assert not used - core - extras - by_choice, 'imported and required nowhere'
 
 
-trains = {'torch', 'torchvision', 'fastai', 'timm', 'huggingface_hub'}
+trains = set(TRAINS)
 
 
 def test_the_small_install_of_the_readme_is_all_but_what_trains():

@@ -253,3 +253,18 @@ def test_kinds_of_change_are_seen_and_an_untouched_experiment_is_not(tmp_path):
         found[kind] = round(auroc, 3)
         assert said, kind
     assert min(found.values()) >= 0.95, found
+
+
+def test_a_line_held_back_is_judged_and_not_strange(tmp_path, recwarn):
+    "The run that holds it back is the test of what the network says of it; another table with that line is told, see above."
+    photos = simulate_experiment(
+        tmp_path / 'p', ('U2OS', 'H9'), experiments=2, wells=1, sites=1, size=(48, 64), um_per_px=2.0, seed=3, workers=1
+    )
+    tiles = split_by(cut_tiles(read_fields(photos), tmp_path / 't', grid=(1, 1)), 'line=H9', 0.5)
+    run = train(
+        tiles, Recipe.quick(size=32, epochs=1, min_steps=0, batch_size=2), tmp_path / 'run', 'cpu', figures=False
+    )
+    assert set(run.preds[run.preds.split == 'test'].line) == {'H9'}
+    assert not [o for o in recwarn if 'never saw' in str(o.message)]
+    with pytest.warns(UserWarning, match='never saw the line H9'):
+        predict(run.model, tiles, device='cpu')

@@ -284,7 +284,7 @@ def apply_threshold(
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #dd4c19e5
 def verdicts_at(preds, threshold, positive=None, unanswered=0.0, classes=None):
-    "Verdicts by a threshold, without the least certain share."
+    "Verdicts by a threshold without the least certain share, and the two classes, the positive one first."
     classes = class_names(preds, classes)
     if len(classes) != 2:
         raise ValueError(f'A threshold needs two classes; these are {classes}. Use collapse(preds, by=...) first.')
@@ -293,7 +293,8 @@ def verdicts_at(preds, threshold, positive=None, unanswered=0.0, classes=None):
     pos = positive_class(classes, positive)
     called = apply_threshold(preds, threshold, pos, classes)
     far = (called[f'p_{pos}'] - threshold).abs()
-    return called[far >= far.quantile(unanswered)] if unanswered else called
+    kept = called[far >= far.quantile(unanswered)] if unanswered else called
+    return kept, pos, next(c for c in classes if c != pos)
 
 # %% ../../nbs/api/44_evaluate.thresholds.ipynb #2c143dad
 def operating_point(
@@ -305,10 +306,7 @@ def operating_point(
     classes: list = None,  # the two classes; all `p_` columns if not given
 ) -> pd.DataFrame:  # rows `sensitivity`, `specificity`, `accuracy` with `value`, `low`, `high`; `.attrs['tiles']`: how many got a verdict
     "What a threshold gives, and what leaving the unsure unanswered adds."
-    kept = verdicts_at(preds, threshold, positive, unanswered, classes)
-    classes = class_names(preds, classes)
-    pos = positive_class(classes, positive)
-    neg = next(c for c in classes if c != pos)
+    kept, pos, neg = verdicts_at(preds, threshold, positive, unanswered, classes)
     m = metrics(kept, threshold=threshold, positive=pos, classes=classes, n_boot=n_boot)
     names = {'sensitivity': f'recall[{pos}]', 'specificity': f'recall[{neg}]', 'accuracy': 'accuracy'}
     res = m.table.loc[list(names.values()), ['value', 'low', 'high']].set_axis(list(names), axis=0)

@@ -111,12 +111,16 @@ def _timm_body(arch, pretrained, weights_file, **kwargs):
         overlay = dict(file=str(weights_file or _at_hand(arch))) if pretrained else None
         how = dict(in_chans=1, num_classes=0, global_pool='', **kwargs)
         chance = torch.get_rng_state()
-        net = timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, **how)
+        again = lambda: timm.create_model(arch, pretrained=False, **how)
+        try:
+            net = timm.create_model(arch, pretrained=pretrained, pretrained_cfg_overlay=overlay, **how)
+        except KeyError:  # timm 1.0.28 fills nothing where a first layer is not in the file
+            torch.set_rng_state(chance)
+            net = again()
         if weights_file:
-            _check_filled(net, lambda: timm.create_model(arch, pretrained=False, **how), chance, arch, weights_file)
+            _check_filled(net, again, chance, arch, weights_file)
         return net
-    # a KeyError is timm 1.0.28's, which looks for a first layer that is not there
-    except (OSError, RuntimeError, KeyError, SafetensorError) as e:
+    except (OSError, RuntimeError, SafetensorError) as e:
         if not pretrained:
             raise ValueError(
                 f'timm cannot build {arch!r} ({first_line(e)}). Give the name without what follows the dot.'

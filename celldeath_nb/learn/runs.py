@@ -426,6 +426,7 @@ def write_run(run, tiles, r, dls, net, history, device, t0, copies, positive=Non
     asked = tiles.subset(tiles.table.split.isin(['valid', 'test']).values)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='.*unlike those that the model learned from')  # the columns tell
+        warnings.filterwarnings('ignore', message='The model never saw')  # a line held back is judged by this very run
         preds = predict(model, asked, bs=dls.valid.bs, device=device)
     model.net.cpu()
     write_json(asdict(r), run / 'recipe.json')

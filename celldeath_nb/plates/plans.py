@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, nct, t as student_t
 
+from ..units import joined_text
 from ..evaluate.intervals import wilson
 from .maps import is_vehicle
 from .plates import well_scores
@@ -97,7 +98,7 @@ def variance_components(
     p = _pilot_numbers(wells)
     ids = [c for c in ('experiment', 'plate', 'well', 'hour') if c in preds and preds[c].notna().any()]
     photo = preds[[c for c in preds if c in ids or c in ('field', 'pred') or str(c).startswith('p_')]]
-    key = preds[[*ids, 'field']].astype(str).agg(' '.join, axis=1)  # img_1.png may lie in each folder
+    key = joined_text(preds, [*ids, 'field'])  # img_1.png may lie in each folder
     photo = photo.rename(columns={'well': 'of'}).assign(well='photograph ' + key)
     score = well_scores(photo, positive=positive).set_index('well').score
     of = photo.drop_duplicates('well').set_index('well')[[c if c != 'well' else 'of' for c in ids]]

@@ -18,9 +18,7 @@ from ..units import crossed, joined_text, natural_key, need, table_of, unit_ids,
 # %% ../../nbs/api/80_trust.confounders.ipynb #e7c88f92
 def cramers_v(
     counts,  # array [..., k, r]: how often level i of one column meets level j of the other
-) -> (
-    np.ndarray
-):  # [...], or a number of one table: 0 (nothing in common) to 1 (they coincide); nan where a column has one level only
+) -> np.ndarray:  # [...], or one number: 0 (nothing in common) to 1 (they coincide); nan if a column has one level
     "Cramer's V with Bergsma's correction for its bias in small tables."
     o = np.asarray(counts, float)
     n = o.sum((-2, -1))
