@@ -495,6 +495,15 @@ def check_no_writer(path):
     if page and page['host'] == this_host() and os.name == 'posix' and lives(page['pid'], page.get('born')):
         raise _busy(path, page)
 
+# %% ../nbs/api/00_files.ipynb #a3f2b87f
+def drop_dead_lock(path, dead=120.0):
+    "Remove the lock of `path` if its owner is gone; who lives keeps it."
+    lock = Path(path).with_name(f'.{Path(path).name}.lock')
+    if lock.exists():
+        with suppress(OSError):  # it lives, or nothing can be written here
+            _claim(path, lock, dead)
+            lock.unlink(missing_ok=True)
+
 # %% ../nbs/api/00_files.ipynb #f0533525
 def write_json(
     obj,  # anything that JSON can say

@@ -22,8 +22,7 @@ from conftest import processes, tells
 
 import celldeath_nb.learn.training as learn_training
 from celldeath_nb.evaluate.scores import collapse
-from celldeath_nb.files import write_csv
-from celldeath_nb.files import this_host
+from celldeath_nb.files import only_writer, this_host, write_csv
 from celldeath_nb.learn.training import repeat
 from celldeath_nb.studies.queue import RayExecutor, Rehearsal, hold_run, open_results, run_settings
 from celldeath_nb.studies.results import leave_one_out_table, results_table, spread_of
@@ -151,6 +150,23 @@ def test_killed_at_random_moments(tiles, whole, tmp_path):
     kill_and_resume(tiles, tmp_path / 'o', 5, seed=1)
     assert bits(tmp_path / 'o') == whole
     assert not [p for p in (tmp_path / 'o').rglob('*') if p.name.endswith('.lock')]
+
+
+@forks
+@pytest.mark.parametrize('state', ['recipe.json', 'failed'])
+def test_killed_when_all_was_written(tiles, tmp_path, state):
+    train = Rehearsal(told) if state == 'recipe.json' else fail_on_four
+    first = run_settings(tiles, settings_of(), tmp_path / 'o', train=train)
+    at = tmp_path / 'o' / 'AvsA' / 'seed_0'
+    pid = os.fork()
+    if not pid:
+        with hold_run(at), only_writer(at):
+            os._exit(0)  # as SIGKILL does it: nothing is put back
+    os.waitpid(pid, 0)
+    locks = lambda: sorted(p.name for p in (tmp_path / 'o').rglob('*.lock'))
+    assert locks() == ['.seed_0.job.lock', '.seed_0.lock']
+    again = run_settings(tiles, settings_of(), tmp_path / 'o', train=train)
+    assert not locks() and again.runs.equals(first.runs)
 
 
 @pytest.mark.long

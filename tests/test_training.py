@@ -1,6 +1,7 @@
 "Training that is killed, runs out of memory, meets no number or a full disk: the last good state is kept, and what to do is said."
 
 import os, shutil, signal, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,6 +360,30 @@ def test_two_trainings_into_one_folder(tiles, tmp_path):
     with pytest.warns(UserWarning, match=f'process {pid} on .* was stopped before it was done'):
         assert len(learn_training.train(tiles, r, tmp_path / 'r', 'cpu').history) == 1
     assert sorted(o.name for o in tmp_path.iterdir()) == ['r', 'ready']
+
+
+def test_trainings_in_threads_are_those_in_turn(tiles, tmp_path):
+    recipes = [learn_recipes.Recipe.quick(**{**small, 'epochs': 1, 'seed': k}) for k in range(2)]
+    do = lambda r, kind: learn_training.train(tiles, r, tmp_path / f'{kind}{r.seed}', 'cpu', figures=False).preds
+    in_turn = [do(r, 'turn') for r in recipes]
+    with ThreadPoolExecutor(2) as pool:
+        threads = list(pool.map(do, recipes, ['thread'] * 2))
+    for a, b in zip(in_turn, threads):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs a POSIX system')
+def test_the_lock_of_who_was_killed_when_all_was_written_goes(tiles, tmp_path):
+    r = learn_recipes.Recipe.quick(**{**small, 'epochs': 1})
+    learn_training.train(tiles, r, tmp_path / 'r', 'cpu')
+    pid = os.fork()
+    if pid == 0:
+        with only_writer(tmp_path / 'r'):
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert (tmp_path / '.r.lock').exists()
+    learn_training.train(tiles, r, tmp_path / 'r', 'cpu', again='open')
+    assert [o.name for o in tmp_path.iterdir()] == ['r']
 
 
 @pytest.mark.long

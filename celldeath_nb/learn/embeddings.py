@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..files import ahead, bar, check_ordinary, write_whole
 from ..tiles.store import Tiles
 from .weights import cache_folder, tensors_sum
-from .nets import as_input, best_device, make_net
+from .nets import as_input, best_device, make_net, ready_to_answer
 from .models import Model
 from .engines import fold_norms
 from .loaders import gray_stats, round_grays, shown_size
@@ -78,7 +78,7 @@ def _files(tiles, key, cache):
 def _computed(m, tiles, todo, bs, device):
     "Features of some tiles; of fewer if it is interrupted, then with the interruption."
     device = best_device(device)
-    body = m.net[0].to(device, memory_format=torch.channels_last).eval()
+    body = ready_to_answer(m.net[0], device)
     parts = [todo[i : i + bs] for i in range(0, len(todo), bs)]
     done = []
     stop = None

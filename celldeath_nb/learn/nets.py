@@ -8,6 +8,7 @@ __all__ = ['best_device', 'make_net', 'as_input']
 # %% ../../nbs/api/51_learn.nets.ipynb #0139af32
 import difflib
 from collections import OrderedDict
+import threading
 from itertools import takewhile
 from pathlib import Path
 import timm
@@ -36,6 +37,27 @@ def best_device(
             'it out to use the best of these.'
         )
     return torch.device(name)
+
+# %% ../../nbs/api/51_learn.nets.ipynb #e8632f37
+_placing = threading.Lock()
+
+
+def _lies(o, device):
+    "Whether a tensor is where it should be, as it should be."
+    there = o.device.type == device.type and device.index in (None, o.device.index)
+    return there and (o.ndim != 4 or o.is_contiguous(memory_format=torch.channels_last))
+
+
+def ready_to_answer(
+    net: nn.Module,  # a network, or its body
+    device: torch.device,  # where to
+) -> nn.Module:  # the same
+    "A network on its device, channels last, in the state for answers; one that is ready is not touched."
+    with _placing:
+        ready = not any(m.training for m in net.modules())
+        if not (ready and all(_lies(o, device) for o in (*net.parameters(), *net.buffers()))):
+            net.to(device, memory_format=torch.channels_last).eval()
+    return net
 
 # %% ../../nbs/api/51_learn.nets.ipynb #9b3cafc9
 def _tv_names():

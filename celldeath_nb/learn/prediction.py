@@ -171,10 +171,10 @@ def _by_engine(model, net, n):
 def _by_torch(model, device, n):
     "A function from tiles and their numbers to probabilities and, with a reference, how far they are from it."
     import torch
-    from celldeath_nb.learn.nets import best_device
+    from celldeath_nb.learn.nets import best_device, ready_to_answer
 
     device = best_device(device)
-    net = model.net.to(device, memory_format=torch.channels_last).eval()
+    net = ready_to_answer(model.net, device)
     if _engine_of(model) is not None:
         return _by_engine(model, net, n)
     half = device.type == 'cuda' and model.info.get('precision') == 'bf16'

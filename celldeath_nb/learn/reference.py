@@ -195,9 +195,10 @@ def _some(n):
 def _described(model, tiles, device, bs=32):
     "Features, as `predict` finds them, and numbers of up to `_most` tiles, and which these are."
     import torch
+    from celldeath_nb.learn.nets import ready_to_answer
 
     idx = _some(len(tiles))
-    net = model.net.to(device, memory_format=torch.channels_last).eval()
+    net = ready_to_answer(model.net, device)
     half = device.type == 'cuda' and model.info.get('precision') == 'bf16'
     f = []
     v = []

@@ -7,6 +7,7 @@ __all__ = ['train', 'expected_seconds', 'repeat']
 
 # %% ../../nbs/api/58_learn.training.ipynb #2d9cb578
 import shutil
+import threading
 import time
 import warnings
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from celldeath_nb.files import (
     a_page,
     a_text,
     check_free,
+    drop_dead_lock,
     new_folder,
     only_writer,
     read_sealed,
@@ -146,6 +148,9 @@ def _keep_last_good(out, tiles, r, dls, watch, work, positive):
     )
 
 # %% ../../nbs/api/58_learn.training.ipynb #402387ee
+_one_at_a_time = threading.RLock()
+
+
 def train(
     tiles: Tiles,  # with columns `label` and `split`
     recipe: Recipe,  # `Recipe.quick()` or `Recipe.paper()`, changed as needed
@@ -174,10 +179,11 @@ def train(
     if again not in ('refuse', 'open'):
         raise ValueError(f"again={again!r}: use 'refuse' or 'open'.")
     if again == 'open' and out.exists() and not overwrite:
+        drop_dead_lock(out)
         return _same_positive(_finished(out, identity), positive)
     check_free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(out) as still_ours:
+    with only_writer(out) as still_ours, _one_at_a_time:
         sitting = dict(every=checkpoint_seconds, on_epoch=on_epoch)
         how = SimpleNamespace(duplicates=duplicates, pairs=pairs, positive=positive, figures=figures, threads=threads)
         return _train(tiles, recipe, out, device, overwrite, sitting, how, identity, t0, still_ours)

@@ -29,6 +29,7 @@ from celldeath_nb.files import (
     bar,
     check_outside,
     check_page,
+    drop_dead_lock,
     either,
     new_folder,
     only_writer,
@@ -45,6 +46,11 @@ from ..learn.training import train as train_net
 from .settings import prepare_settings, refuse_problems, seed_list, setting_recipe
 
 # %% ../../nbs/api/93_studies.queue.ipynb #15605d79
+def _job(path):
+    "What a worker's lock is named after: the lock of the run folder itself is the one that `train` takes."
+    return path.with_name(f'{path.name}.job')
+
+
 @contextmanager
 def hold_run(
     path: str | Path,  # the run folder; the lock stands beside it
@@ -54,8 +60,8 @@ def hold_run(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        try:  # not the lock of the run folder itself, which `train` takes
-            held.enter_context(only_writer(path.with_name(f'{path.name}.job'), stale / 6, stale))
+        try:
+            held.enter_context(only_writer(_job(path), stale / 6, stale))
             ours = True
         except FileExistsError:
             ours = False
@@ -297,12 +303,15 @@ def _copies_of(tiles, parts, jobs, settings):
 
 def _jobs_of(out, settings, parts):
     "One a run, as far as it is not finished."
-    return [
-        dict(tiles=parts[row['setting']], recipe=setting_recipe(row, seed), at=at)
+    runs = [
+        dict(tiles=parts[row['setting']], recipe=setting_recipe(row, seed), at=out / row['setting'] / f'seed_{seed}')
         for row in settings.to_dict('records')
         for seed in seed_list(row['seeds'])
-        if not _is_finished(at := out / row['setting'] / f'seed_{seed}')
     ]
+    for at in (r['at'] for r in runs if _is_finished(r['at']) or _failed_at(r['at']).is_file()):
+        for path in _job(at), at:
+            drop_dead_lock(path)
+    return [r for r in runs if not _is_finished(r['at'])]
 
 # %% ../../nbs/api/93_studies.queue.ipynb #3b515ebc
 def run_settings(
