@@ -11,7 +11,7 @@ arms: the quick recipe beside the probe, on real photographs, split by group. Ph
 same splits. Seconds are of the processor on one core, with everything: the first look at all tiles for the probe, training and choice of the epoch for the network. An arm's features are not kept from one split to the next.
 fastai: the same two beside plain fastai (`vision_learner` and `fine_tune` with their defaults, pictures of 224 pixels, `aug_transforms`), which begins with the weights of the probe (tf_efficientnet_lite0) and is tried after several numbers of
 epochs. Each row is written to a CSV as it comes, and a row that is there is not measured again: the same call goes on. Times of one call are comparable where nothing else ran on the machine; processor seconds are less disturbed than others.
-engines: how long the paper's networks take for a batch as they are, with folded norms, and in ONNX Runtime, as ratios within one call; to the left of all stands plain torch, without the memory layout that prediction uses.
+engines: how long the paper's networks take for a batch as they are, with folded norms, in ONNX Runtime, and where the processor computes with it in bf16, as ratios within one call; to the left of all stands plain torch, without the memory layout that prediction uses.
 threads: how many batches a second the quick recipe trains with each number of threads, alone and beside one and two programs that do nothing but count, and what `threads='auto'` chooses.
 """
 
@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 from celldeath_nb.files import read_csv, write_csv, write_json
-from celldeath_nb.learn.engines import Engine, as_it_is, largest_gap, shortest
+from celldeath_nb.learn.engines import Engine, as_it_is, has_bf16, largest_gap, shortest
 from celldeath_nb.learn.nets import make_net
 from celldeath_nb.learn.pace import best_count, thread_counts, time_threads
 from celldeath_nb.learn.probes import probe
@@ -206,6 +206,8 @@ def by_engines(o):
         t0 = time.perf_counter()
         runs['onnx'] = Engine('onnx').run(net, x, len(x))
         ready = time.perf_counter() - t0
+        if has_bf16():
+            runs['bf16'] = Engine('bf16').run(net, x, len(x))
         took = shortest({k: partial(run, x) for k, run in runs.items()}, o.times)
         row = dict(arch=arch, plain_s=took['plain'], onnx_ready_s=ready)
         row |= {f'{k}_speed': took['plain'] / v for k, v in took.items() if k != 'plain'}

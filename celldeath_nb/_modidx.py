@@ -1023,6 +1023,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'celldeath_nb/learn/nets.py'),
                                          'celldeath_nb.learn.nets._download': ( 'api/learn.nets.html#_download',
                                                                                 'celldeath_nb/learn/nets.py'),
+                                         'celldeath_nb.learn.nets._fastai_head': ( 'api/learn.nets.html#_fastai_head',
+                                                                                   'celldeath_nb/learn/nets.py'),
                                          'celldeath_nb.learn.nets._fill': ('api/learn.nets.html#_fill', 'celldeath_nb/learn/nets.py'),
                                          'celldeath_nb.learn.nets._lies': ('api/learn.nets.html#_lies', 'celldeath_nb/learn/nets.py'),
                                          'celldeath_nb.learn.nets._linear_head': ( 'api/learn.nets.html#_linear_head',

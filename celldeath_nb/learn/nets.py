@@ -14,7 +14,6 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
-from fastai.vision.learner import create_head
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -274,6 +273,12 @@ def _body_for(arch, size, pretrained, weights_file):
     return body, y.shape[1]
 
 
+def _fastai_head(n_features, n_classes, dropout):
+    from fastai.vision.learner import create_head  # half of the time that this module would take to load
+
+    return create_head(n_features, n_classes, ps=dropout)
+
+
 def _linear_head(n_features, n_classes, dropout):
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(n_features, n_classes))
 
@@ -291,8 +296,8 @@ def make_net(
     if head not in ('fastai', 'linear'):
         raise ValueError(f"head={head!r} is unknown; use 'fastai' or 'linear'.")
     body, nf = _body_for(arch, size, pretrained, weights_file)
-    make = create_head if head == 'fastai' else _linear_head
-    net = nn.Sequential(body, make(nf, n_classes, ps=dropout) if head == 'fastai' else make(nf, n_classes, dropout))
+    make = _fastai_head if head == 'fastai' else _linear_head
+    net = nn.Sequential(body, make(nf, n_classes, dropout))
     for m in net.modules():
         if isinstance(getattr(m, 'inplace', None), bool):
             m.inplace = False  # maps and gradients need what in-place layers overwrite
