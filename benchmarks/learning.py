@@ -10,7 +10,7 @@
 arms: the quick recipe beside the probe, on real photographs, split by group. Photographs lie in one folder a class. A quarter of the groups is held out for the test, 30 % of the others for validation, anew for each split; every arm gets the
 same splits. Seconds are of the processor on one core, with everything: the first look at all tiles for the probe, training and choice of the epoch for the network. An arm's features are not kept from one split to the next.
 fastai: the same two beside plain fastai (`vision_learner` and `fine_tune` with their defaults, pictures of 224 pixels, `aug_transforms`), which begins with the weights of the probe (tf_efficientnet_lite0) and is tried after several numbers of
-epochs. Each row is written to a CSV as it comes, and a row that is there is not measured again: the same call goes on. Times of one call are comparable where nothing else ran on the machine; processor seconds are less disturbed than others.
+epochs. Its default of 64 tiles in a batch leaves one or two steps an epoch where tiles are few, so that it is also tried with batches of 16. Each row is written to a CSV as it comes, and a row that is there is not measured again: the same call goes on. Times of one call are comparable where nothing else ran on the machine; processor seconds are less disturbed than others.
 engines: how long the paper's networks take for a batch as they are, with folded norms, in ONNX Runtime, and where the processor computes with it in bf16, as ratios within one call; to the left of all stands plain torch, without the memory layout that prediction uses.
 threads: how many batches a second the quick recipe trains with each number of threads, alone and beside one and two programs that do nothing but count, and what `threads='auto'` chooses.
 """
@@ -132,8 +132,8 @@ def by_arms(o, tiles, d):
 # ---- plain fastai
 
 
-def by_fastai(tiles, seed, epochs):
-    "Accuracy on the test tiles and processor seconds of fastai with its defaults; the judging is not counted."
+def by_fastai(tiles, seed, epochs, bs=64):
+    "Accuracy on the test tiles and processor seconds of fastai with its defaults (64 tiles in a batch among them), or with other batches; the judging is not counted."
     from fastai.vision.all import ImageDataLoaders, Resize, aug_transforms, set_seed, vision_learner
 
     arch = 'tf_efficientnet_lite0'
@@ -149,6 +149,7 @@ def by_fastai(tiles, seed, epochs):
         valid_col='is_valid',
         item_tfms=Resize(224),
         batch_tfms=aug_transforms(),
+        bs=bs,
         num_workers=0,
         device=torch.device('cpu'),
     )
@@ -172,13 +173,13 @@ def beside_fastai(o, tiles, d):
     done = {(r['set'], r['arm'], r['split']) for r in rows}
     for seed in range(o.splits):
         drawn = split(tiles, o.group, seed)
-        for name in ('probe', 'quick', *(f'fastai {n}' for n in o.epochs)):
+        for name in ('probe', 'quick', *(f'fastai {n}' for n in o.epochs), *(f'fastai {n} of {o.small}' for n in o.epochs)):
             if (o.name, name, seed) in done:
                 continue
             if name in arms:
                 row = row_of(name, drawn, seed, d)
             else:
-                row = dict(arm=name, split=seed, **by_fastai(drawn, seed, int(name.split()[1])))
+                row = dict(arm=name, split=seed, **by_fastai(drawn, seed, *map(int, name.split()[1::2])))
             rows.append(dict(set=o.name, **row))
             write_csv(pd.DataFrame(rows), f)
             say(rows[-1])
@@ -265,6 +266,7 @@ def main():
     a.add_argument('--arms', nargs='+', default=list(arms), choices=list(arms))
     a.add_argument('--splits', type=int, default=5)
     a.add_argument('--epochs', type=int, nargs='+', default=[1, 4], help='of fine_tune, after the one of the head')
+    a.add_argument('--small', type=int, default=16, help='tiles in a batch of fastai, beside its default of 64')
     a.add_argument('--name', default='', help='what the set is called in the results')
     a.add_argument('--rows', default=str(root / 'benchmarks/results/learning_fastai.csv'), help='CSV to add to')
     a.add_argument('--nets', nargs='+', default=['resnet34', 'resnet50', 'resnet101', 'densenet121'])

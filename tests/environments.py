@@ -1,8 +1,11 @@
 "Environments that checks of versions make once and keep: tests/colab_check and tests/versions_check."
 
+import os
 import shutil
 import subprocess
 import sys
+
+os.environ.pop('VIRTUAL_ENV', None)  # IPython would take packages from the environment in which this was called
 
 
 def sh(*args, **kw):
