@@ -173,7 +173,12 @@ def beside_fastai(o, tiles, d):
     done = {(r['set'], r['arm'], r['split']) for r in rows}
     for seed in range(o.splits):
         drawn = split(tiles, o.group, seed)
-        for name in ('probe', 'quick', *(f'fastai {n}' for n in o.epochs), *(f'fastai {n} of {o.small}' for n in o.epochs)):
+        for name in (
+            'probe',
+            'quick',
+            *(f'fastai {n}' for n in o.epochs),
+            *(f'fastai {n} of {o.small}' for n in o.epochs),
+        ):
             if (o.name, name, seed) in done:
                 continue
             if name in arms:

@@ -390,3 +390,25 @@ def test_what_is_laid_over_is_background():
     plain = t.px.reshape(len(t), 6, 16, 8, 16).std((2, 4))
     over = seen.batch(np.arange(len(t))).reshape(len(t), 6, 16, 8, 16).std((2, 4))
     assert np.quantile(plain, 0.9) > 5.5 > over.max(), 'noise has a spread of 4'
+
+
+def test_the_table_of_designs_is_that_of_the_benchmark():
+    "What the room of audits says of simulated designs, beside the rows of benchmarks/results/audit_designs.csv."
+    root = Path(__file__).parents[1]
+    t = pd.read_csv(root / 'benchmarks' / 'results' / 'audit_designs.csv')
+    told = (root / 'nbs' / 'api' / '83_trust.audits.ipynb').read_text(encoding='utf-8')
+    names = {
+        ('balanced', 1.0): 'balanced, with the drug',
+        ('balanced', 0.0): 'balanced, a drug that does nothing',
+        ('confounded', 1.0): 'confounded',
+        ('wells', 1.0): 'wells',
+    }
+    assert set(zip(t.design, t.effect)) == set(names)
+    for key, g in t.groupby(['design', 'effect']):
+        above = [
+            f'{(g[c] == "above chance").sum()}'
+            for c in ('vehicle wells', 'background only', 'before the drug', 'labels shuffled')
+        ]
+        best = g.best_shortcut
+        cells = [names[key], f'{(g.verdict == "failed").sum()} of {len(g)}', f'{(best > 0.85).sum()}']
+        assert ' | '.join([*cells, f'{best.median():.0%}, {best.min():.0%}'.replace('%', ' %'), *above]) in told

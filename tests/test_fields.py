@@ -2,7 +2,7 @@
 
 import io, os, struct, time, warnings, zlib
 from pathlib import Path
-import numpy as np, pytest, tifffile
+import numpy as np, PIL, pytest, tifffile
 from hypothesis import given, settings, strategies as st, HealthCheck
 from PIL import Image
 import celldeath_nb.photos.names as photos_names
@@ -315,8 +315,8 @@ def mutation_run(n, path, seed=0):
             want = pillow(m)
             if want is None:  # Pillow is stricter about what is no pixel
                 counts['pillow_refused'] += 1
-                if name in ('tiff', 'tiff-16', 'tiff-lzw'):
-                    continue  # an odd tag; pixels in plain or LZW TIFF have no checksum
+                if name in ('tiff', 'tiff-16', 'tiff-lzw') or name == 'tiff-zip' and PIL.__version__ < '12':
+                    continue  # an odd tag (Pillow 11 knows no single channel of ink); pixels in plain or LZW TIFF have no checksum
                 want = first
             if name == 'tiff-16' and got.shape == want.shape and (got == 65535 - want).all():
                 counts['white_is_zero'] += 1
