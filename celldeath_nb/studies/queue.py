@@ -10,8 +10,10 @@ import errno
 import inspect
 import json
 import platform
+import re
 import shutil
 import time
+import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -251,6 +253,23 @@ def _check_disk(out, settings, n):
 def _seems_simulated(tiles):
     return (Path(tiles.manifest['folder']) / 'truth' / 'fields.csv').is_file()
 
+# %% ../../nbs/api/93_studies.queue.ipynb #6adb3ae6
+@contextmanager
+def said_once(what):
+    "What parts of one job warn of, differing in numbers alone, is said once when all are through, and how many parts said it."
+    heard = []
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter('always')
+            yield
+    finally:
+        kinds = {}
+        for o in heard:
+            kinds.setdefault((o.category, re.sub(r'[0-9]+', '#', str(o.message))), []).append(str(o.message))
+        for (category, _), texts in kinds.items():
+            more = f' (The first of {len(texts)} {what} of which this or the like was said.)' if len(texts) > 1 else ''
+            warnings.warn(texts[0] + more, category, stacklevel=3)
+
 # %% ../../nbs/api/93_studies.queue.ipynb #faf2a871
 def _in_turn(jobs, **common):
     for j in jobs:
@@ -340,7 +359,7 @@ def run_settings(
     wanted = {j['at'].parent.name for j in jobs} if 'pairs' in inspect.signature(own).parameters else set()
     copies = _copies_of(tiles, parts, wanted, settings)
     jobs = [dict(j, pairs=copies[j['at'].parent.name]) for j in jobs]
-    with bar(total=len(jobs), what='runs') as progress:
+    with said_once('runs'), bar(total=len(jobs), what='runs') as progress:
         _go_through(jobs, executor, progress, device=device, train=own, retry=retry)
     return open_results(out)
 

@@ -7,9 +7,7 @@ __all__ = ['predict_shards']
 
 # %% ../../nbs/api/93_studies.shards.ipynb #6580e75d
 import hashlib
-import re
 import shutil
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pandas as pd
 from ..files import bar, check_free, file_sum, read_csv, write_csv
 from ..learn.models import load_model
 from ..learn.prediction import predict
+from .queue import said_once
 from ..tiles.store import Tiles
 
 # %% ../../nbs/api/93_studies.shards.ipynb #9a83dc16
@@ -71,7 +70,8 @@ def predict_shards(
     at.mkdir(parents=True, exist_ok=True)
     pieces = _pieces(len(tiles), bs, shards)
     names = [at / f'shard_{k:05d}.csv' for k in range(len(pieces))]
-    lost = _ask(executor, [(model, weights, tiles.subset(i), n, bs, device) for i, n in zip(pieces, names)])
+    with said_once('shards'):
+        lost = _ask(executor, [(model, weights, tiles.subset(i), n, bs, device) for i, n in zip(pieces, names)])
     if lost:
         raise RuntimeError(
             f'{len(lost)} of {len(names)} shards were not answered ({lost[0]}). The others are kept in {at}: make the '
@@ -93,26 +93,8 @@ def _joined(tiles, names, classes):
     return known.join(answers[[c for c in asked if c in answers]])
 
 
-def _say_once(heard):
-    "Warnings of shards, which differ in their counts alone: one of each, and how many there were."
-    kinds = {}
-    for o in heard:
-        kinds.setdefault((o.category, re.sub(r'[0-9]+', '#', str(o.message))), []).append(str(o.message))
-    for (category, _), texts in kinds.items():
-        more = f' (The first of {len(texts)} shards of which this or the like was said.)' if len(texts) > 1 else ''
-        warnings.warn(texts[0] + more, category)
-
-
 def _ask(executor, jobs):
     "Do all jobs; why some were not done."
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter('always')
-        lost = _asked(executor, jobs)
-    _say_once(heard)
-    return lost
-
-
-def _asked(executor, jobs):
     lost = []
     waiting = [] if executor is None else [executor.submit(_answer_shard, *j) for j in jobs]
     for j, w in zip(bar(jobs, what='shards'), waiting or jobs):
