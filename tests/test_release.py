@@ -320,6 +320,27 @@ def test_the_share_of_right_verdicts_is_what_was_measured():
     assert said in (root / 'README.md').read_text(encoding='utf-8')
 
 
+def test_what_is_said_of_plain_fastai_is_what_was_measured():
+    import pandas as pd
+
+    t = pd.read_csv(root / 'benchmarks' / 'results' / 'learning_fastai.csv')
+    arms = ['probe', 'quick', 'fastai 1', 'fastai 4', 'fastai 1 of 16', 'fastai 4 of 16']
+    assert t.groupby(['set', 'arm']).split.nunique().eq(5).all() and set(t.arm) == set(arms)
+    m = t.groupby(['set', 'arm'])[['accuracy', 'seconds']].mean()
+    told = (root / 'nbs' / 'howto' / 'pretrained_weights.ipynb').read_text(encoding='utf-8')
+    for name in t.set.unique():
+        cells = (m.loc[(name, a)] for a in arms)
+        told_of = (f'{100 * o.accuracy:.1f} %, {o.seconds:.{0 if o.seconds > 10 else 1}f} s' for o in cells)
+        assert f' | {" | ".join(told_of)} |' in told
+    hit, took = m.loc['celltype'].accuracy, m.loc['celltype'].seconds
+    said = (
+        f'the probe was right in {hit["probe"]:.1%} after {took["probe"]:.1f} s of one core and the quick recipe in {hit["quick"]:.1%} after {took["quick"]:.0f} s; '
+        f"plain fastai with its defaults and the probe's weights in {hit['fastai 4']:.1%} after {took['fastai 4']:.0f} s, "
+        f'with smaller batches in {hit["fastai 4 of 16"]:.1%} after {took["fastai 4 of 16"]:.0f} s.'
+    )
+    assert said in (root / 'README.md').read_text(encoding='utf-8')
+
+
 def test_the_picture_is_that_of_the_lesson():
     args = [sys.executable, root / 'nbs' / 'make_picture.py', '--check']
     done = subprocess.run(args, capture_output=True, text=True)
