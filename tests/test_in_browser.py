@@ -186,6 +186,8 @@ def driver(tmp_path, monkeypatch):
         d.execute_cdp_cmd(
             'Emulation.setDeviceMetricsOverride', dict(width=1280, height=800, deviceScaleFactor=1, mobile=False)
         )
+        # a window that nobody looks at has no focus, and JupyterLab then no current notebook
+        d.execute_cdp_cmd('Emulation.setFocusEmulationEnabled', dict(enabled=True))
         yield d
     finally:
         d.quit()
