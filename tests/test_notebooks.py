@@ -474,6 +474,19 @@ os.chdir('/')"""
     assert not lives(pid)
 
 
+def test_run_all_begins_nothing_of_hours_unasked():
+    "Jupyter knows no flags of cells: in notebooks for readers, what is flagged cuda, and in those of the paper what is flagged slow, asks for `more`."
+    asked = 0
+    for nb in notebooks():
+        flags = {'paper': ('cuda', 'slow')}.get(nb.folder, ('cuda',))
+        for i, c in nb.code if not nb.is_api else []:
+            if c.src.startswith(tuple(f'#| {o}' for o in flags)):
+                body = c.src.split('\n', 1)[1]
+                assert body.startswith('if more') and len(c.tree.body) == 1, f'{nb.name}: cell {i}'
+                asked += 1
+    assert asked >= 10
+
+
 def test_a_notebook_without_end_is_stopped(books):
     write_notebook(books / 'long.ipynb', 'import time', 'time.sleep(1000)')
     done = run_notebooks(books, '--cold', '--seconds', '5')
