@@ -1417,13 +1417,8 @@ def _expected(e):
     return isinstance(e, (ValueError, OSError, FloatingPointError, MemoryError)) and not isinstance(e, UnicodeError)
 
 
-TRAINS = (
-    'torch',
-    'torchvision',
-    'fastai',
-    'timm',
-    'huggingface_hub',
-)  # what the small installation of the README leaves out
+# what the small installation of the README leaves out
+TRAINS = ('torch', 'torchvision', 'fastai', 'timm', 'huggingface_hub')
 
 
 def _paragraph(e):

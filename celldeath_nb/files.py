@@ -363,6 +363,10 @@ def read_csv(
         ) from None
     return _map_texts(df, plain_text)
 
+# %% ../nbs/api/00_files.ipynb #0e0852bd
+def _lock_of(path):
+    return path.with_name(f'.{path.name}.lock')
+
 # %% ../nbs/api/00_files.ipynb #d0cf01e8
 def lock_page(lock):
     "What a lock says of its owner; nothing if it is gone or was not written by us."
@@ -464,7 +468,7 @@ def _claim(path, lock, dead):
 def only_writer(path, beat=5.0, dead=120.0):
     "The only one who writes `path`, or `FileExistsError` that names the other; gives a function that tells whether it still is."
     path = Path(path)
-    lock = path.with_name(f'.{path.name}.lock')
+    lock = _lock_of(path)
     me, said = _claim(path, lock, dead)
     mine = lambda: os.getpid() == me['pid'] and lock_page(lock).get('token') == me['token']
     done = threading.Event()
@@ -491,14 +495,14 @@ def only_writer(path, beat=5.0, dead=120.0):
 def check_no_writer(path):
     "`FileExistsError` that names the process of this machine that writes `path` now, if there is one."
     path = Path(path)
-    page = lock_page(path.with_name(f'.{path.name}.lock'))
+    page = lock_page(_lock_of(path))
     if page and page['host'] == this_host() and os.name == 'posix' and lives(page['pid'], page.get('born')):
         raise _busy(path, page)
 
 # %% ../nbs/api/00_files.ipynb #a3f2b87f
 def drop_dead_lock(path, dead=120.0):
     "Remove the lock of `path` if its owner is gone; who lives keeps it."
-    lock = Path(path).with_name(f'.{Path(path).name}.lock')
+    lock = _lock_of(Path(path))
     if lock.exists():
         with suppress(OSError):  # it lives, or nothing can be written here
             _claim(path, lock, dead)
@@ -702,3 +706,20 @@ def ahead(
             if i + 1 < len(items):
                 coming = thread.submit(f, items[i + 1])
             yield now
+
+# %% ../nbs/api/00_files.ipynb #6adb3ae6
+@contextmanager
+def said_once(what):
+    "What parts of one job warn of, differing in numbers alone, is said once when all are through, and how many parts said it."
+    heard = []
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter('always')
+            yield
+    finally:
+        kinds = {}
+        for o in heard:
+            kinds.setdefault((o.category, re.sub(r'[0-9]+', '#', str(o.message))), []).append(str(o.message))
+        for (category, _), texts in kinds.items():
+            more = f' (The first of {len(texts)} {what} of which this or the like was said.)' if len(texts) > 1 else ''
+            warnings.warn(texts[0] + more, category, stacklevel=3)

@@ -2,12 +2,11 @@
 
 import json, os, re, shutil, subprocess, sys, time
 
+import psutil
 import pytest
 
 import notebook_lints as lints
 from notebook_lints import Notebook, notebooks, root
-
-from celldeath_nb.files import lives
 
 env = {**os.environ, 'MPLBACKEND': 'agg', 'PYTHONPATH': str(root)}
 
@@ -469,9 +468,10 @@ os.chdir('/')"""
     assert 'd.ipynb failed: a process that it started is still running' in done.stderr
     pid = int((books / 'pid').read_text())
     until = time.monotonic() + 20
-    while lives(pid) and time.monotonic() < until:
+    while psutil.pid_exists(pid) and time.monotonic() < until:
         time.sleep(0.02)  # the system takes it away a moment after it was killed
-    assert not lives(pid)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_run_all_begins_nothing_of_hours_unasked():

@@ -3,6 +3,7 @@
 import os, shutil, signal, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -375,15 +376,18 @@ def test_trainings_in_threads_are_those_in_turn(tiles, tmp_path):
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs a POSIX system')
 def test_the_lock_of_who_was_killed_when_all_was_written_goes(tiles, tmp_path):
     r = learn_recipes.Recipe.quick(**{**small, 'epochs': 1})
-    learn_training.train(tiles, r, tmp_path / 'r', 'cpu')
-    pid = os.fork()
-    if pid == 0:
-        with only_writer(tmp_path / 'r'):
-            os._exit(0)
-    os.waitpid(pid, 0)
-    assert (tmp_path / '.r.lock').exists()
-    learn_training.train(tiles, r, tmp_path / 'r', 'cpu', again='open')
-    assert [o.name for o in tmp_path.iterdir()] == ['r']
+    open_again = partial(learn_training.train, tiles, r, tmp_path / 'seed_0', 'cpu', again='open')
+    repeat_again = partial(learn_training.repeat, tiles, r, tmp_path, 1, 'cpu')
+    learn_training.train(tiles, r, tmp_path / 'seed_0', 'cpu')
+    for call in open_again, repeat_again:
+        pid = os.fork()
+        if pid == 0:
+            with only_writer(tmp_path / 'seed_0'):
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert (tmp_path / '.seed_0.lock').exists()
+        call()
+        assert [o.name for o in tmp_path.iterdir()] == ['seed_0']
 
 
 @pytest.mark.long

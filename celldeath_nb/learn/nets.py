@@ -7,8 +7,8 @@ __all__ = ['best_device', 'make_net', 'as_input']
 
 # %% ../../nbs/api/51_learn.nets.ipynb #0139af32
 import difflib
-from collections import OrderedDict
 import threading
+from collections import OrderedDict
 from itertools import takewhile
 from pathlib import Path
 import timm

@@ -24,6 +24,7 @@ from celldeath_nb.files import (
     new_folder,
     only_writer,
     read_sealed,
+    said_once,
     sealed,
     write_csv,
     write_json,
@@ -317,19 +318,27 @@ def repeat(
     rows = []
     failed = {}
     pairs = None
-    for seed in map(int, range(seeds) if isinstance(seeds, int) else seeds):
-        r = replace(recipe, seed=seed)
-        at = Path(out) / f'seed_{seed}'
-        if at.exists():
-            run = open_run(at)
-            if odd := how_they_differ(run.identity, run_identity(tiles, r)):
-                raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
-        else:
-            pairs = pairs_of(tiles, most=_most_compared) if pairs is None else pairs  # looked for once for all runs
-            try:
-                run = train(tiles, r, at, device, pairs=pairs)
-            except _of_one_seed as e:
-                failed[seed] = e
-                continue
-        rows.append(_summary(run, seed))
+    with said_once('runs'):
+        for seed in map(int, range(seeds) if isinstance(seeds, int) else seeds):
+            r = replace(recipe, seed=seed)
+            at = Path(out) / f'seed_{seed}'
+            if at.exists():
+                run = _run_there(at, tiles, r)
+            else:
+                pairs = pairs_of(tiles, most=_most_compared) if pairs is None else pairs  # looked for once for all runs
+                try:
+                    run = train(tiles, r, at, device, pairs=pairs)
+                except _of_one_seed as e:
+                    failed[seed] = e
+                    continue
+            rows.append(_summary(run, seed))
     return _with_spread(rows, failed)
+
+
+def _run_there(at, tiles, r):
+    "The run of a seed that is there, if it is of this recipe."
+    drop_dead_lock(at)
+    run = open_run(at)
+    if odd := how_they_differ(run.identity, run_identity(tiles, r)):
+        raise ValueError(f'{at} is a run of another recipe, store or split ({odd}). Give another folder.')
+    return run

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from ..files import scratch_folder
+from ..files import said_once, scratch_folder
 from ..units import has_level, unit_ids
 from ..evaluate.scores import accuracy_only
 
@@ -56,7 +56,7 @@ def learning_curve(
         raise ValueError(f'fractions={fractions}: give shares above 0 and up to 1, such as (.1, .3, 1).')
     train = train or _own_train()
     rows = []
-    with scratch_folder() as tmp:
+    with scratch_folder() as tmp, said_once('runs'):
         for seed in seeds:
             rec = replace(recipe, seed=seed) if is_dataclass(recipe) and hasattr(recipe, 'seed') else recipe
             for f, mask in _shares_of(tiles.table, fractions, group, seed).items():

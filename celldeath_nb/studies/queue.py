@@ -10,10 +10,8 @@ import errno
 import inspect
 import json
 import platform
-import re
 import shutil
 import time
-import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -36,6 +34,7 @@ from celldeath_nb.files import (
     new_folder,
     only_writer,
     read_json,
+    said_once,
     write_csv,
     write_json,
 )
@@ -253,23 +252,6 @@ def _check_disk(out, settings, n):
 def _seems_simulated(tiles):
     return (Path(tiles.manifest['folder']) / 'truth' / 'fields.csv').is_file()
 
-# %% ../../nbs/api/93_studies.queue.ipynb #6adb3ae6
-@contextmanager
-def said_once(what):
-    "What parts of one job warn of, differing in numbers alone, is said once when all are through, and how many parts said it."
-    heard = []
-    try:
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter('always')
-            yield
-    finally:
-        kinds = {}
-        for o in heard:
-            kinds.setdefault((o.category, re.sub(r'[0-9]+', '#', str(o.message))), []).append(str(o.message))
-        for (category, _), texts in kinds.items():
-            more = f' (The first of {len(texts)} {what} of which this or the like was said.)' if len(texts) > 1 else ''
-            warnings.warn(texts[0] + more, category, stacklevel=3)
-
 # %% ../../nbs/api/93_studies.queue.ipynb #faf2a871
 def _in_turn(jobs, **common):
     for j in jobs:
@@ -321,16 +303,21 @@ def _copies_of(tiles, parts, jobs, settings):
 
 
 def _jobs_of(out, settings, parts):
-    "One a run, as far as it is not finished."
-    runs = [
+    "One a run."
+    return [
         dict(tiles=parts[row['setting']], recipe=setting_recipe(row, seed), at=out / row['setting'] / f'seed_{seed}')
         for row in settings.to_dict('records')
         for seed in seed_list(row['seeds'])
     ]
-    for at in (r['at'] for r in runs if _is_finished(r['at']) or _failed_at(r['at']).is_file()):
-        for path in _job(at), at:
-            drop_dead_lock(path)
-    return [r for r in runs if not _is_finished(r['at'])]
+
+
+def _unfinished(jobs):
+    "Those that are left to do; the locks of workers that were killed when all else was written go."
+    done = [j['at'] for j in jobs if _is_finished(j['at'])]
+    for at in done + [j['at'] for j in jobs if _failed_at(j['at']).is_file()]:
+        drop_dead_lock(_job(at))
+        drop_dead_lock(at)
+    return [j for j in jobs if j['at'] not in done]
 
 # %% ../../nbs/api/93_studies.queue.ipynb #3b515ebc
 def run_settings(
@@ -351,7 +338,7 @@ def run_settings(
     parts, found = prepare_settings(tiles, settings)
     refuse_problems(found)
     simulated = _seems_simulated(tiles) if simulated is None else bool(simulated)
-    jobs = _jobs_of(out, settings, parts)
+    jobs = _unfinished(_jobs_of(out, settings, parts))
     _check_disk(out, settings, len(jobs))
     for row in settings.to_dict('records'):
         _begin(out, row, parts[row['setting']], simulated)

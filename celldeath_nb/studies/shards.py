@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..files import bar, check_free, file_sum, read_csv, write_csv
+from ..files import bar, check_free, file_sum, read_csv, said_once, write_csv
 from ..learn.models import load_model
 from ..learn.prediction import predict
-from .queue import said_once
 from ..tiles.store import Tiles
 
 # %% ../../nbs/api/93_studies.shards.ipynb #9a83dc16
