@@ -111,8 +111,7 @@ def _follows(found, m, side, chance, best):
         return 'wait', 'That is no less than the network reaches, so nothing was shown that needs the cells.'
     if found.verdict != 'passed':
         return 'wait', 'There are too few wells to tell whether the cells are what was learned: photograph more.'
-    said = 'Nothing was found that tells the classes apart without the cells: ask next about another experiment.'
-    return 'go', f'{said} {found.untold}'.strip()
+    return 'go', f'{found.nothing_found}: ask next about another experiment. {found.untold}'.strip()
 
 # %% ../nbs/api/95_report.ipynb #8a1a8530
 def verdict(

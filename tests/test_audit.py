@@ -412,3 +412,26 @@ def test_the_table_of_designs_is_that_of_the_benchmark():
         best = g.best_shortcut
         cells = [names[key], f'{(g.verdict == "failed").sum()} of {len(g)}', f'{(best > 0.85).sum()}']
         assert ' | '.join([*cells, f'{best.median():.0%}, {best.min():.0%}'.replace('%', ' %'), *above]) in told
+
+
+def test_a_reason_to_look_is_said_before_that_nothing_else_was_found():
+    "With the cells painted over the classes are told apart: no failure, and never 'nothing was found'."
+    from celldeath_nb.report import verdict
+    from celldeath_nb.trust.audits import Audit
+    from celldeath_nb.trust.confounders import Findings
+
+    row = dict(
+        control='background only', share=0.86, low=0.58, high=0.96, chance=0.5, verdict='above chance', sentence='86%.'
+    )
+    shortcuts = pd.DataFrame([dict(sees='border', side='test', share=0.5, low=0.3, high=0.7, chance=0.5, groups=20)])
+    preds = pd.DataFrame(dict(field=[f'{i}.png' for i in range(40)], label=['a', 'b'] * 20, split='test'))
+    preds = preds.assign(tile=preds.field + '#0,0', pred=preds.label, p_a=[0.9, 0.1] * 20, p_b=[0.1, 0.9] * 20)
+    for controls, said in (
+        (pd.DataFrame([row]), 'The control "background only" lies above chance (86%, 58% to 96%;'),
+        (pd.DataFrame([dict(row, verdict='at chance')]), 'Nothing was found'),
+    ):
+        found = Audit(Findings([]), pd.DataFrame(), shortcuts, controls)
+        v = verdict(preds, found)
+        assert found.verdict == 'passed' and v.light == 'go'
+        assert found.sentences[0].startswith(said) and v.sentences[-1].startswith(said)
+        assert ('Nothing was found' in ' '.join(found.sentences + v.sentences)) == (controls.verdict[0] == 'at chance')

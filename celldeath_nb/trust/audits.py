@@ -32,6 +32,8 @@ LOOK_AT = {
     'proof of a shortcut. See whether border and background tell the classes apart.'
 }  # controls that are a reason to look, and not alone a reason to refuse
 
+NOTHING_FOUND = 'Nothing was found that tells the classes apart without the cells'
+
 
 def _above(controls, clearly):
     "The controls above chance: those that are clearly so, or the others."
@@ -71,13 +73,29 @@ class Audit:
             return 'failed'
         return FEW if not len(self.shortcuts) or self.shortcuts['groups'].max() < 6 else 'passed'
 
+# %% ../../nbs/api/83_trust.audits.ipynb #03b26b72
+@patch(as_prop=True)
+def nothing_found(self: Audit) -> str:
+    "What may be said where nothing failed, without its full stop: a control that is a reason to look is said first."
+    look = [
+        f'The control "{o.control}" lies above chance ({o.share:.0%}, {o.low:.0%} to {o.high:.0%}; chance {o.chance:.0%}), '
+        'which is a reason to look and no proof.'
+        for o in self.reasons_to_look
+    ]
+    return ' '.join([*look, NOTHING_FOUND.replace('Nothing', 'Nothing else')]) if look else NOTHING_FOUND
+
+
+@patch(as_prop=True)
+def reasons_to_look(self: Audit) -> list:  # rows of `controls`
+    "Controls that lie clearly above chance, and do not fail the audit."
+    return [o for o in _above(self.controls, clearly=True) if o.control in LOOK_AT]
+
 # %% ../../nbs/api/83_trust.audits.ipynb #3b2e2583
 @patch(as_prop=True)
 def sentences(self: Audit) -> list:  # of text
     "The verdict in sentences."
     found = {
-        'passed': 'Nothing was found that tells the classes apart without the cells. What was looked at is listed below; '
-        'what was not photographed cannot be seen.'
+        'passed': f'{self.nothing_found}. What was looked at is listed below; what was not photographed cannot be seen.'
     }.get(self.verdict, 'There are too few groups for a verdict: photograph more wells.')
     return self.failures or [found, *([self.untold] if self.untold else [])]
 
@@ -98,8 +116,7 @@ def untold(self: Audit) -> str:  # empty if there are none
 def notes(self: Audit) -> list:  # of text
     "What is no reason to refuse, and worth a look."
     little = _above(self.controls, clearly=False)
-    painted = [o for o in _above(self.controls, clearly=True) if o.control in LOOK_AT]
-    look = [f'{o.sentence} {LOOK_AT.get(o.control, "")}'.strip() for o in little + painted]
+    look = [f'{o.sentence} {LOOK_AT.get(o.control, "")}'.strip() for o in little + self.reasons_to_look]
     return _overlaps(self.duplicates) + look
 
 

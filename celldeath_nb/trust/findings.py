@@ -17,13 +17,14 @@ from celldeath_nb.files import (
     a_page,
     a_text,
     a_whole,
+    check_page,
     either,
     read_sealed,
     sealed,
     write_json,
     write_whole,
 )
-from .audits import Audit
+from .audits import Audit, NOTHING_FOUND
 
 # %% ../../nbs/api/84_trust.findings.ipynb #d11e3ca5
 _share = a_number(-1, 1e12)
@@ -71,9 +72,17 @@ def keep_findings(
     confounding = pd.DataFrame([{k: o[k] for k in _factor} for o in found.confounding], columns=list(_factor))
     page = dict(format='celldeath_nb audit', version=1, split=run.environment['split'], verdict=found.verdict)
     page |= dict(failures=list(found.failures), notes=list(found.notes), worth=list(found.worth), untold=found.untold)
+    page |= dict(nothing_found=found.nothing_found)
     page |= dict(held_out=held_out, group=group, places=places, pairs=pairs, simulated=bool(simulated))
     page |= dict(confounding=_rows(confounding), shortcuts=_rows(found.shortcuts), controls=_rows(found.controls))
-    said = [f'Audit: {found.verdict}.', *found.failures, *([found.untold] if found.untold else []), *found.worth]
+    passed = [f'{found.nothing_found}.'] if found.verdict == 'passed' else []
+    said = [
+        f'Audit: {found.verdict}.',
+        *found.failures,
+        *passed,
+        *([found.untold] if found.untold else []),
+        *found.worth,
+    ]
     with write_whole(Path(run.path) / 'audit.txt') as tmp:
         tmp.write_text('\n'.join(said) + '\n', encoding='utf-8')
     return write_json(sealed(page), Path(run.path) / 'audit.json')
@@ -86,6 +95,7 @@ class Kept:
     verdict: str  # as of `Audit`
     failures: list  # sentences
     untold: str  # a sentence, or empty
+    nothing_found: str  # what may be said where nothing failed
     notes: list  # sentences
     worth: list  # sentences
     confounding: pd.DataFrame  # a row a factor
@@ -109,6 +119,8 @@ def open_findings(
         raise ValueError(
             f'{run.path / "audit.json"} speaks of another split than that of this run. Take the one that was written with it.'
         )
+    page.setdefault('nothing_found', NOTHING_FOUND)  # pages of earlier versions
+    check_page(page, dict(nothing_found=a_text()), run.path / 'audit.json')
     page |= {k: pd.DataFrame(page[k], columns=list(rules)) for k, rules in _tables.items()}
     page['shortcuts'] = page['shortcuts'].astype(dict.fromkeys(('share', 'low', 'high', 'chance'), float))
     return Kept(**{o.name: page[o.name] for o in fields(Kept)})
